@@ -1,0 +1,83 @@
+"""The `kinglet` command: every way in that a person types, and nothing but the way in."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from flows.parameter_file import use_parameters
+from flows.results import REPORT_PAGE, print_summary, spent, summary
+from flows.supervise import StoppedError, run_flow
+from kinglet.atomic import read_json
+from kinglet.errors import KingletError
+from tasks.artifacts import WORKSPACE
+from tasks.parameters import load_parameters
+from tasks.stage import USER_ERROR_EXIT, print_error, read_timings
+
+app = typer.Typer(
+    help="Make a small image classifier that is provably as good as the big one.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+OUTCOMES = WORKSPACE / "outcomes.json"
+
+
+@app.callback()
+def kinglet() -> None:
+    """Make a small image classifier that is provably as good as the big one."""
+
+
+@app.command()
+def run(
+    params: Annotated[
+        Path | None, typer.Option("--params", help="Replace params.yaml by this file first, e.g. params/full.yaml.")
+    ] = None,
+    overwrite_params: Annotated[
+        bool, typer.Option("--overwrite-params", help="Replace params.yaml even if its changes are kept nowhere else.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")] = False,
+) -> None:
+    """Run every stage of dvc.yaml that is not up to date, and show the models."""
+    if params is not None:
+        use_parameters(params, overwrite=overwrite_params)
+    load_parameters()
+    started = time.time()
+    exit_code = run_flow()
+    if exit_code:
+        raise typer.Exit(exit_code)
+    result = summary(read_json(OUTCOMES), spent(read_timings(), started, time.time()))
+    print_summary(result, Console(stderr=True, highlight=False))
+    if as_json:
+        print(json.dumps(result, indent=2, sort_keys=True))
+
+
+@app.command()
+def report() -> None:
+    """Print the path of the last run's report."""
+    if not REPORT_PAGE.exists():
+        raise KingletError(f"{REPORT_PAGE} does not exist.", "Run `make run` first: its last step writes the report.")
+    print(REPORT_PAGE)
+
+
+def main() -> None:
+    """Run the command; what the user can mend is one sentence and a hint on stderr, exit code 2."""
+    try:
+        app(prog_name="kinglet")
+    except StoppedError as error:
+        print_error(error.message, error.hint)
+        sys.exit(error.exit_code)
+    except KingletError as error:
+        print_error(error.message, error.hint)
+        sys.exit(USER_ERROR_EXIT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Run the flow in a process of its own and leave none behind, however either of the two ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from flows.processes import end_members
+from kinglet.errors import KingletError
+from tasks.stage import FLOW_PID
+
+# The name that flows.retrain knows it by; that module costs seconds to import, so it is not imported here.
+ALIVE_PIPE = "KINGLET_ALIVE_PIPE"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class StoppedError(KingletError):
+    """The run was asked to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"Stopped by {signal.Signals(number).name}.", "Run again: finished steps and epochs are kept.")
+        self.exit_code = 128 + number
+
+
+def run_flow() -> int:
+    """Run the flow in the current folder; return its exit code when all its processes are gone.
+
+    The flow holds the reading end of a pipe: it closes when this process ends, even by SIGKILL, and
+    the flow then ends everything that it started. This process does so when the flow is killed.
+
+    Raises StoppedError on SIGINT, SIGTERM and SIGHUP.
+    """
+    reading, writing = os.pipe()
+    os.environ[FLOW_PID] = str(os.getpid())
+    try:
+        with stoppable():
+            flow = subprocess.Popen(
+                [sys.executable, "-m", "flows.retrain"],
+                env={**os.environ, ALIVE_PIPE: str(reading), "PYTHONPATH": search_path()},
+                stdin=subprocess.DEVNULL,
+                pass_fds=(reading,),
+                start_new_session=True,
+            )
+            return abs(flow.wait())
+    finally:
+        end_members(os.getpid())
+        del os.environ[FLOW_PID]
+        os.close(reading)
+        os.close(writing)
+
+
+def search_path() -> str:
+    """Return the path on which the flow finds flows/ and tasks/, which are no installed packages."""
+    return os.pathsep.join(entry for entry in sys.path if entry)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn the signals that ask a process to end into StoppedError; further ones are ignored while it ends."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise StoppedError(number)
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    except StoppedError:
+        # Ended by the caller's clean-up, which must not be interrupted.
+        raise
+    else:
+        for number, handler in before.items():
+            signal.signal(number, handler)
