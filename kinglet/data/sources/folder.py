@@ -1,0 +1,70 @@
+"""A folder with one sub-folder per class."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+from kinglet.data.sources.layout import NOT_IN_A_CLASS, arrange, has_image_suffix
+from kinglet.data.sources.records import Record, Source
+from kinglet.errors import KingletError
+from kinglet.runtime.decoding import sniff
+
+LAYOUT_HINT = "Make one sub-folder per class and put its images inside, or name a .csv table of paths and labels."
+
+
+def open_folder(location: str, _images: str) -> Source:
+    """Return the source of a folder with one sub-folder per class (or with train, validation, test above them).
+
+    _images: unused, the folder itself holds the images. Symbolic links are followed.
+    Raises KingletError for a folder that cannot be listed or holds no image of a class.
+    """
+    root = Path(location)
+    if not any(root.iterdir()):
+        raise KingletError(f"data.source: the folder {location} is empty.", LAYOUT_HINT)
+    paths = list_files(root)
+    records, left_out = arrange(paths, lambda path: starts_like_an_image(root / path))
+    if not records:
+        loose = [path for path in left_out.get(NOT_IN_A_CLASS, []) if has_image_suffix(path)]
+        what = f"{len(loose)} images but no folder of a class" if loose else "no images"
+        raise KingletError(f"data.source: the folder {location} holds {what}.", LAYOUT_HINT)
+    return Source("folder", records, partial(read_file, str(root)), left_out=left_out)
+
+
+def list_files(root: Path) -> list[str]:
+    """Return the paths of all files below `root`, relative, with forward slashes; links are followed.
+
+    A link that leads back to a folder it lies in is not followed. Raises KingletError if one cannot be listed.
+    """
+    found = []
+
+    def refuse(error: OSError) -> None:
+        raise KingletError(f"data.source: {error.filename} cannot be read: {error.strerror}.") from error
+
+    for folder, inner, files in os.walk(root, followlinks=True, onerror=refuse):
+        inner[:] = sorted(name for name in inner if not leads_back(Path(folder, name)))
+        relative = os.path.relpath(folder, root)
+        found += [name if relative == "." else f"{relative}/{name}".replace(os.sep, "/") for name in files]
+    return sorted(found)
+
+
+def leads_back(folder: Path) -> bool:
+    """Return whether a folder is a link to one of the folders it lies in."""
+    if not folder.is_symlink():
+        return False
+    return folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+def starts_like_an_image(path: Path) -> bool:
+    """Return whether the first bytes of a file are those of an image format."""
+    try:
+        with path.open("rb") as file:
+            return bool(sniff(file.read(12)))
+    except OSError:
+        return False
+
+
+def read_file(root: str, record: Record) -> bytes:
+    """Return the bytes of a record's file."""
+    return Path(root, record.location).read_bytes()

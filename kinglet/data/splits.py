@@ -1,0 +1,146 @@
+"""Train, validation and test by content: an image's side follows from its pixels, the seed and nothing else.
+
+Every image gets a number in [0, 1) from the hash of its pixels, and its side from where that number
+falls: test, then validation, then train. No quota is filled and no list is shuffled, so an image keeps
+its side whatever is added or removed around it. Since the number knows nothing of the class, every
+class gets the same shares, up to chance. Two things can move an image all the same, and both are rare:
+
+- Near-duplicates and images of one group stay together. A named group's number comes from its name, which
+  does not change. A set of near-duplicates takes the number of its smallest hash: when another
+  near-duplicate joins k images, its hash is the smallest once in k + 1 times, and the set may then move,
+  as a whole. (The alternative, "held out if any member is", never moves an image into training, but
+  puts nearly every large set of near-duplicates, a video's frames for one, into the test part.)
+- A class that chance left without an image in a part borrows one from train, the one with the smallest
+  number, for as long as it has no own one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+SPLITS = ("train", "validation", "test")
+
+
+def unit_hash(key: str, seed: int) -> float:
+    """Return a number in [0, 1), evenly distributed over keys, independent between seeds."""
+    digest = hashlib.sha256(f"{seed}:{key}".encode()).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def components(near_groups: NDArray[np.int64], groups: NDArray[np.object_]) -> NDArray[np.int64]:
+    """Return for each image the number of the set it must stay with, shape (n,), numbered from 0.
+
+    near_groups: images with the same number are near-duplicates. groups: str, images with the same name
+    belong together, "" belongs to nobody.
+    """
+    n_images = len(groups)
+    _, near = np.unique(near_groups, return_inverse=True)
+    names, named = np.unique(groups.astype(str), return_inverse=True)
+    has_name = names[named] != "" if n_images else np.empty(0, bool)
+    n_near = int(near.max(initial=-1)) + 1
+    # A graph whose nodes are the images, the sets of near-duplicates and the groups.
+    rows = np.arange(n_images)
+    left = np.concatenate([rows, rows[has_name]])
+    right = np.concatenate([n_images + near, n_images + n_near + named[has_name]])
+    size = n_images + n_near + len(names)
+    graph = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(size, size))
+    _, found = connected_components(graph, directed=False)
+    _, numbered = np.unique(found[:n_images], return_inverse=True)
+    return numbered.astype(np.int64)
+
+
+def positions(
+    pixels_sha256: NDArray[np.object_], groups: NDArray[np.object_], component: NDArray[np.int64], seed: int
+) -> NDArray[np.float64]:
+    """Return the number in [0, 1) of each component: from its smallest group name, else its smallest hash."""
+    keys: dict[int, tuple[int, str]] = {}
+    for number, name, pixels in zip(component.tolist(), groups, pixels_sha256, strict=True):
+        key = (0, f"group:{name}") if name else (1, pixels)
+        keys[number] = min(keys.get(number, key), key)
+    return np.array([unit_hash(keys[number][1], seed) for number in range(len(keys))])
+
+
+def assign_splits(
+    pixels_sha256: NDArray[np.object_],
+    labels: NDArray[np.object_],
+    groups: NDArray[np.object_],
+    near_groups: NDArray[np.int64],
+    given: NDArray[np.object_],
+    *,
+    validation: float,
+    test: float,
+    seed: int,
+) -> NDArray[np.object_]:
+    """Return "train", "validation" or "test" for each image, shape (n,).
+
+    All arrays have shape (n,), of str but near_groups (int64). given: the part that the set brings, ""
+    if none. Parts that the set brings are kept as they are and nothing is added to them: if it brings a
+    test part only, `validation` is the share of the other images that validation takes. Every class
+    has an image in every part if that is possible; see `missing_classes`.
+    """
+    component = components(near_groups, groups)
+    number = positions(pixels_sha256, groups, component, seed)
+    brought = set(given.tolist()) - {""}
+    brings_parts = bool(brought - {"train"})
+    open_parts = [name for name in ("test", "validation") if not brings_parts or name not in brought]
+    side = np.full(len(number), "train", dtype=object)
+    # The intervals stay where they are when the set brings a part: seed and share mean the same with and without.
+    if "test" in open_parts:
+        side[number < test] = "test"
+    if "validation" in open_parts:
+        side[(number >= test) & (number < test + validation)] = "validation"
+    fixed = np.isin(given, ["validation", "test"]) if brings_parts else np.zeros(len(given), bool)
+    borrow(side, number, component, labels, fixed, open_parts)
+    assigned = side[component]
+    assigned[fixed] = given[fixed]
+    if brings_parts:
+        follow_given(assigned, component, given)
+    return np.asarray(assigned, dtype=object)
+
+
+def follow_given(assigned: NDArray[np.object_], component: NDArray[np.int64], given: NDArray[np.object_]) -> None:
+    """Put images without a given part beside held-out members of their component, in place."""
+    for part in ("validation", "test"):
+        assigned[np.isin(component, component[given == part]) & (given == "")] = part
+
+
+def borrow(
+    side: NDArray[np.object_],
+    number: NDArray[np.float64],
+    component: NDArray[np.int64],
+    labels: NDArray[np.object_],
+    fixed: NDArray[np.bool_],
+    open_parts: list[str],
+) -> None:
+    """Move one component of train into each open part in which a class has no image, where it can spare one; in place.
+
+    side, number: by component. component, labels, fixed (the set itself says where it belongs): by image.
+    """
+    for label in sorted(set(labels.tolist())):
+        own = np.unique(component[(labels == label) & ~fixed])
+        for part in open_parts:
+            train = own[side[own] == "train"]
+            if not (side[own] == part).any() and len(train) >= 2:
+                side[train[np.argmin(number[train])]] = part
+
+
+def missing_classes(labels: NDArray[np.object_], assigned: NDArray[np.object_]) -> list[tuple[str, str, int]]:
+    """Return (class, part, images of the class) for every class that has no image in a part, sorted."""
+    pairs = set(zip(labels.tolist(), assigned.tolist(), strict=True))
+    return [
+        (label, part, int((labels == label).sum()))
+        for label in sorted(set(labels.tolist()))
+        for part in SPLITS
+        if (label, part) not in pairs
+    ]
+
+
+def split_counts(labels: NDArray[np.object_], assigned: NDArray[np.object_]) -> dict[str, dict[str, int]]:
+    """Return {part: {class: images}}, all parts and classes named."""
+    classes = sorted(set(labels.tolist()))
+    return {part: {label: int(((labels == label) & (assigned == part)).sum()) for label in classes} for part in SPLITS}

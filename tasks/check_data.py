@@ -1,0 +1,142 @@
+"""Judge the measured facts with Great Expectations, and quarantine what cannot be trained on.
+
+A critical finding stops the run. Its evidence is then also kept in .kinglet/check_data, because DVC
+removes the outputs of a stage before it runs it again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import pandas as pd
+
+from kinglet.atomic import atomic_path, read_json, write_json
+from kinglet.data.duplicates import BLANK_CONTRAST
+from kinglet.data.expectations import CLASSES, DATA_SET, IMAGES, Finding, checks, validate
+from kinglet.data.quality import judge_images, quarantine, usable_class_counts
+from kinglet.errors import KingletError
+from tasks.artifacts import CHECK_DATA, PROFILE, WORKSPACE
+from tasks.parameters import Parameters
+from tasks.stage import run_stage
+
+QUARANTINE = CHECK_DATA / "quarantine.csv"
+CHECKS = CHECK_DATA / "checks.json"
+DOCS = CHECK_DATA / "docs"
+KEPT_AFTER_FAILURE = WORKSPACE / "check_data"
+
+NAMES_IN_ERROR = 5
+
+
+def run(parameters: Parameters) -> None:
+    """Write `artifacts/check_data`: quarantine.csv, checks.json, docs/.
+
+    Raises KingletError that names the images or classes if a check of severity "critical" fails.
+    """
+    check = parameters.check
+    judged = judge_images(pd.read_parquet(PROFILE / "images.parquet"), check.outlier_deviations, BLANK_CONTRAST)
+    data_set = read_json(PROFILE / "dataset.json")
+    quarantined = quarantine(judged, check.quarantine_conflicting_labels)
+    usable = usable_class_counts(judged, quarantined)
+    drift: dict[str, float] = data_set["drift"]["stability_index"]
+    findings = validate(
+        {
+            IMAGES: judged,
+            CLASSES: pd.DataFrame({"label": list(usable), "n_usable": list(usable.values())}),
+            DATA_SET: data_set_table(usable, drift),
+        },
+        checks(
+            min_images_per_class=check.min_images_per_class,
+            max_class_imbalance=check.max_class_imbalance,
+            max_unreadable=check.max_unreadable,
+            max_conflicting=check.max_conflicting,
+            drift_threshold=check.drift_threshold,
+            drift_columns=sorted(drift),
+        ),
+        DOCS,
+    )
+    with atomic_path(QUARANTINE) as path:
+        quarantined.to_csv(path, index=False, lineterminator="\n")
+    write_json(CHECKS, summary(judged, quarantined, usable, findings, data_set))
+    tell(findings, len(quarantined), data_set["drift"]["reference"])
+    refuse_critical(findings, judged)
+
+
+def data_set_table(usable: dict[str, int], drift: dict[str, float]) -> pd.DataFrame:
+    """Return the table of one row that the checks of the data set as a whole read."""
+    counts = [count for count in usable.values() if count]
+    row: dict[str, Any] = {
+        "name": "data set",
+        "n_usable": sum(counts),
+        "n_classes": len(counts),
+        "class_imbalance": max(counts) / min(counts) if counts else 0.0,
+    }
+    return pd.DataFrame([row | {f"drift_{name}": value for name, value in drift.items()}])
+
+
+def summary(
+    judged: pd.DataFrame,
+    quarantined: pd.DataFrame,
+    usable: dict[str, int],
+    findings: list[Finding],
+    data_set: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the content of checks.json: numbers for `dvc metrics`, and all findings."""
+    failed = [finding for finding in findings if not finding.passed]
+    return {
+        "n_files": len(judged),
+        "n_usable": sum(usable.values()),
+        "n_quarantined": len(quarantined),
+        "n_classes": sum(count > 0 for count in usable.values()),
+        "n_critical": sum(finding.severity == "critical" for finding in failed),
+        "n_warnings": sum(finding.severity == "warning" for finding in failed),
+        "class_imbalance": data_set["class_imbalance"],
+        "drift_reference": "data/reference_profile.json" if data_set["drift"]["reference"] else "no reference yet",
+        "drift": data_set["drift"]["stability_index"],
+        "usable_by_class": usable,
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def tell(findings: list[Finding], n_quarantined: int, has_reference: bool) -> None:
+    """Print the warnings to stderr."""
+    for finding in findings:
+        if not finding.passed and finding.severity != "critical":
+            print(f"warning: {finding.message}{named(finding)}.", file=sys.stderr)
+    if n_quarantined:
+        print(f"note: {n_quarantined} files are left out, listed with reasons in {QUARANTINE}", file=sys.stderr)
+    if not has_reference:
+        print("note: drift: no reference yet; accept this version: python -m tasks.profile --accept", file=sys.stderr)
+
+
+def named(finding: Finding) -> str:
+    """Return the first paths of a finding in brackets, or nothing."""
+    if not finding.paths:
+        return ""
+    more = f", and {finding.count - NAMES_IN_ERROR} more" if finding.count > NAMES_IN_ERROR else ""
+    return f" ({', '.join(finding.paths[:NAMES_IN_ERROR])}{more})"
+
+
+def refuse_critical(findings: list[Finding], judged: pd.DataFrame) -> None:
+    """Raise KingletError if a critical check failed, with the evidence kept where the next run leaves it alone."""
+    shutil.rmtree(KEPT_AFTER_FAILURE, ignore_errors=True)
+    critical = [finding for finding in findings if finding.severity == "critical" and not finding.passed]
+    if not critical:
+        return
+    shutil.copytree(CHECK_DATA, KEPT_AFTER_FAILURE)
+    problems = dict(zip(judged["path"], judged["problem"], strict=True))
+    clauses = []
+    for finding in critical:
+        reasons = sorted({problems[path] for path in finding.paths if problems.get(path)})[:2]
+        clauses.append(finding.message + named(finding) + (f": {'; '.join(reasons)}" if reasons else ""))
+    raise KingletError(
+        f"The data set cannot be trained on: {'; '.join(clauses)}.",
+        f"Mend the data or the limits under `check` in params.yaml, or name classes in data.ignore_classes; "
+        f"details: {KEPT_AFTER_FAILURE / 'docs' / 'index.html'} and {KEPT_AFTER_FAILURE / 'quarantine.csv'}.",
+    )
+
+
+if __name__ == "__main__":
+    run_stage(run)

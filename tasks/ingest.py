@@ -1,0 +1,142 @@
+"""Read the source into a manifest and packed, decoded images.
+
+Every image is decoded once, here: training, scoring and the report read the packed arrays.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
+from typing import Any
+
+from kinglet.atomic import atomic_path, write_json
+from kinglet.data.packing import COLUMNS, Job, Packing, create_packed_file, keep_first_channel, pack
+from kinglet.data.sources import Record, Source, open_source
+from kinglet.errors import KingletError
+from tasks.artifacts import INGEST, packed_images
+from tasks.parameters import Parameters
+from tasks.progress import progress
+from tasks.stage import end_with_parent, run_stage
+
+MANIFEST = INGEST / "manifest.parquet"
+SOURCE_FACTS = INGEST / "source.json"
+CHANNELS = {"gray": 1, "rgb": 3}
+
+RECORDS_PER_JOB = 64
+# Starting processes takes about a second; a few images are decoded sooner than that.
+RECORDS_WORTH_PROCESSES = 300
+
+
+def run(parameters: Parameters) -> None:
+    """Write `artifacts/ingest`: manifest.parquet, source.json and one images_SIZE.npy for every size needed."""
+    data = parameters.data
+    source = open_source(data.source, data.images)
+    records, ignored = without_classes(source.records, data.ignore_classes)
+    tell(source, ignored)
+    # Where the file formats do not say beforehand, room for colour is made and given back if all images are gray.
+    channels = CHANNELS.get(data.color) or source.channels or 3
+    with ExitStack() as outputs:
+        files = {size: outputs.enter_context(atomic_path(packed_images(size))) for size in parameters.packed_sizes}
+        for size, path in files.items():
+            create_packed_file(path, len(records), size, channels)
+        packing = Packing(files, channels, data.fit, data.max_pixels)
+        rows = decode_all(records, source, packing)
+        if data.color == "auto" and channels == 3 and {row["channels"] for row in rows} <= {0, 1}:
+            channels = 1
+            for path in files.values():
+                with atomic_path(path.with_suffix(".gray")) as smaller:
+                    keep_first_channel(path, smaller)
+                path.with_suffix(".gray").replace(path)
+    write_manifest(rows)
+    facts = {
+        "kind": source.kind,
+        "channels": channels,
+        "fit": data.fit,
+        "sizes": parameters.packed_sizes,
+        "n_files": len(rows),
+        "n_undecodable": sum(not row["decode_ok"] for row in rows),
+        "left_out": source.left_out,
+        "ignored_classes": ignored,
+    }
+    write_json(SOURCE_FACTS, facts)
+
+
+def without_classes(records: list[Record], ignore: list[str]) -> tuple[list[Record], dict[str, int]]:
+    """Return the records without those of the classes in `ignore`, and how many those were by class.
+
+    Raises KingletError if a class to ignore does not exist or nothing is left.
+    """
+    ignored = Counter(dict.fromkeys(ignore, 0))
+    ignored.update(record.label for record in records if record.label in ignore)
+    unknown = sorted(label for label, count in ignored.items() if count == 0)
+    if unknown:
+        known = ", ".join(sorted({record.label for record in records} - {""}))
+        raise KingletError(f"data.ignore_classes names {', '.join(unknown)}, but the classes are: {known}.")
+    kept = [record for record in records if record.label not in ignored]
+    if not kept:
+        raise KingletError("data.source: no image is left.", "Take a class out of data.ignore_classes.")
+    return kept, dict(sorted(ignored.items()))
+
+
+def tell(source: Source, ignored: dict[str, int]) -> None:
+    """Print to stderr what the user should know about the source: notes and all that is left out."""
+    for note in source.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for reason, names in source.left_out.items():
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        print(f"note: {reason}: {', '.join(names[:5])}{more}", file=sys.stderr)
+    for label, count in ignored.items():
+        print(f"note: class {label!r} is left out with its {count} images (data.ignore_classes)", file=sys.stderr)
+
+
+def decode_all(records: list[Record], source: Source, packing: Packing) -> list[dict[str, Any]]:
+    """Return the manifest rows of all records, in their order; the packed files are filled on the way."""
+    jobs = [
+        Job(first, records[first : first + RECORDS_PER_JOB], source.read, source.concurrent_reads, packing)
+        for first in range(0, len(records), RECORDS_PER_JOB)
+    ]
+    rows: list[dict[str, Any]] = []
+    with progress("ingest") as report:
+        for done in in_processes(jobs, n_processes=usable_cores() if len(records) >= RECORDS_WORTH_PROCESSES else 1):
+            rows += done
+            report(len(rows), len(records), "images")
+    return rows
+
+
+def in_processes(jobs: list[Job], n_processes: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the results of `pack` for all jobs, in order, computed in `n_processes` processes."""
+    if n_processes == 1:
+        yield from map(pack, jobs)
+        return
+    # Spawned, not forked: this process has threads, and a fork of one that holds a lock hangs.
+    pool = ProcessPoolExecutor(n_processes, get_context("spawn"), initializer=end_with_parent)
+    try:
+        yield from pool.map(pack, jobs)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def write_manifest(rows: list[dict[str, Any]]) -> None:
+    """Write the manifest, with typed columns also where there are no rows."""
+    import pyarrow
+    import pyarrow.parquet
+
+    arrow = {int: pyarrow.int64(), str: pyarrow.string(), bool: pyarrow.bool_()}
+    schema = pyarrow.schema([(name, arrow[kind]) for name, kind in COLUMNS.items()])
+    columns = {name: [row[name] for row in rows] for name in COLUMNS}
+    with atomic_path(MANIFEST) as path:
+        pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), path)
+
+
+if __name__ == "__main__":
+    run_stage(run)

@@ -1,0 +1,91 @@
+"""Measure facts about every image and about the data set as a whole.
+
+`python -m tasks.profile --accept` makes the measured data set the reference that later versions are
+compared with: it writes data/reference_profile.json, which belongs under version control.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from kinglet.atomic import atomic_path, read_json, write_json
+from kinglet.data.drift import drift, reference_profile
+from kinglet.data.duplicates import BLANK_CONTRAST, exact_groups, near_groups
+from kinglet.data.quality import describe_data_set
+from kinglet.data.statistics import luma, measure
+from kinglet.errors import KingletError
+from tasks.artifacts import INGEST, PROFILE, packed_images
+from tasks.parameters import Parameters
+from tasks.progress import progress
+from tasks.stage import exit_code_of, run_stage
+
+IMAGE_FACTS = PROFILE / "images.parquet"
+DATA_SET_FACTS = PROFILE / "dataset.json"
+REFERENCE = Path("data/reference_profile.json")
+
+IMAGES_AT_ONCE = 512
+DRIFT_COLUMNS = ("brightness", "contrast", "sharpness", "width", "height")
+
+
+def run(parameters: Parameters) -> None:
+    """Write `artifacts/profile`: images.parquet, a row per image, and dataset.json."""
+    images = pd.read_parquet(INGEST / "manifest.parquet")
+    packed = np.load(packed_images(max(read_json(INGEST / "source.json")["sizes"])), mmap_mode="r")
+    facts = measure_all(packed)
+    decoded = images["decode_ok"].to_numpy()
+    for name, values in facts.items():
+        images[name] = values if name == "perceptual_hash" else np.where(decoded, values, np.nan)
+    images["exact_group"] = exact_groups(images["pixels_sha256"].to_numpy(object))
+    images["near_group"] = near_groups(
+        facts["perceptual_hash"].astype(np.uint64),
+        images["exact_group"].to_numpy(),
+        decoded & (facts["contrast"].astype(np.float64) >= BLANK_CONTRAST),
+        parameters.check.near_duplicate_distance,
+        lambda rows: luma(packed[rows]),
+    )
+    reference = read_json(REFERENCE) if REFERENCE.exists() else {}
+    moved = drift(reference, drift_columns(images), class_counts(images)) if reference else None
+    with atomic_path(IMAGE_FACTS) as path:
+        images.to_parquet(path, index=False)
+    write_json(DATA_SET_FACTS, describe_data_set(images, moved))
+
+
+def measure_all(packed: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+    """Return the measured facts of all packed images, a bounded number of them in memory at a time."""
+    parts = []
+    with progress("profile") as report:
+        for first in range(0, len(packed), IMAGES_AT_ONCE):
+            parts.append(measure(packed[first : first + IMAGES_AT_ONCE]))
+            report(min(first + IMAGES_AT_ONCE, len(packed)), len(packed), "images")
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def drift_columns(images: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """Return the columns whose distribution is compared, of the images that decoded."""
+    decoded = images[images["decode_ok"]]
+    return {name: decoded[name].to_numpy(np.float64) for name in DRIFT_COLUMNS}
+
+
+def class_counts(images: pd.DataFrame) -> dict[str, int]:
+    """Return the number of images by class."""
+    return {str(label): int(n) for label, n in images["label"].value_counts().items() if label}
+
+
+def accept() -> None:
+    """Write the measured data set as the reference for drift."""
+    if not IMAGE_FACTS.exists():
+        raise KingletError(f"{IMAGE_FACTS} does not exist yet.", "Run `dvc repro profile` first.")
+    images = pd.read_parquet(IMAGE_FACTS)
+    write_json(REFERENCE, reference_profile(drift_columns(images), class_counts(images)))
+    print(f"{REFERENCE} now describes this data set ({len(images)} images); commit it.", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--accept"]:
+        sys.exit(exit_code_of(accept))
+    run_stage(run)
