@@ -1,0 +1,90 @@
+"""What a user gets to read for a wrong `params.yaml`: the key's path, what it got, what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kinglet.errors import KingletError
+from tasks.parameters import load_parameters
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def written(tmp_path: Path, changes: dict[str, Any]) -> Path:
+    """Write the default parameters with `changes` ({dotted key: value}) and return the file."""
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        place = content
+        for section in sections:
+            place = place[int(section) if isinstance(place, list) else section]
+        place[last] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_the_default_parameters_are_valid() -> None:
+    parameters = load_parameters(ROOT / "params.yaml")
+    assert parameters.packed_sizes == sorted(set(parameters.packed_sizes))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_other_parameter_files_are_valid(path: Path) -> None:
+    load_parameters(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"finetune.epochs": 3}, ["finetune.epochs is not a known key", "known here:", "phases"]),
+        ({"finetun": {}}, ["finetun is not a known key", "finetune"]),
+        ({"finetune.batch_size": 0}, ["finetune.batch_size is 0", "greater than or equal to 1"]),
+        ({"finetune.batch_size": "many"}, ["finetune.batch_size is 'many'", "valid integer"]),
+        ({"data.fit": "squash"}, ["data.fit is 'squash'", "'stretch', 'crop' or 'pad'"]),
+        ({"split.validation": 0.6, "split.test": 0.5}, ["split", "validation and test together must stay below 1"]),
+        ({"prune.importance": "l1"}, ["prune.importance is 'l1'", "'l2' or 'taylor'"]),
+        ({"distill.students": {}}, ["distill.students", "at least 1"]),
+        ({"distill.students": {"Big One": {}}}, ["distill.students"]),
+        ({"seed": -1}, ["seed is -1", "greater than or equal to 0"]),
+        ({"seed": None}, ["seed is None"]),
+        ({"finetune": None}, ["finetune is None"]),
+        ({"finetune.batch_size": 0, "seed": -1}, ["finetune.batch_size is 0", "seed is -1"]),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
+    tmp_path: Path, changes: dict[str, Any], said: list[str]
+) -> None:
+    with pytest.raises(KingletError) as caught:
+        load_parameters(written(tmp_path, changes))
+    assert str(tmp_path / "params.yaml") in caught.value.message
+    assert all(words in caught.value.message for words in said), caught.value.message
+    assert caught.value.message.count("\n") == 0
+
+
+def test_a_missing_section_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text("data: {source: a, images: b}\n")
+    with pytest.raises(KingletError, match="finetune is missing; distill is missing"):
+        load_parameters(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: [1", "is not valid YAML"),
+        ("", "holds no settings"),
+        ("- 1\n", "holds no settings"),
+        (None, "does not exist"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path: Path, content: str | None, said: str) -> None:
+    path = tmp_path / "params.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(KingletError, match=said):
+        load_parameters(path)
