@@ -15,6 +15,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.graph import read_graph
 from flows.processes import end_members, only_run, refuse_beside_dvc, release_stale_path_locks
+from flows.server import wait_for_server
 from flows.stages import Gate, Outcome, StageBusyError, StageFailedError, bring_up_to_date
 from kinglet.atomic import write_json
 from kinglet.errors import KingletError
@@ -98,6 +99,7 @@ def run_here() -> None:
     Raises KingletError with a sentence for all that a user can mend.
     """
     quiet_prefect()
+    wait_for_server()
     try:
         outcomes: dict[str, Any] = retrain()
     except StageBusyError as error:

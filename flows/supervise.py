@@ -8,9 +8,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
-from flows.processes import end_members
+from flows.processes import end_members, only_run, refuse_beside_dvc
+from flows.server import API_URL, start_server
 from kinglet.errors import KingletError
 from tasks.stage import FLOW_PID
 
@@ -33,22 +35,37 @@ def run_flow() -> int:
     The flow holds the reading end of a pipe: it closes when this process ends, even by SIGKILL, and
     the flow then ends everything that it started. This process does so when the flow is killed.
 
-    Raises StoppedError on SIGINT, SIGTERM and SIGHUP.
+    Raises StoppedError on SIGINT, SIGTERM and SIGHUP, and KingletError when another run or DVC
+    command is at work in this checkout.
     """
+    # The flow does so itself; here it costs no seconds of imports before the user is told.
+    with only_run(Path.cwd()):
+        refuse_beside_dvc(Path.cwd())
     reading, writing = os.pipe()
     os.environ[FLOW_PID] = str(os.getpid())
+    started: list[subprocess.Popen[bytes]] = []
     try:
         with stoppable():
+            server = start_server()
+            started += [server[0]] if server else []
             flow = subprocess.Popen(
                 [sys.executable, "-m", "flows.retrain"],
-                env={**os.environ, ALIVE_PIPE: str(reading), "PYTHONPATH": search_path()},
+                env={
+                    **os.environ,
+                    **({API_URL: server[1]} if server else {}),
+                    ALIVE_PIPE: str(reading),
+                    "PYTHONPATH": search_path(),
+                },
                 stdin=subprocess.DEVNULL,
                 pass_fds=(reading,),
                 start_new_session=True,
             )
+            started.append(flow)
             return abs(flow.wait())
     finally:
         end_members(os.getpid())
+        for process in started:
+            process.wait()
         del os.environ[FLOW_PID]
         os.close(reading)
         os.close(writing)

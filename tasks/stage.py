@@ -71,9 +71,10 @@ def record_timing(stage: str, timing: dict[str, Any], workspace: Path = WORKSPAC
 def read_timings(workspace: Path = WORKSPACE) -> dict[str, dict[str, Any]]:
     """Return {stage: {started, ended: seconds since the epoch, exit_code}} of every stage's last run."""
     try:
-        return dict(read_json(workspace / "timings.json"))
+        timings = read_json(workspace / "timings.json")
     except (FileNotFoundError, ValueError):
         return {}
+    return timings if isinstance(timings, dict) else {}
 
 
 def exit_code_of(action: Callable[[], None]) -> int:
