@@ -1,0 +1,119 @@
+"""From a decoded image to the tensor that a model takes, the same in training, scoring and serving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes a model's input.
+
+    input_size: edge length in pixels of the square input. channels: 1 (gray) or 3 (RGB).
+    fit: "stretch" ignores the aspect ratio, "crop" keeps the centre square, "pad" adds black borders.
+    mean, std: one value per channel, of pixels in [0, 1].
+    """
+
+    input_size: int
+    channels: int
+    fit: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the facts as JSON-ready values."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
+        """Rebuild from `to_dict`'s values."""
+        return cls(
+            int(fields["input_size"]),
+            int(fields["channels"]),
+            str(fields["fit"]),
+            tuple(fields["mean"]),
+            tuple(fields["std"]),
+        )
+
+
+def resize(image: NDArray[np.uint8], input_size: int, fit: str) -> NDArray[np.uint8]:
+    """Return the image as a square of `input_size` pixels, antialiased bilinear.
+
+    image: uint8 of shape (height, width, channels) with 1 or 3 channels; so is the result. An image
+    that has the size already is returned as it is.
+    """
+    height, width, channels = image.shape
+    if (height, width) == (input_size, input_size):
+        return image
+    picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+    if fit == "crop":
+        edge = min(width, height)
+        left, top = (width - edge) // 2, (height - edge) // 2
+        box = (left, top, left + edge, top + edge)
+        picture = picture.resize((input_size, input_size), Image.Resampling.BILINEAR, box)
+    elif fit == "pad":
+        scale = input_size / max(width, height)
+        inner = max(1, round(width * scale)), max(1, round(height * scale))
+        canvas = Image.new(picture.mode, (input_size, input_size))
+        canvas.paste(
+            picture.resize(inner, Image.Resampling.BILINEAR),
+            ((input_size - inner[0]) // 2, (input_size - inner[1]) // 2),
+        )
+        picture = canvas
+    else:
+        picture = picture.resize((input_size, input_size), Image.Resampling.BILINEAR)
+    return np.asarray(picture, dtype=np.uint8).reshape(input_size, input_size, channels)
+
+
+def match_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Return the image with 1 (luma) or 3 (repeated gray) channels.
+
+    image: uint8 of shape (height, width) or (height, width, 1 or 3).
+    Raises ValueError for any other shape or type.
+    """
+    if image.dtype != np.uint8:
+        raise ValueError(f"an image must be uint8, got {image.dtype}")
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or 0 in image.shape:
+        raise ValueError(f"an image must have shape (height, width, 1 or 3), got {image.shape}")
+    if image.shape[2] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image, 3, axis=2)
+    return np.asarray(Image.fromarray(image).convert("L"), dtype=np.uint8)[:, :, None]
+
+
+def normalize(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Return packed images as the model's input tensor.
+
+    images: uint8 of shape (n, input_size, input_size, channels). Returns contiguous float32 of shape
+    (n, channels, input_size, input_size).
+    """
+    std = np.asarray(preprocessing.std, np.float32)
+    scale = (1 / (255 * std)).astype(np.float32)
+    shift = (-np.asarray(preprocessing.mean, np.float32) / std).astype(np.float32)
+    return np.ascontiguousarray((images.astype(np.float32) * scale + shift).transpose(0, 3, 1, 2))
+
+
+def prepare(images: Iterable[NDArray[np.uint8]], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Return images of any size as the model's input tensor.
+
+    images: uint8 arrays of shape (height, width) or (height, width, 1 or 3). Returns float32 of shape
+    (n, channels, input_size, input_size).
+    Raises ValueError for an image of another shape or type.
+    """
+    squares = [
+        resize(match_channels(image, preprocessing.channels), preprocessing.input_size, preprocessing.fit)
+        for image in images
+    ]
+    if not squares:
+        edge = preprocessing.input_size
+        return np.empty((0, preprocessing.channels, edge, edge), np.float32)
+    return normalize(np.stack(squares), preprocessing)

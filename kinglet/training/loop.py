@@ -1,0 +1,271 @@
+"""The training loop, one for teachers and students: epochs at given resolutions, the best weights kept."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kinglet.data.augmentation import augment
+from kinglet.data.batches import count_batches, gather, shuffled_batches, standardize
+from kinglet.errors import KingletError
+from kinglet.training.checkpoints import Checkpoint
+from kinglet.training.devices import autocast
+from kinglet.training.losses import Loss
+from kinglet.training.schedules import WeightAverage, cosine_with_warmup, layerwise_groups
+
+Progress = Callable[[float, float, str], None]
+EVALUATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images of one data set at several resolutions, with the rows and labels of a part of them.
+
+    packed: edge length → uint8 (n, size, size, channels). rows: int64 (n_examples,) into `packed`.
+    labels: int64 (n_examples,).
+    """
+
+    packed: dict[int, NDArray[np.uint8]]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    phases: (epochs, input size in pixels), one after the other; fractions of an epoch are allowed.
+    learning_rate: of the last layer; earlier ones get `layer_decay` less per part. warmup: share of the
+    steps. ema_decay: of the average of weights. patience: epochs without a better validation accuracy
+    until the training stops.
+    """
+
+    phases: tuple[tuple[float, int], ...]
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup: float
+    layer_decay: float
+    ema_decay: float
+    patience: int
+    augment: tuple[str, ...]
+    precision: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One part of the schedule between two checkpoints."""
+
+    index: int
+    share: float
+    input_size: int
+    first_step: int
+    steps: int
+
+
+def plan_epochs(recipe: Recipe, n_examples: int) -> list[Epoch]:
+    """Return the epochs of a recipe; the last of a phase may be a fraction."""
+    epochs: list[Epoch] = []
+    first_step = 0
+    for phase_epochs, input_size in recipe.phases:
+        for number in range(math.ceil(phase_epochs)):
+            share = min(1.0, phase_epochs - number)
+            steps = max(1, round(share * count_batches(n_examples, recipe.batch_size)))
+            epochs.append(Epoch(len(epochs), share, input_size, first_step, steps))
+            first_step += steps
+    return epochs
+
+
+def fit(
+    network: nn.Module,
+    training: ImageSet,
+    validation: ImageSet,
+    loss: Loss,
+    recipe: Recipe,
+    *,
+    mean: list[float],
+    std: list[float],
+    device: torch.device,
+    checkpoint: Checkpoint | None = None,
+    report: Progress = lambda done, total, text: None,
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train `network` and return its best averaged weights as a network, and the history by epoch.
+
+    The result does not depend on whether the training was interrupted: every epoch draws its order and
+    its augmentation from the seed and its own number.
+    Raises KingletError if the loss stops being a number.
+    """
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = WeightAverage(network, recipe.ema_decay)
+    groups = layerwise_groups(
+        network.depth_groups(),  # type: ignore[operator]
+        recipe.learning_rate,
+        recipe.layer_decay,
+        recipe.weight_decay,
+    )
+    optimizer = torch.optim.AdamW(groups, fused=device.type != "mps")
+    epochs = plan_epochs(recipe, len(training.rows))
+    total_steps = epochs[-1].first_step + epochs[-1].steps
+    history: list[dict[str, float]] = []
+    best: dict[str, Any] = {"accuracy": -1.0, "epoch": -1, "weights": None}
+
+    state = checkpoint.load() if checkpoint else None
+    if state:
+        network.load_state_dict(state["network"])
+        average.network.load_state_dict(state["average"])
+        average.updates = state["updates"]
+        optimizer.load_state_dict(state["optimizer"])
+        history, best = state["history"], state["best"]
+
+    for epoch in epochs[len(history) :]:
+        if epoch.index - best["epoch"] > recipe.patience and best["epoch"] >= 0:
+            break
+
+        def report_step(step: int, text: str, epoch: Epoch = epoch) -> None:
+            report(epoch.first_step + step, total_steps, f"epoch {epoch.index + 1}/{len(epochs)} {text}")
+
+        train_loss = _train_epoch(
+            network, average, optimizer, training, loss, recipe, epoch, total_steps, mean, std, device, report_step
+        )
+        size = recipe.phases[-1][1]
+        logits = predict(average.network, validation.packed[size], validation.rows, mean, std, device)
+        accuracy = float((logits.argmax(1).numpy() == validation.labels).mean())
+        history.append(
+            {"epoch": epoch.index + 1, "input_size": epoch.input_size, "loss": train_loss, "accuracy": accuracy}
+        )
+        report_step(epoch.steps, f"loss {train_loss:.3f} validation accuracy {accuracy:.4f}")
+        if accuracy >= best["accuracy"]:
+            weights = {name: value.cpu().clone() for name, value in average.network.state_dict().items()}
+            best = {"accuracy": accuracy, "epoch": epoch.index, "weights": weights}
+        if checkpoint:
+            checkpoint.save(
+                {
+                    "network": network.state_dict(),
+                    "average": average.network.state_dict(),
+                    "updates": average.updates,
+                    "optimizer": optimizer.state_dict(),
+                    "history": history,
+                    "best": best,
+                }
+            )
+    result = copy.deepcopy(average.network).cpu().eval()
+    result.load_state_dict(best["weights"])
+    return result, history
+
+
+def _train_epoch(
+    network: nn.Module,
+    average: WeightAverage,
+    optimizer: torch.optim.Optimizer,
+    training: ImageSet,
+    loss: Loss,
+    recipe: Recipe,
+    epoch: Epoch,
+    total_steps: int,
+    mean: list[float],
+    std: list[float],
+    device: torch.device,
+    report_step: Callable[[int, str], None],
+) -> float:
+    # Dropout draws from torch's own generator, everything else from this one.
+    torch.manual_seed(recipe.seed * 100_003 + epoch.index)
+    generator = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch.index)
+    packed = training.packed[epoch.input_size]
+    network.train()
+    losses = []
+    order = shuffled_batches(len(training.rows), recipe.batch_size, generator)
+    for step, positions in zip(range(epoch.steps), order, strict=False):
+        factor = cosine_with_warmup(epoch.first_step + step, total_steps, recipe.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        pixels = gather(packed, training.rows[positions]).to(device)
+        pixels, mirrored = augment(pixels, list(recipe.augment), generator)
+        with autocast(device, recipe.precision):
+            logits = network(standardize(pixels, mean, std))
+        value = loss(logits.float(), torch.from_numpy(positions), mirrored)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        optimizer.step()
+        average.update()
+        losses.append(value.item())
+        if not math.isfinite(losses[-1]):
+            raise KingletError(
+                f"The training diverged in epoch {epoch.index + 1}: the loss is {losses[-1]}.",
+                "Lower the learning_rate of this step in params.yaml.",
+            )
+        report_step(step + 1, f"loss {losses[-1]:.3f}")
+    return float(np.mean(losses))
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module,
+    packed: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    mean: list[float],
+    std: list[float],
+    device: torch.device,
+    *,
+    mirrored: bool = False,
+) -> Tensor:
+    """Return the logits, float32 (len(rows), n_classes) on the CPU, of packed images or their mirror images."""
+    network.eval()
+    outputs = []
+    for start in range(0, len(rows), EVALUATION_BATCH):
+        pixels = gather(packed, rows[start : start + EVALUATION_BATCH]).to(device)
+        if mirrored:
+            pixels = pixels.flip(3)
+        outputs.append(network(standardize(pixels, mean, std)).float().cpu())
+    return torch.cat(outputs)
+
+
+def fit_head(
+    network: nn.Module,
+    training: ImageSet,
+    input_size: int,
+    n_examples: int,
+    *,
+    mean: list[float],
+    std: list[float],
+    device: torch.device,
+    seed: int,
+    passes: int = 30,
+    report: Progress = lambda done, total, text: None,
+) -> None:
+    """Fit the classifier alone to the features of `n_examples` training images.
+
+    A random classifier would send noise through the pretrained layers in the first steps. The features
+    are computed once, with batch statistics, which also moves the running statistics to the new images.
+    Source: Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features" (linear probing first).
+    """
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(len(training.rows), generator=generator).numpy()[:n_examples]
+    network.train()
+    features = []
+    with torch.inference_mode():
+        for start in range(0, len(chosen), EVALUATION_BATCH // 2):
+            rows = training.rows[chosen[start : start + EVALUATION_BATCH // 2]]
+            pixels = gather(training.packed[input_size], rows).to(device)
+            features.append(network.features(standardize(pixels, mean, std)).float())  # type: ignore[operator]
+            report(start + len(rows), len(chosen), "features for the classifier")
+    inputs = torch.cat(features).clone()
+    labels = torch.from_numpy(training.labels[chosen]).to(device)
+    classifier: nn.Linear = network.classifier  # type: ignore[assignment]
+    nn.init.zeros_(classifier.weight)
+    nn.init.zeros_(classifier.bias)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-2, weight_decay=0.05)
+    for _ in range(passes):
+        for batch in torch.randperm(len(inputs), generator=generator).split(256):
+            optimizer.zero_grad(set_to_none=True)
+            nn.functional.cross_entropy(classifier(inputs[batch]), labels[batch]).backward()
+            optimizer.step()

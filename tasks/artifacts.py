@@ -1,0 +1,78 @@
+"""Where each step keeps its files, and how a model lies on disk."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kinglet.atomic import read_json, write_json
+
+ARTIFACTS = Path("artifacts")
+INGEST = ARTIFACTS / "ingest"
+PROFILE = ARTIFACTS / "profile"
+CHECK_DATA = ARTIFACTS / "check_data"
+SPLIT = ARTIFACTS / "split"
+FINETUNE = ARTIFACTS / "finetune"
+DISTILL = ARTIFACTS / "distill"
+PRUNE = ARTIFACTS / "prune"
+QUANTIZE = ARTIFACTS / "quantize"
+EVALUATE = ARTIFACTS / "evaluate"
+BENCHMARK = ARTIFACTS / "benchmark"
+SELECT = ARTIFACTS / "select"
+BUNDLE = ARTIFACTS / "bundle"
+REPORT = ARTIFACTS / "report"
+
+# Steps that leave models, in the order a model passes through them.
+MODEL_STEPS = (FINETUNE, DISTILL, PRUNE, QUANTIZE)
+
+# What a run keeps beside DVC's outputs: checkpoints to resume from, locks.
+WORKSPACE = Path(".kinglet")
+
+
+def packed_images(input_size: int) -> Path:
+    """Return the file of packed images of this edge length in pixels."""
+    return INGEST / f"images_{input_size}.npy"
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The facts about one model, kept as `model.json` beside its `model.onnx` (and `model.pt`).
+
+    name: unique among all models of a run. step: the step that made it. parent: the model it was
+    made from or taught by, empty for the teacher. precision: "fp32" or "int8". architecture:
+    {"family": ..., "spec": {...}}, enough to rebuild the network before its weights are loaded.
+    mean, std: one value per channel, of pixels in [0, 1].
+    """
+
+    name: str
+    step: str
+    parent: str
+    precision: str
+    problem: str
+    architecture: dict[str, Any]
+    input_size: int
+    channels: int
+    fit: str
+    mean: list[float]
+    std: list[float]
+    classes: list[str]
+    parameters: int
+    notes: dict[str, Any]
+
+
+def write_card(folder: Path, card: ModelCard) -> None:
+    """Write `card` to `folder`/model.json."""
+    write_json(folder / "model.json", asdict(card))
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Return the card in `folder`/model.json."""
+    return ModelCard(**read_json(folder / "model.json"))
+
+
+def model_folders(*steps: Path) -> list[Path]:
+    """Return the folders of all models that these steps (default: all) left, in order of step and name."""
+    return [
+        path.parent for step in steps or MODEL_STEPS for path in sorted(step.glob("*/model.json"))
+    ]

@@ -1,0 +1,119 @@
+"""How the training steps read their images and keep their models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from kinglet.atomic import atomic_path, read_json, write_bytes
+from kinglet.data.batches import open_packed
+from kinglet.models.export import to_onnx
+from kinglet.models.registry import architecture_of, rebuild
+from kinglet.runtime.preprocessing import Preprocessing
+from kinglet.training.allocator import keep_freed_memory
+from kinglet.training.checkpoints import Checkpoint, checkpoint_key
+from kinglet.training.devices import make_deterministic
+from kinglet.training.loop import ImageSet
+from tasks.artifacts import FINETUNE, INGEST, SPLIT, WORKSPACE, ModelCard, packed_images, read_card, write_card
+
+TEACHER = "teacher"
+
+
+def prepare_training(seed: int) -> None:
+    """Set torch up for a deterministic training on all cores that this process may use."""
+    keep_freed_memory()
+    make_deterministic(seed)
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def read_manifest() -> pd.DataFrame:
+    """Return the usable images with their split and label index."""
+    return pd.read_parquet(SPLIT / "manifest.parquet")
+
+
+def read_classes() -> list[str]:
+    """Return the class names; a label index points into them."""
+    classes: list[str] = read_json(SPLIT / "classes.json")
+    return classes
+
+
+def image_set(manifest: pd.DataFrame, split: str, input_sizes: Iterable[int]) -> ImageSet:
+    """Return the images of one split at these resolutions, memory-mapped."""
+    part = manifest[manifest["split"] == split]
+    return ImageSet(
+        {size: open_packed(packed_images(size)) for size in sorted(set(input_sizes))},
+        part["index"].to_numpy(np.int64),
+        part["label_index"].to_numpy(np.int64),
+    )
+
+
+def channels_of(images: ImageSet) -> int:
+    """Return 1 for gray, 3 for colour."""
+    return next(iter(images.packed.values())).shape[3]
+
+
+def open_checkpoint(step: str, facts: dict[str, Any], files: Iterable[Path] = ()) -> Checkpoint:
+    """Return the checkpoint of a training, keyed by everything that decides its result."""
+    inputs = (SPLIT / "manifest.parquet", INGEST / "manifest.parquet", *files)
+    key = checkpoint_key({"step": step, "torch": torch.__version__, **facts}, inputs)
+    return Checkpoint(WORKSPACE / "checkpoints" / f"{step}-{key}")
+
+
+def save_model(
+    folder: Path,
+    network: nn.Module,
+    *,
+    step: str,
+    parent: str,
+    input_size: int,
+    channels: int,
+    fit: str,
+    mean: list[float],
+    std: list[float],
+    classes: list[str],
+    notes: dict[str, Any],
+) -> None:
+    """Write a network as model.pt, model.json and model.onnx."""
+    network = network.cpu().eval()
+    preprocessing = Preprocessing(input_size, channels, fit, tuple(mean), tuple(std))
+    model = to_onnx(network, input_size, channels, {"preprocessing": preprocessing.to_dict(), "classes": classes})
+    write_bytes(folder / "model.onnx", model.SerializeToString())
+    with atomic_path(folder / "model.pt") as temporary:
+        torch.save(network.state_dict(), temporary)
+    card = ModelCard(
+        name=folder.name,
+        step=step,
+        parent=parent,
+        precision="fp32",
+        problem="classification",
+        architecture=architecture_of(network),
+        input_size=input_size,
+        channels=channels,
+        fit=fit,
+        mean=mean,
+        std=std,
+        classes=classes,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        notes=notes,
+    )
+    write_card(folder, card)
+
+
+def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
+    """Return a network in evaluation mode and its card."""
+    card = read_card(folder)
+    state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+    return rebuild(card.architecture, state), card
+
+
+def read_teacher_logits() -> NDArray[np.float32]:
+    """Return the teacher's answers to the training images: float32 (n_train, views, n_classes)."""
+    return np.load(FINETUNE / TEACHER / "train_logits.npy")

@@ -1,0 +1,60 @@
+"""Progress of a long step on stderr: a bar on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Report(Protocol):
+    """What a long computation calls: `done` of `total` units, and a word on where it stands."""
+
+    def __call__(self, done: float, total: float, text: str = "") -> None: ...
+
+
+def silent(done: float, total: float, text: str = "") -> None:
+    """Report nothing."""
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Report]:
+    """Yield a function that shows how far a step is."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield line_reporter(title)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None, text="")
+        yield lambda done, total, text="": bar.update(task, completed=done, total=total, text=text)
+
+
+def line_reporter(title: str) -> Report:
+    """Return a function that prints a line when enough time has passed, and at the end."""
+    printed_at = time.monotonic()
+
+    def report(done: float, total: float, text: str = "") -> None:
+        nonlocal printed_at
+        now = time.monotonic()
+        if done < total and now - printed_at < SECONDS_BETWEEN_LINES:
+            return
+        printed_at = now
+        share = 100 * done / total if total else 100
+        print(f"{title}: {share:3.0f} % ({done:g} of {total:g}) {text}".rstrip(), file=sys.stderr, flush=True)
+
+    return report
