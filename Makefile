@@ -27,7 +27,7 @@ install: $(STAMP) $(BIN)/kinglet ## install everything into .venv, once per requ
 $(STAMP): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: Kinglet needs Python 3.11 or newer, and '$(PYTHON)' is not; try make PYTHON=python3.11 $(or $(MAKECMDGOALS),install)." >&2; exit 2; }
-	@$(PYTHON) -m venv $(VENV) || \
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 	  { echo "error: '$(PYTHON) -m venv' failed; on Debian and Ubuntu install the package python3-venv." >&2; exit 2; }
 	$(BIN)/python -m pip install --no-deps -r requirements.lock
 	$(BIN)/python -m pip install -c requirements.lock torch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import networkx as nx
 from dvc.exceptions import DvcException
@@ -29,13 +28,13 @@ class Stage:
     changed: bool
 
 
-def read_graph(root: Path) -> tuple[Stage, ...]:
-    """Return the stages of the DVC project in `root`, every stage after those it depends on.
+def read_graph() -> tuple[Stage, ...]:
+    """Return the stages of the DVC project in the current folder, every stage after those it depends on.
 
     Raises KingletError with DVC's own sentence where dvc.yaml, params.yaml or dvc.lock are not valid.
     """
     try:
-        with Repo(str(root)) as repo:
+        with Repo() as repo:
             changed = set(repo.status())
             graph = repo.index.graph
             wanted = set()

@@ -18,6 +18,8 @@ from kinglet.errors import KingletError
 from tasks.artifacts import WORKSPACE
 from tasks.stage import FLOW_PID, is_alive
 
+# The number of a pipe's end that closes when the command that started the run is gone.
+ALIVE_PIPE = "KINGLET_ALIVE_PIPE"
 # How long a run waits for one that was killed a moment ago to be gone.
 SECONDS_TO_VANISH = 15.0
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +11,28 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.graph import read_graph
-from flows.processes import end_members, only_run, refuse_beside_dvc, release_stale_path_locks
-from flows.server import wait_for_server
-from flows.stages import Gate, Outcome, StageBusyError, StageFailedError, bring_up_to_date
-from kinglet.atomic import write_json
-from kinglet.errors import KingletError
-from tasks.artifacts import WORKSPACE
-from tasks.stage import FLOW_PID, USER_ERROR_EXIT, exit_code_of, print_error
-
-# Where a run leaves what became of its stages, for the command that started it.
-OUTCOMES = WORKSPACE / "outcomes.json"
-# The number of a pipe's end that closes when the command that started the run is gone.
-ALIVE_PIPE = "KINGLET_ALIVE_PIPE"
+from flows.processes import only_run, refuse_beside_dvc, release_stale_path_locks
+from flows.stages import Gate, Outcome, bring_up_to_date
 
 
 @flow(name="retrain", validate_parameters=False, persist_result=False, task_runner=ThreadPoolTaskRunner(max_workers=32))  # type: ignore[arg-type]
-def retrain(root: str = ".") -> dict[str, str]:
-    """Bring every stage of the checkout in `root` up to date; return {stage: what became of it}.
+def retrain() -> dict[str, str]:
+    """Bring every stage of the checkout in the current folder up to date; return {stage: what became of it}.
 
     Raises StageFailedError when a step failed (its downstream stages did not run, others did), and
     KingletError when another run is at work in this checkout.
     """
-    folder = Path(root)
+    folder = Path.cwd()
     with only_run(folder):
         refuse_beside_dvc(folder)
         release_stale_path_locks(folder)
         gate = Gate()
         futures: dict[str, PrefectFuture[Outcome]] = {}
-        for stage in read_graph(folder):
+        for stage in read_graph():
             upstream = [futures[name] for name in stage.upstream]
-            futures[stage.name] = bring_up_to_date.with_options(name=stage.name, task_run_name=stage.name).submit(
-                stage, upstream, root, gate, wait_for=upstream
-            )
+            # Prefect's type of submit() does not know wait_for beside a task's own arguments.
+            run: Any = bring_up_to_date.with_options(name=stage.name, task_run_name=stage.name)
+            futures[stage.name] = run.submit(stage, upstream, gate, wait_for=upstream)
         return outcomes_of(futures)
 
 
@@ -55,7 +42,7 @@ def outcomes_of(futures: dict[str, PrefectFuture[Outcome]]) -> dict[str, str]:
     outcomes = {}
     for name, future in futures.items():
         future.wait()
-        result = future.result(raise_on_failure=False) if future.state.is_final() else None
+        result: Any = future.result(raise_on_failure=False) if future.state.is_final() else None
         if isinstance(result, Outcome):
             outcomes[name] = str(result)
         elif isinstance(result, BaseException) and failure is None:
@@ -75,48 +62,3 @@ def quiet_prefect() -> None:
         "prefect.flow_engine",
     ):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-
-
-def end_with_command() -> None:
-    """End this process and all that it started as soon as the command that started it is gone."""
-    number = os.environ.pop(ALIVE_PIPE, "")
-    if not number:
-        return
-
-    def watch() -> None:
-        os.read(int(number), 1)
-        silence = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(silence, sys.stderr.fileno())
-        end_members(int(os.environ[FLOW_PID]))
-        os._exit(1)
-
-    threading.Thread(target=watch, name="end-with-command", daemon=True).start()
-
-
-def run_here() -> None:
-    """Run the flow in the current folder and write its outcomes.
-
-    Raises KingletError with a sentence for all that a user can mend.
-    """
-    quiet_prefect()
-    wait_for_server()
-    try:
-        outcomes: dict[str, Any] = retrain()
-    except StageBusyError as error:
-        raise KingletError(str(error), "Wait until it has ended, then run again: finished steps are kept.") from None
-    write_json(OUTCOMES, outcomes)
-
-
-def main() -> int:
-    """Run the flow as a process; return its exit code."""
-    end_with_command()
-    OUTCOMES.unlink(missing_ok=True)
-    try:
-        return exit_code_of(run_here)
-    except StageFailedError as error:
-        print_error(str(error), "Mend what it says above and run again: finished steps are kept.")
-        return error.exit_code if error.exit_code > 0 else USER_ERROR_EXIT
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,7 +20,6 @@ from rich.console import Console
 
 from flows.graph import Stage
 from flows.processes import other_dvc_commands
-from tasks.artifacts import WORKSPACE
 from tasks.stage import FLOW_PID, read_timings
 
 SECONDS_TO_END = 5.0
@@ -88,23 +87,22 @@ def is_worth_a_retry(_task: Any, _task_run: Any, state: Any) -> bool:
 
 
 @task(cache_policy=NO_CACHE, retries=30, retry_delay_seconds=2, retry_condition_fn=is_worth_a_retry)
-def bring_up_to_date(stage: Stage, upstream: Sequence[Outcome], root: str, gate: Gate) -> Outcome:
+def bring_up_to_date(stage: Stage, upstream: Sequence[Outcome], gate: Gate) -> Outcome:
     """Run a stage if it changed or anything that it reads was made anew; return what became of it."""
     if not stage.changed and all(outcome is Outcome.UNCHANGED for outcome in upstream):
         return Outcome.UNCHANGED
     with gate.entered(alone=stage.exclusive):
-        return reproduce(stage.name, Path(root))
+        return reproduce(stage.name)
 
 
-def reproduce(name: str, root: Path) -> Outcome:
-    """Run `dvc repro` for one stage in `root`, its output passed on, and return what DVC did.
+def reproduce(name: str) -> Outcome:
+    """Run `dvc repro` for one stage of the current folder, its output passed on, and return what DVC did.
 
     Raises StageFailedError, or StageBusyError when DVC did not start because of another command.
     """
     began = time.time()
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", name],
-        cwd=root,
         env=stage_environment(),
         stdin=subprocess.DEVNULL,
         # stderr stays the terminal's own, so that a step's progress bar is one; DVC's words come here.
@@ -130,9 +128,9 @@ def reproduce(name: str, root: Path) -> Outcome:
                 f"{name}: {outcome or Outcome.RAN}, {time.time() - began:.1f} s"
             )
         return outcome or Outcome.RAN
-    if outcome is None and (others := other_dvc_commands(root)):
+    if outcome is None and (others := other_dvc_commands(Path.cwd())):
         raise StageBusyError(f"Stage '{name}' waits for process {others[0][0]} ({others[0][1]}).")
-    timing = read_timings(root / WORKSPACE).get(name, {})
+    timing = read_timings().get(name, {})
     raise StageFailedError(name, int(timing["exit_code"]) if timing.get("started", 0) >= began else 1)
 
 

@@ -11,13 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from flows.processes import end_members, only_run, refuse_beside_dvc
-from flows.server import API_URL, start_server
+from flows.processes import ALIVE_PIPE, end_members, only_run, refuse_beside_dvc
+from flows.server import API_URL, OWN_SERVER, start_server
 from kinglet.errors import KingletError
 from tasks.stage import FLOW_PID
 
-# The name that flows.retrain knows it by; that module costs seconds to import, so it is not imported here.
-ALIVE_PIPE = "KINGLET_ALIVE_PIPE"
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -49,10 +47,10 @@ def run_flow() -> int:
             server = start_server()
             started += [server[0]] if server else []
             flow = subprocess.Popen(
-                [sys.executable, "-m", "flows.retrain"],
+                [sys.executable, "-m", "flows.run"],
                 env={
                     **os.environ,
-                    **({API_URL: server[1]} if server else {}),
+                    **({API_URL: server[1], OWN_SERVER: server[1]} if server else {}),
                     ALIVE_PIPE: str(reading),
                     "PYTHONPATH": search_path(),
                 },

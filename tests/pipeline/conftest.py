@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,5 +21,4 @@ def project(tmp_path: Path, prefect_home: Path) -> Iterator[Project]:
     """The small project; whatever of it still runs after a test is killed."""
     made = make_project(tmp_path / "project", five_stages(2.5), prefect_home)
     yield made
-    for process in made.left_behind():
-        process.send_signal(signal.SIGKILL)
+    made.kill_all()

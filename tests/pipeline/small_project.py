@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -128,6 +129,11 @@ class Project:
             except (psutil.Error, OSError):
                 continue
         return found
+
+    def kill_all(self) -> None:
+        for process in self.left_behind():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
