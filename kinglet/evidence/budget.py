@@ -1,0 +1,125 @@
+"""The choice of a model within a budget, from validation scores and measured latencies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kinglet.evidence.bootstrap import Interval
+from kinglet.evidence.pareto import pareto_front
+
+# Differences of accuracies are sums of floats; a drop of exactly the limit is within it.
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model that may be chosen.
+
+    latency_ms: median of batch 1 with its interval. accuracy: on validation images, in [0, 1].
+    difference: accuracy minus the teacher's on the same validation images, with its paired interval.
+    """
+
+    name: str
+    latency_ms: Interval
+    size_mb: float
+    accuracy: float
+    difference: Interval
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The most that a model may cost; None is no limit. max_accuracy_drop: against the teacher, in [0, 1)."""
+
+    latency_ms: float | None
+    size_mb: float | None
+    max_accuracy_drop: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen model and, in one sentence, why; front: names on the Pareto front, fastest first."""
+
+    chosen: Candidate
+    reason: str
+    front: list[str]
+
+
+def front_of(candidates: list[Candidate]) -> list[str]:
+    """Return the names on the Pareto front of latency, size and validation accuracy, fastest first."""
+    costs = np.array([(item.latency_ms.value, item.size_mb, -item.accuracy) for item in candidates])
+    front = [item for item, keeps in zip(candidates, pareto_front(costs), strict=True) if keeps]
+    return [item.name for item in sorted(front, key=lambda item: (item.latency_ms.value, item.name))]
+
+
+def choose(candidates: list[Candidate], budget: Budget) -> Choice | None:
+    """Return the fastest candidate within the budget, or None if none is.
+
+    Candidates whose latency intervals overlap the fastest one's are as fast: among them the smallest
+    file is taken, then the highest accuracy. Only the Pareto front is looked at: whatever dominates a
+    candidate within the budget is within the budget too.
+    """
+    front = front_of(candidates)
+    fitting = [item for item in candidates if item.name in front and not misses(item, budget)]
+    if not fitting:
+        return None
+    fastest = min(fitting, key=lambda item: (item.latency_ms.value, item.name))
+    equal = [item for item in fitting if item.latency_ms.low <= fastest.latency_ms.high]
+    chosen = min(equal, key=lambda item: (item.size_mb, -item.accuracy, item.latency_ms.value, item.name))
+    within = sum(not misses(item, budget) for item in candidates)
+    return Choice(chosen, explain(chosen, [item for item in equal if item != chosen], within, len(candidates)), front)
+
+
+def misses(candidate: Candidate, budget: Budget) -> dict[str, float]:
+    """Return by how much of the limit the candidate misses each limit it misses; empty if it fits.
+
+    The accuracy drop is judged by its point estimate. 0.1 means a tenth above the limit; a drop is
+    compared with one point where no drop at all is allowed.
+    """
+    drop = -candidate.difference.value
+    excess = {"max_accuracy_drop": (drop - budget.max_accuracy_drop) / (budget.max_accuracy_drop or 0.01)}
+    if budget.latency_ms is not None:
+        excess["latency_ms"] = candidate.latency_ms.value / budget.latency_ms - 1
+    if budget.size_mb is not None:
+        excess["size_mb"] = candidate.size_mb / budget.size_mb - 1
+    return {name: value for name, value in excess.items() if value > ROUNDING}
+
+
+def nearest_misses(candidates: list[Candidate], budget: Budget, count: int = 3) -> list[str]:
+    """Return a clause for each of the candidates nearest to the budget: its name, and what it misses by how much."""
+    ranked = sorted(candidates, key=lambda item: (max(misses(item, budget).values(), default=0), item.name))
+    return [f"{item.name} ({', '.join(miss_clauses(item, budget))})" for item in ranked[:count]]
+
+
+def miss_clauses(candidate: Candidate, budget: Budget) -> list[str]:
+    """Return a clause for each limit that the candidate misses."""
+    missed = misses(candidate, budget)
+    clauses = []
+    if "latency_ms" in missed and budget.latency_ms is not None:
+        over = candidate.latency_ms.value - budget.latency_ms
+        clauses.append(f"{candidate.latency_ms.value:.3g} ms, {over:.2g} ms too slow")
+    if "size_mb" in missed and budget.size_mb is not None:
+        over = candidate.size_mb - budget.size_mb
+        clauses.append(f"{candidate.size_mb:.3g} MB, {over:.2g} MB too big")
+    if "max_accuracy_drop" in missed:
+        drop = -100 * candidate.difference.value
+        over = drop - 100 * budget.max_accuracy_drop
+        clauses.append(f"{drop:.2f} points below the teacher, {over:.2f} points too many")
+    return clauses
+
+
+def explain(chosen: Candidate, equally_fast: list[Candidate], within: int, total: int) -> str:
+    """Return one sentence on why this candidate was chosen."""
+    latency, difference = chosen.latency_ms, chosen.difference
+    how = "the fastest"
+    if equally_fast:
+        smaller = all(chosen.size_mb < other.size_mb for other in equally_fast)
+        names = " and ".join(other.name for other in equally_fast)
+        how = f"as fast as {names} and {'smaller' if smaller else 'no bigger'}"
+    return (
+        f"{chosen.name} is {how} of the {within} models within the budget (of {total}): "
+        f"{latency.value:.3g} ms ({latency.low:.3g} to {latency.high:.3g}), {chosen.size_mb:.3g} MB, "
+        f"validation accuracy {100 * chosen.accuracy:.2f} %, {100 * difference.value:+.2f} points to the teacher "
+        f"({100 * difference.low:+.2f} to {100 * difference.high:+.2f})."
+    )

@@ -1,0 +1,93 @@
+"""The bundle: a folder with everything a served model needs, sealed by checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinglet.atomic import write_text
+from kinglet.errors import KingletError
+
+MODEL, PREPROCESSING, LABELS, GOLDEN, CARD = (
+    "model.onnx",
+    "preprocessing.json",
+    "labels.json",
+    "golden.npz",
+    "MODEL_CARD.md",
+)
+CHECKSUMS = "SHA256SUMS"
+NEEDED = (MODEL, PREPROCESSING, LABELS)
+
+# ONNX Runtime picks its kernels by the processor; int8 rounds differently with and without VNNI.
+GOLDEN_TOLERANCE = 1e-3
+
+
+def seal(folder: Path) -> None:
+    """Write SHA256SUMS over all files of `folder`, in the format of `sha256sum --check`."""
+    names = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS
+    )
+    write_text(folder / CHECKSUMS, "".join(f"{sha256_of(folder / name)}  {name}\n" for name in names))
+
+
+def verify(folder: Path) -> None:
+    """Check that the bundle is whole and unchanged.
+
+    Raises KingletError that names the first file which is missing, changed or unlisted.
+    """
+    hint = "Copy the bundle again, or make it anew with `dvc repro bundle`."
+    if not folder.is_dir():
+        raise KingletError(f"The bundle {folder} does not exist.", "Make it with `dvc repro bundle`.")
+    if not (folder / CHECKSUMS).is_file():
+        raise KingletError(f"{folder} is no finished bundle: {CHECKSUMS} is missing.", hint)
+    listed = read_checksums(folder / CHECKSUMS)
+    for name in NEEDED:
+        if name not in listed:
+            raise KingletError(f"{folder / CHECKSUMS} does not list {name}.", hint)
+    for name, expected in listed.items():
+        if not (folder / name).is_file():
+            raise KingletError(f"{folder / name} is missing from the bundle.", hint)
+        if sha256_of(folder / name) != expected:
+            raise KingletError(f"{folder / name} is not what {CHECKSUMS} says: the file was changed or damaged.", hint)
+
+
+def read_checksums(path: Path) -> dict[str, str]:
+    """Return {file name: SHA-256} of a checksum file.
+
+    Raises KingletError that names the line which is not of the format.
+    """
+    checksums = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        digest, separator, name = line.partition("  ")
+        if not separator or len(digest) != 64 or not name or name.startswith("/") or ".." in Path(name).parts:
+            raise KingletError(f"{path}, line {number}: not a checksum and a file name.", "Make the bundle anew.")
+        checksums[name] = digest
+    return checksums
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def npz_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the arrays as an .npz archive whose bytes depend on nothing else.
+
+    `numpy.savez` writes the time of day into the archive; here every entry is dated 1980.
+    """
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as opened:
+        for name in sorted(arrays):
+            entry = io.BytesIO()
+            np.lib.format.write_array(entry, np.ascontiguousarray(arrays[name]), allow_pickle=False)
+            information = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            opened.writestr(information, entry.getvalue(), zipfile.ZIP_DEFLATED)
+    return archive.getvalue()

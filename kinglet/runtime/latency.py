@@ -1,0 +1,156 @@
+"""Latency and throughput of several models, measured in turns so that a drifting machine favours none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from kinglet.runtime.sessions import run
+
+# A model runs for this long before the next has its turn: long against a switch, short against drift.
+BLOCK_SECONDS = 0.02
+WARM_UP_SECONDS = 0.1
+WARM_UP_RUNS = 5
+MIN_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of one model at one batch size, in milliseconds per batch.
+
+    p50_low_ms, p50_high_ms: interval of the median over the rounds of the measurement. runs: how many were timed.
+    """
+
+    batch_size: int
+    p50_ms: float
+    p50_low_ms: float
+    p50_high_ms: float
+    p99_ms: float
+    runs: int
+    rounds: int
+
+    @property
+    def images_per_second(self) -> float:
+        """Images per second at the median time."""
+        return 1000 * self.batch_size / self.p50_ms
+
+
+def measure(
+    sessions: Mapping[str, onnxruntime.InferenceSession],
+    batch_size: int,
+    seconds_per_model: float,
+    confidence: float = 0.95,
+    report: Callable[[float, float], None] | None = None,
+) -> dict[str, Timing]:
+    """Return the timing of every model, {name: Timing}, all measured at the same time.
+
+    The models take turns in blocks of 20 ms; each round starts with another model, and the first run
+    of a block, which finds the caches full of another model, is not counted.
+    seconds_per_model: time given to each model, warm-up aside; there are at least ten rounds in any case.
+    report is called with the seconds gone and the seconds in all.
+    """
+    actions = {name: timed_action(session, batch_size) for name, session in sessions.items()}
+    blocks = time_in_turns(actions, seconds_per_model, report)
+    return {name: summarize(rounds, batch_size, confidence) for name, rounds in blocks.items()}
+
+
+def timed_action(session: onnxruntime.InferenceSession, batch_size: int) -> Callable[[], Any]:
+    """Return a call without arguments that runs the model once on one fixed batch of noise."""
+    # The values do not matter for the time, except zeros and denormals.
+    images = np.random.default_rng(0).standard_normal((batch_size, *input_shape(session)), dtype=np.float32)
+    return lambda: run(session, images)
+
+
+def input_shape(session: onnxruntime.InferenceSession) -> tuple[int, ...]:
+    """Return (channels, height, width) of the model's input."""
+    return tuple(int(edge) for edge in session.get_inputs()[0].shape[1:])
+
+
+def time_in_turns(
+    actions: Mapping[str, Callable[[], Any]],
+    seconds_per_action: float,
+    report: Callable[[float, float], None] | None = None,
+) -> dict[str, list[NDArray[np.float64]]]:
+    """Time the actions in small blocks in turn; return {name: one array of milliseconds per round}."""
+    names = list(actions)
+    runs_per_block = {name: warm_up(action) for name, action in actions.items()}
+    blocks: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
+    total = seconds_per_action * len(names)
+    started = time.perf_counter()
+    round_number = 0
+    while (gone := time.perf_counter() - started) < total or round_number < MIN_ROUNDS:
+        first = round_number % len(names)
+        for name in names[first:] + names[:first]:
+            blocks[name].append(time_block(actions[name], runs_per_block[name]))
+        round_number += 1
+        if report and gone < total:
+            report(gone, total)
+    if report:
+        report(total, total)
+    return blocks
+
+
+def warm_up(action: Callable[[], Any]) -> int:
+    """Run the action until it is warm; return how many runs fill a block."""
+    started = time.perf_counter()
+    runs = 0
+    while runs < WARM_UP_RUNS or time.perf_counter() - started < WARM_UP_SECONDS:
+        action()
+        runs += 1
+    seconds = (time.perf_counter() - started) / runs
+    return max(1, round(BLOCK_SECONDS / seconds))
+
+
+def time_block(action: Callable[[], Any], runs: int) -> NDArray[np.float64]:
+    """Return the time of each of these runs in milliseconds, after one that is not counted."""
+    action()
+    marks = [time.perf_counter_ns()]
+    for _ in range(runs):
+        action()
+        marks.append(time.perf_counter_ns())
+    nanoseconds = np.array(marks, dtype=np.int64)
+    return (nanoseconds[1:] - nanoseconds[:-1]) / 1e6
+
+
+def summarize(rounds: list[NDArray[np.float64]], batch_size: int, confidence: float = 0.95) -> Timing:
+    """Return median, its interval and the 99th percentile of times in milliseconds, one array per round."""
+    pooled = np.concatenate(rounds)
+    low, high = median_interval(rounds, confidence)
+    p50 = float(np.median(pooled))
+    return Timing(
+        batch_size=batch_size,
+        p50_ms=p50,
+        p50_low_ms=min(low, p50),
+        p50_high_ms=max(high, p50),
+        p99_ms=float(np.percentile(pooled, 99)),
+        runs=len(pooled),
+        rounds=len(rounds),
+    )
+
+
+def median_interval(
+    rounds: list[NDArray[np.float64]], confidence: float, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return a percentile interval of the pooled median, by resampling whole rounds.
+
+    Times of one round resemble each other (clock speed, a neighbour's work); resampling single runs
+    would give an interval far too narrow.
+    Source: Efron and Tibshirani 1993, section 8.6 (blocks as units).
+    """
+    pooled = np.concatenate(rounds)
+    order = np.argsort(pooled, kind="stable")
+    round_of_run = np.repeat(np.arange(len(rounds)), [len(times) for times in rounds])[order]
+    generator = np.random.default_rng(seed)
+    shares = np.full(len(rounds), 1 / len(rounds))
+    medians = []
+    for draws in generator.multinomial(len(rounds), shares, size=resamples):
+        weights = np.cumsum(draws[round_of_run])
+        medians.append(pooled[order[np.searchsorted(weights, weights[-1] / 2)]])
+    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

@@ -1,0 +1,129 @@
+"""Predictions from a bundle: uint8 images in, classes and probabilities out; onnxruntime, numpy and Pillow only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinglet.errors import KingletError
+from kinglet.runtime import bundles
+from kinglet.runtime.decoding import decode
+from kinglet.runtime.preprocessing import Preprocessing, prepare
+from kinglet.runtime.sessions import open_session, run, softmax
+
+BATCH_SIZE = 32
+MAX_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says about n images, in the order given.
+
+    classes: the most probable class of each image. confidences: its probability, float32 of shape (n,).
+    probabilities: float32 of shape (n, n_classes), columns in the order of `Predictor.classes`.
+    """
+
+    classes: list[str]
+    confidences: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+class Predictor:
+    """A model opened from a bundle; safe to call from several threads at once.
+
+    >>> predictor = Predictor("artifacts/bundle")
+    >>> predictor.predict([image]).classes
+    ['sandal']
+    """
+
+    def __init__(self, bundle: Path | str, threads: int | None = None) -> None:
+        """Open the bundle.
+
+        threads: processors that one prediction may use; None takes every one that is granted.
+        Raises KingletError that names the file if one is missing, damaged or not what the checksums say.
+        """
+        folder = Path(bundle)
+        bundles.verify(folder)
+        self.classes: list[str] = list(json.loads((folder / bundles.LABELS).read_text(encoding="utf-8")))
+        facts = json.loads((folder / bundles.PREPROCESSING).read_text(encoding="utf-8"))
+        self.preprocessing = Preprocessing.from_dict(facts)
+        self._session = open_session(folder / bundles.MODEL, threads)
+
+    def predict(self, images: Iterable[NDArray[np.uint8]]) -> Predictions:
+        """Return the predictions for images of any size.
+
+        images: uint8 arrays of shape (height, width) or (height, width, 1 or 3), RGB; or one array of
+        shape (n, height, width, 1 or 3).
+        Raises ValueError that says which image has another shape or type.
+        """
+        if isinstance(images, np.ndarray) and images.ndim != 4:
+            raise ValueError(f"predict takes a list of images or an array of 4 dimensions, got shape {images.shape}")
+        parts = [self._probabilities(batch, start) for start, batch in batches(images)]
+        probabilities = np.concatenate(parts) if parts else np.empty((0, len(self.classes)), np.float32)
+        best = probabilities.argmax(axis=1)
+        confidences = probabilities[np.arange(len(best)), best]
+        return Predictions([self.classes[index] for index in best], confidences, probabilities)
+
+    def predict_files(self, paths: Sequence[Path | str], max_pixels: int = MAX_PIXELS) -> Predictions:
+        """Return the predictions for image files, decoded as in training.
+
+        Raises KingletError that names the first file which is missing or cannot be decoded.
+        """
+        return self.predict(read_image(Path(path), max_pixels) for path in paths)
+
+    def check_golden(self, golden: Path, tolerance: float = bundles.GOLDEN_TOLERANCE) -> float:
+        """Predict the golden images and return the largest difference from their expected probabilities.
+
+        Raises KingletError if it is above `tolerance`: this machine does not answer as the one that made the bundle.
+        """
+        with np.load(golden, allow_pickle=False) as expected:
+            images, probabilities = expected["images"], expected["probabilities"]
+        difference = float(np.abs(self.predict(images).probabilities - probabilities).max(initial=0))
+        if not difference <= tolerance:
+            raise KingletError(
+                f"The model's answers to {golden} differ from the expected ones by {difference:.2g}, "
+                f"more than {tolerance:g}.",
+                "The bundle was made with another version of onnxruntime or on another kind of processor.",
+            )
+        return difference
+
+    def _probabilities(self, images: list[NDArray[np.uint8]], start: int) -> NDArray[np.float32]:
+        tensors = []
+        for position, image in enumerate(images, start):
+            try:
+                tensors.append(prepare([np.asarray(image)], self.preprocessing))
+            except ValueError as error:
+                raise ValueError(f"image {position}: {error}") from None
+        return softmax(run(self._session, np.concatenate(tensors)))
+
+
+def batches(images: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, list[NDArray[np.uint8]]]]:
+    """Yield the images in lists of at most BATCH_SIZE, each with the position of its first."""
+    start, batch = 0, []
+    for image in images:
+        batch.append(image)
+        if len(batch) == BATCH_SIZE:
+            yield start, batch
+            start, batch = start + len(batch), []
+    if batch:
+        yield start, batch
+
+
+def read_image(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+    """Return the decoded image of a file; raises KingletError that names it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise KingletError(f"{path} cannot be read: {error.strerror}.") from None
+    try:
+        return decode(content, max_pixels)[0]
+    except (ValueError, OSError) as error:
+        raise KingletError(f"{path} cannot be decoded: {error}.") from None

@@ -1,0 +1,109 @@
+"""ONNX Runtime sessions as they are served: threads within the container's quota, telemetry off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from kinglet.errors import KingletError
+from kinglet.runtime.preprocessing import Preprocessing, normalize
+from kinglet.runtime.processors import available_processors
+
+INPUT_NAME, OUTPUT_NAME = "images", "logits"
+PREPROCESSING_KEY, CLASSES_KEY = "kinglet.preprocessing", "kinglet.classes"
+
+onnxruntime.disable_telemetry_events()
+
+
+def open_session(model: Path | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """Return a session on the CPU for an ONNX file or its bytes.
+
+    threads: size of the pool that works on one batch; None takes every processor that is granted.
+    Raises KingletError if it is no ONNX model or lacks the input `images` or the output `logits`.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or available_processors()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # Errors are raised; warnings about unused initializers help nobody.
+    name = "the model" if isinstance(model, bytes) else str(model)
+    try:
+        content = model if isinstance(model, bytes) else Path(model).read_bytes()
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except FileNotFoundError:
+        raise KingletError(f"{name} does not exist.", "Run `dvc repro` to make it.") from None
+    except OSError:
+        raise
+    except Exception as error:  # onnxruntime has a dozen exception types without a common one.
+        raise KingletError(f"{name} cannot be loaded by onnxruntime: {' '.join(str(error).split())}.") from error
+    inputs, outputs = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
+    if inputs != [INPUT_NAME] or outputs != [OUTPUT_NAME]:
+        raise KingletError(
+            f"{name} has inputs {inputs} and outputs {outputs}; Kinglet's models have {INPUT_NAME} and {OUTPUT_NAME}."
+        )
+    return session
+
+
+def read_metadata(session: onnxruntime.InferenceSession) -> tuple[Preprocessing, list[str]]:
+    """Return the preprocessing and the class names that the model carries.
+
+    Raises KingletError if it carries none.
+    """
+    metadata = session.get_modelmeta().custom_metadata_map
+    try:
+        return Preprocessing.from_dict(json.loads(metadata[PREPROCESSING_KEY])), list(json.loads(metadata[CLASSES_KEY]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise KingletError(f"The model's metadata lack {PREPROCESSING_KEY} or {CLASSES_KEY} ({error!r}).") from None
+
+
+def logits_of(
+    session: onnxruntime.InferenceSession,
+    packed: NDArray[np.uint8],
+    rows: NDArray[np.integer[Any]],
+    preprocessing: Preprocessing,
+    batch_size: int = 64,
+    workers: int = 1,
+    report: Callable[[float, float], None] | None = None,
+) -> NDArray[np.float32]:
+    """Return the logits of these rows of packed images, float32 of shape (len(rows), n_classes).
+
+    packed: uint8 of shape (n, input_size, input_size, channels), memory-mapped or not; only `workers`
+    batches are held at a time. rows: row numbers. workers: batches computed side by side; a session of
+    one thread with several workers gives the same bits on any number of processors.
+    report is called with the rows done and all rows.
+    """
+
+    def logits_from(start: int) -> NDArray[np.float32]:
+        return run(session, normalize(np.asarray(packed[rows[start : start + batch_size]]), preprocessing))
+
+    results = []
+    with ThreadPoolExecutor(workers) as pool:
+        for logits in pool.map(logits_from, range(0, len(rows), batch_size)):
+            results.append(logits)
+            if report:
+                report(min(len(results) * batch_size, len(rows)), len(rows))
+    return np.concatenate(results) if results else np.empty((0, output_width(session)), np.float32)
+
+
+def run(session: onnxruntime.InferenceSession, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the logits of one batch: float32 (n, channels, size, size) in, float32 (n, n_classes) out."""
+    return np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: images})[0], dtype=np.float32)
+
+
+def output_width(session: onnxruntime.InferenceSession) -> int:
+    """Return the number of classes of the model."""
+    width = session.get_outputs()[0].shape[-1]
+    return int(width) if isinstance(width, int) else len(read_metadata(session)[1])
+
+
+def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Return probabilities of shape (n, n_classes), float32, each row summing to 1; computed in float64."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    exponentials = np.exp(shifted)
+    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), dtype=np.float32)

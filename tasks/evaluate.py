@@ -1,0 +1,229 @@
+"""Step `evaluate`: score every ONNX file on the held-out images, exactly as it will be served."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from kinglet.atomic import atomic_path, read_json, write_json
+from kinglet.errors import KingletError
+from kinglet.evidence.bootstrap import accuracy_interval, f1_macro_interval, paired_interval
+from kinglet.evidence.metrics import (
+    class_scores,
+    confusion_matrix,
+    expected_calibration_error,
+    log_loss,
+    top_k_accuracy,
+)
+from kinglet.runtime.processors import available_processors
+from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
+from tasks.artifacts import EVALUATE, FINETUNE, SPLIT, ModelCard, model_folders, packed_images, read_card
+from tasks.parameters import Evaluate, Parameters
+from tasks.progress import Report, progress
+from tasks.stage import run_stage
+
+HELD_OUT = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The images of one split: rows of the packed files, paths and labels, all of shape (n,)."""
+
+    rows: NDArray[np.int64]
+    paths: list[str]
+    labels: NDArray[np.int64]
+
+
+def run(parameters: Parameters) -> None:
+    """Write scores.json, predictions.parquet and confusion.csv."""
+    classes = read_json(SPLIT / "classes.json")
+    held_out = {split: read_held_out(split) for split in HELD_OUT}
+    folders = model_folders()
+    teacher = teacher_name()
+    images_in_all = len(folders) * sum(len(images.rows) for images in held_out.values())
+    probabilities: dict[str, dict[str, NDArray[np.float32]]] = {}
+    cards: dict[str, ModelCard] = {}
+    with progress("evaluate") as report:
+        for position, folder in enumerate(folders):
+            card = read_card(folder)
+            cards[card.name] = card
+            done = position * images_in_all / len(folders)
+            probabilities[card.name] = predict(folder, classes, held_out, report, done, images_in_all)
+
+    scores = {
+        name: {
+            **facts_of(cards[name]),
+            **{
+                split: score(images.labels, probabilities[name][split], classes, parameters.evaluate, parameters.seed)
+                for split, images in held_out.items()
+            },
+            "difference_to_teacher": {
+                split: paired_interval(
+                    probabilities[name][split].argmax(axis=1) == images.labels,
+                    probabilities[teacher][split].argmax(axis=1) == images.labels,
+                    confidence=parameters.evaluate.confidence,
+                    seed=parameters.seed,
+                ).to_dict()
+                for split, images in held_out.items()
+            },
+        }
+        for name in probabilities
+    }
+    write_predictions(EVALUATE / "predictions.parquet", held_out, probabilities)
+    write_confusion(EVALUATE / "confusion.csv", classes, held_out["test"].labels, probabilities[teacher]["test"])
+    write_json(EVALUATE / "scores.json", {"classes": classes, "teacher": teacher, "models": scores})
+
+
+def read_held_out(split: str) -> HeldOut:
+    """Return the images of a split; raises KingletError if there are none."""
+    table = pa.parquet.read_table(
+        SPLIT / "manifest.parquet", columns=["index", "path", "label_index"], filters=[("split", "==", split)]
+    )
+    if not len(table):
+        raise KingletError(
+            f"The {split} split has no images, so no model can be scored on it.", f"Raise split.{split} in params.yaml."
+        )
+    return HeldOut(
+        rows=table["index"].to_numpy().astype(np.int64),
+        paths=table["path"].to_pylist(),
+        labels=table["label_index"].to_numpy().astype(np.int64),
+    )
+
+
+def teacher_name() -> str:
+    """Return the name of the fine-tuned model, which all others are compared with."""
+    folders = model_folders(FINETUNE)
+    if len(folders) != 1:
+        raise KingletError(f"{FINETUNE} holds {len(folders)} models, one is needed.", "Run `dvc repro finetune`.")
+    return read_card(folders[0]).name
+
+
+def predict(
+    folder: Path, classes: list[str], held_out: dict[str, HeldOut], report: Report, done: float, total: float
+) -> dict[str, NDArray[np.float32]]:
+    """Return the model's probabilities on every held-out split, {split: float32 (n, n_classes)}."""
+    session = open_session(folder / "model.onnx", threads=1)
+    preprocessing, own_classes = read_metadata(session)
+    if own_classes != classes:
+        raise KingletError(
+            f"{folder / 'model.onnx'} was made for other classes than {SPLIT / 'classes.json'} lists.",
+            "Run `dvc repro`.",
+        )
+    packed = np.load(packed_images(preprocessing.input_size), mmap_mode="r")
+    probabilities = {}
+    for split, images in held_out.items():
+        logits = logits_of(
+            session,
+            packed,
+            images.rows,
+            preprocessing,
+            workers=available_processors(),
+            report=partial(report_rows, report, folder.name, done, total),
+        )
+        if not np.isfinite(logits).all():
+            raise KingletError(f"{folder / 'model.onnx'} gives NaN or infinite logits on {split} images.")
+        probabilities[split] = softmax(logits)
+        done += len(images.rows)
+    return probabilities
+
+
+def report_rows(report: Report, name: str, before: float, total: float, rows: float, _: float) -> None:
+    """Report the rows of all models and splits together."""
+    report(round(before + rows), round(total), name)
+
+
+def facts_of(card: ModelCard) -> dict[str, Any]:
+    """Return what a reader of the scores wants to know about a model."""
+    return {
+        "step": card.step,
+        "parent": card.parent,
+        "precision": card.precision,
+        "input_size": card.input_size,
+        "parameters": card.parameters,
+    }
+
+
+def score(
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    classes: list[str],
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, Any]:
+    """Return all scores of one model on one split, JSON-ready."""
+    predicted = probabilities.argmax(axis=1)
+    confusion = confusion_matrix(labels, predicted, len(classes))
+    by_class = class_scores(confusion)
+    named = {"precision": by_class.precision, "recall": by_class.recall, "f1": by_class.f1}
+    top_k = min(settings.top_k, len(classes))
+    plain = {
+        **{f"{name}_macro": by_class.macro(values) for name, values in named.items()},
+        **{f"{name}_weighted": by_class.weighted(values) for name, values in named.items()},
+        f"top_{top_k}_accuracy": top_k_accuracy(labels, probabilities, top_k),
+        "log_loss": log_loss(labels, probabilities),
+        "ece": expected_calibration_error(labels, probabilities, settings.calibration_bins),
+    }
+    return {
+        **{name: round(value, 6) for name, value in plain.items() if name != "f1_macro"},
+        "n": len(labels),
+        "accuracy": accuracy_interval(predicted == labels, confidence=settings.confidence, seed=seed).to_dict(),
+        "f1_macro": f1_macro_interval(confusion, confidence=settings.confidence, seed=seed).to_dict(),
+        "per_class": {
+            label: {
+                **{name: round(float(values[index]), 6) for name, values in named.items()},
+                "support": int(by_class.support[index]),
+            }
+            for index, label in enumerate(classes)
+        },
+        "confusion": confusion.tolist(),
+    }
+
+
+def write_predictions(
+    path: Path, held_out: dict[str, HeldOut], probabilities: dict[str, dict[str, NDArray[np.float32]]]
+) -> None:
+    """Write one row per model, split and image."""
+    parts = []
+    for name, of_split in probabilities.items():
+        for split, images in held_out.items():
+            values = of_split[split]
+            parts.append(
+                pa.table(
+                    {
+                        "model": pa.array([name] * len(values)),
+                        "split": pa.array([split] * len(values)),
+                        "index": images.rows,
+                        "path": images.paths,
+                        "label": images.labels,
+                        "predicted": values.argmax(axis=1),
+                        "confidence": values.max(axis=1),
+                        "probabilities": pa.FixedSizeListArray.from_arrays(values.ravel(), values.shape[1]),
+                    }
+                )
+            )
+    with atomic_path(path) as temporary:
+        pa.parquet.write_table(pa.concat_tables(parts), temporary, compression="zstd")
+
+
+def write_confusion(
+    path: Path, classes: list[str], labels: NDArray[np.int64], probabilities: NDArray[np.float32]
+) -> None:
+    """Write the teacher's test answers for `dvc plots`; the report shows the chosen model's beside them."""
+    names = pa.array(classes)
+    table = pa.table(
+        {"actual": names.take(pa.array(labels)), "predicted": names.take(pa.array(probabilities.argmax(1)))}
+    )
+    with atomic_path(path) as temporary:
+        pa.csv.write_csv(table, temporary)
+
+
+if __name__ == "__main__":
+    run_stage(run)

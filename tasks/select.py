@@ -1,0 +1,88 @@
+"""Step `select`: choose the model within the budget, on the validation scores."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+from kinglet.atomic import read_json, write_json, write_text
+from kinglet.errors import KingletError
+from kinglet.evidence.bootstrap import Interval
+from kinglet.evidence.budget import Budget, Candidate, choose, front_of, nearest_misses
+from tasks.artifacts import ARTIFACTS, BENCHMARK, EVALUATE, SELECT
+from tasks.parameters import Parameters
+from tasks.parameters import Select as Settings
+from tasks.stage import run_stage
+
+
+def run(parameters: Parameters) -> None:
+    """Write choice.json and front.csv; raises KingletError, and writes nothing, if no model fits the budget."""
+    scores = read_json(EVALUATE / "scores.json")["models"]
+    latencies = read_json(BENCHMARK / "latency.json")["models"]
+    if set(scores) != set(latencies):
+        odd = sorted(set(scores) ^ set(latencies))
+        raise KingletError(f"evaluate and benchmark saw different models: {', '.join(odd)}.", "Run `dvc repro`.")
+    candidates = [candidate(name, scores[name], latencies[name]) for name in sorted(scores)]
+    settings = parameters.select
+    budget = Budget(settings.latency_ms, settings.size_mb, settings.max_accuracy_drop)
+    choice = choose(candidates, budget)
+    if choice is None:
+        raise KingletError(
+            f"No model fits the budget ({describe(settings)}). Nearest: "
+            + "; ".join(nearest_misses(candidates, budget))
+            + ".",
+            "Widen the limits under `select` in params.yaml, or give the models more epochs.",
+        )
+    name = choice.chosen.name
+    front = front_of(candidates)
+    write_text(SELECT / "front.csv", front_csv(candidates, scores, front))
+    write_json(
+        SELECT / "choice.json",
+        {
+            "chosen": name,
+            "reason": choice.reason,
+            "onnx": (ARTIFACTS / scores[name]["step"] / name / "model.onnx").as_posix(),
+            "validation_accuracy": choice.chosen.accuracy,
+            "latency_ms": choice.chosen.latency_ms.value,
+            "size_mb": choice.chosen.size_mb,
+            "candidates": [item.name for item in candidates],
+            "front": front,
+        },
+    )
+
+
+def candidate(name: str, scores: dict[str, Any], latency: dict[str, Any]) -> Candidate:
+    """Return the model as the choice sees it: validation scores only."""
+    return Candidate(
+        name=name,
+        latency_ms=Interval(latency["p50_ms"], latency["p50_low_ms"], latency["p50_high_ms"]),
+        size_mb=latency["size_bytes"] / 1e6,
+        accuracy=scores["validation"]["accuracy"]["value"],
+        difference=Interval(**scores["difference_to_teacher"]["validation"]),
+    )
+
+
+def describe(settings: Settings) -> str:
+    """Return the limits in words."""
+    limits = [f"at most {100 * settings.max_accuracy_drop:g} points below the teacher"]
+    if settings.latency_ms is not None:
+        limits.append(f"at most {settings.latency_ms:g} ms")
+    if settings.size_mb is not None:
+        limits.append(f"at most {settings.size_mb:g} MB")
+    return ", ".join(limits)
+
+
+def front_csv(candidates: list[Candidate], scores: dict[str, Any], front: list[str]) -> str:
+    """Return the table for `dvc plots`, fastest first."""
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    writer.writerow(["model", "step", "latency_ms", "size_mb", "validation_accuracy", "on_front"])
+    for item in sorted(candidates, key=lambda item: (item.latency_ms.value, item.name)):
+        row = [item.name, scores[item.name]["step"], item.latency_ms.value, round(item.size_mb, 4), item.accuracy]
+        writer.writerow([*row, str(item.name in front).lower()])
+    return written.getvalue()
+
+
+if __name__ == "__main__":
+    run_stage(run)

@@ -1,0 +1,206 @@
+"""A project in a folder with everything that the evidence steps read: images, splits, checks and four small models."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet
+from onnx import TensorProto, helper, numpy_helper
+
+from kinglet.atomic import write_json, write_text
+from kinglet.runtime.preprocessing import Preprocessing, normalize
+from kinglet.runtime.sessions import CLASSES_KEY, PREPROCESSING_KEY
+from tasks.artifacts import ModelCard, write_card
+from tasks.parameters import Parameters
+
+CLASSES = ["bottom", "left", "right", "top"]
+SIZES = (16, 24)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model: random filters, then a linear layer fitted to the training images."""
+
+    name: str
+    step: str
+    parent: str
+    input_size: int
+    filters: int
+
+
+RECIPES = (
+    Recipe("teacher", "finetune", "", 24, 96),
+    Recipe("student", "distill", "teacher", 16, 12),
+    Recipe("student-pruned", "prune", "student", 16, 6),
+    Recipe("teacher-int8", "quantize", "teacher", 24, 48),
+)
+
+
+def parameters(**changes: dict) -> Parameters:
+    """Return small parameters; changes: {section: {key: value}}."""
+    values: dict = {
+        "data": {"source": "photos", "images": "photos"},
+        "finetune": {"backbone": "efficientnet-lite0", "input_size": 24, "phases": [{"epochs": 1}]},
+        "distill": {
+            "epochs": 1,
+            "students": {"student": {"input_size": 16, "stages": [{"width": 8, "stride": 2}]}},
+        },
+        "benchmark": {"seconds_per_model": 0.02, "batch_sizes": [1, 4]},
+        "select": {"max_accuracy_drop": 0.5},
+        "report": {"sample_errors": 6},
+    }
+    for section, change in changes.items():
+        values[section] = {**values.get(section, {}), **change}
+    return Parameters.model_validate(values)
+
+
+def noisy_quadrants(n: int, size: int, channels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return images (n, size, size, channels) whose brighter half tells the class, some hard to tell, and labels."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(n) % len(CLASSES)
+    images = generator.normal(110, 45, (n, size, size, channels))
+    halves = [np.s_[size // 2 :, :], np.s_[:, : size // 2], np.s_[:, size // 2 :], np.s_[: size // 2, :]]
+    for image, label, strength in zip(images, labels, generator.uniform(2, 40, n), strict=True):
+        image[halves[label]] += strength
+    return images.clip(0, 255).astype(np.uint8), labels
+
+
+def build_project(root: Path, n: int = 160, channels: int = 3) -> None:
+    """Write the artifacts of all steps before `evaluate` under `root`/artifacts."""
+    images, labels = noisy_quadrants(n, SIZES[1], channels)
+    packed = {24: images, 16: images[:, 4:20, 4:20]}
+    splits = np.array(["train", "train", "validation", "test"])[np.arange(n) // len(CLASSES) % 4]
+    write_data(root, packed, labels, splits, CLASSES)
+    for recipe in RECIPES:
+        write_model(root, recipe, packed[recipe.input_size], labels, splits == "train", CLASSES)
+
+
+def write_data(
+    root: Path, packed: dict[int, np.ndarray], labels: np.ndarray, splits: np.ndarray, classes: list[str]
+) -> None:
+    """Write what ingest, check_data and split leave."""
+    artifacts = root / "artifacts"
+    for folder in ("ingest", "split", "check_data"):
+        (artifacts / folder).mkdir(parents=True)
+    for size, images in packed.items():
+        np.save(artifacts / "ingest" / f"images_{size}.npy", images)
+    names = np.array(classes)
+    manifest = pa.table(
+        {
+            "index": np.arange(len(labels)),
+            "path": [f"{names[label]}/{index:05}.jpg" for index, label in enumerate(labels)],
+            "label": names[labels],
+            "label_index": labels.astype(np.int64),
+            "split": splits,
+        }
+    )
+    pyarrow.parquet.write_table(manifest, artifacts / "split" / "manifest.parquet")
+    write_json(artifacts / "split" / "classes.json", classes)
+    counts = {
+        split: {name: int(((splits == split) & (labels == index)).sum()) for index, name in enumerate(classes)}
+        for split in ("train", "validation", "test")
+    }
+    write_json(artifacts / "split" / "counts.json", counts)
+    write_text(
+        artifacts / "check_data" / "quarantine.csv",
+        "path,reason\nleft/00901.jpg,truncated: 2 of 3 rows readable\nright/<b>.jpg,same pixels as top/00007.jpg\n",
+    )
+    findings = [
+        ("conflicting_labels", "warning", False, 2, ["right/<b>.jpg", "top/00007.jpg"], "1 pair has two labels."),
+        ("unreadable", "critical", False, 1, ["left/00901.jpg"], "1 file cannot be decoded (limit 5 %)."),
+        ("leakage", "critical", True, 0, [], "No near-duplicates across splits."),
+        ("class_balance", "info", True, 0, [], "The largest class has 1.0 times the images of the smallest."),
+    ]
+    keys = ("check", "severity", "passed", "count", "paths", "message")
+    write_json(
+        artifacts / "check_data" / "checks.json", {"findings": [dict(zip(keys, row, strict=True)) for row in findings]}
+    )
+
+
+def write_model(
+    root: Path, recipe: Recipe, images: np.ndarray, labels: np.ndarray, train: np.ndarray, classes: list[str]
+) -> Path:
+    """Fit a model on the training images and write its folder; return it."""
+    channels = images.shape[3]
+    preprocessing = Preprocessing(recipe.input_size, channels, "stretch", (0.45,) * channels, (0.25,) * channels)
+    generator = np.random.default_rng(recipe.filters)
+    filters = generator.normal(0, 0.2, (recipe.filters, channels, 5, 5)).astype(np.float32)
+    features = onnx_model(filters, None, None, preprocessing, classes)
+    session = onnxruntime.InferenceSession(features.SerializeToString(), providers=["CPUExecutionProvider"])
+    rows = np.flatnonzero(train)[:6000]
+    parts = [
+        session.run(None, {"images": normalize(images[rows[start : start + 500]], preprocessing)})[0]
+        for start in range(0, len(rows), 500)
+    ]
+    inputs = np.concatenate(parts).astype(np.float64)
+    targets = np.eye(len(classes))[labels[rows]]
+    gram = inputs.T @ inputs + 0.02 * len(rows) * np.eye(inputs.shape[1])
+    weights = np.linalg.solve(gram, inputs.T @ (targets - targets.mean(axis=0)))
+    folder = root / "artifacts" / recipe.step / recipe.name
+    folder.mkdir(parents=True)
+    model = onnx_model(filters, 8 * weights, 8 * targets.mean(axis=0), preprocessing, classes)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    write_card(
+        folder,
+        ModelCard(
+            name=recipe.name,
+            step=recipe.step,
+            parent=recipe.parent,
+            precision="int8" if recipe.name.endswith("int8") else "fp32",
+            problem="classification",
+            architecture={"family": "filters", "spec": {}},
+            input_size=recipe.input_size,
+            channels=channels,
+            fit="stretch",
+            mean=list(preprocessing.mean),
+            std=list(preprocessing.std),
+            classes=classes,
+            parameters=int(filters.size + weights.size + len(classes)),
+            notes={},
+        ),
+    )
+    return folder
+
+
+def onnx_model(
+    filters: np.ndarray,
+    weights: np.ndarray | None,
+    bias: np.ndarray | None,
+    preprocessing: Preprocessing,
+    classes: list[str],
+) -> onnx.ModelProto:
+    """Return filters, ReLU, pooling to 3 x 3 and, with weights, a linear layer; without, its inputs."""
+    size = preprocessing.input_size
+    after_filters = (size - 5) // 2 + 1
+    window = after_filters // 3
+    nodes = [
+        helper.make_node("Conv", ["images", "filters"], ["filtered"], kernel_shape=[5, 5], strides=[2, 2]),
+        helper.make_node("Relu", ["filtered"], ["positive"]),
+        helper.make_node("AveragePool", ["positive"], ["pooled"], kernel_shape=[window] * 2, strides=[window] * 2),
+        helper.make_node("Flatten", ["pooled"], ["flat" if weights is not None else "logits"]),
+    ]
+    constants = [numpy_helper.from_array(filters, "filters")]
+    if weights is not None and bias is not None:
+        nodes.append(helper.make_node("Gemm", ["flat", "weights", "bias"], ["logits"]))
+        constants.append(numpy_helper.from_array(weights.astype(np.float32), "weights"))
+        constants.append(numpy_helper.from_array(bias.astype(np.float32), "bias"))
+    shape: list[str | int | None] = ["batch", preprocessing.channels, size, size]
+    width = len(classes) if weights is not None else None
+    graph = helper.make_graph(
+        nodes,
+        "filters",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", width])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    helper.set_model_props(
+        model, {PREPROCESSING_KEY: json.dumps(preprocessing.to_dict()), CLASSES_KEY: json.dumps(classes)}
+    )
+    return model
