@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet
 from numpy.typing import NDArray
 
 from kinglet.atomic import read_json, write_bytes, write_json, write_text
@@ -16,6 +15,7 @@ from kinglet.runtime.predictor import Predictor
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
 from tasks.artifacts import BENCHMARK, BUNDLE, EVALUATE, SELECT, SPLIT, ModelCard, packed_images, read_card
+from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
 
@@ -49,9 +49,7 @@ def run(parameters: Parameters) -> None:  # noqa: ARG001 (every step takes the p
 
 def golden_rows(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return rows and labels of `count` test images, one class after the other, in order of the data set."""
-    table = pyarrow.parquet.read_table(
-        SPLIT / "manifest.parquet", columns=["index", "label_index"], filters=[("split", "==", "test")]
-    )
+    table = read_parquet(SPLIT / "manifest.parquet", ["index", "label_index"], "test")
     rows, labels = table["index"].to_numpy().astype(np.int64), table["label_index"].to_numpy().astype(np.int64)
     order = np.lexsort((rows, labels))
     sorted_labels = labels[order]

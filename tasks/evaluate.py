@@ -26,6 +26,7 @@ from kinglet.evidence.metrics import (
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
 from tasks.artifacts import EVALUATE, FINETUNE, SPLIT, ModelCard, model_folders, packed_images, read_card
+from tasks.image_tables import read_parquet
 from tasks.parameters import Evaluate, Parameters
 from tasks.progress import Report, progress
 from tasks.stage import run_stage
@@ -84,9 +85,7 @@ def run(parameters: Parameters) -> None:
 
 def read_held_out(split: str) -> HeldOut:
     """Return the images of a split; raises KingletError if there are none."""
-    table = pa.parquet.read_table(
-        SPLIT / "manifest.parquet", columns=["index", "path", "label_index"], filters=[("split", "==", split)]
-    )
+    table = read_parquet(SPLIT / "manifest.parquet", ["index", "path", "label_index"], split)
     if not len(table):
         raise KingletError(
             f"The {split} split has no images, so no model can be scored on it.", f"Raise split.{split} in params.yaml."

@@ -12,9 +12,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -22,6 +20,7 @@ from kinglet.atomic import read_json, write_text
 from kinglet.evidence.bootstrap import Interval, examples_to_establish, paired_interval
 from kinglet.evidence.charts import Point, accuracy_against_latency
 from tasks.artifacts import BENCHMARK, CHECK_DATA, EVALUATE, REPORT, SELECT, SPLIT, packed_images
+from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
 
@@ -178,13 +177,12 @@ def charts(rows: dict[str, Any], scores: dict[str, Any], teacher: str, parameter
 
 def read_test_answers() -> dict[str, dict[str, Any]]:
     """Return {model: columns} of the predictions on test images, numpy arrays in order of the images."""
-    table = pa.parquet.read_table(EVALUATE / "predictions.parquet", filters=[("split", "==", "test")])
+    columns = ["index", "path", "label", "predicted", "confidence"]
+    table = read_parquet(EVALUATE / "predictions.parquet", ["model", *columns], "test")
     answers = {}
     for name in pc.unique(table["model"]).to_pylist():
         of_model = table.filter(pc.equal(table["model"], name))
-        answers[name] = {
-            column: of_model[column].to_numpy() for column in ("index", "path", "label", "predicted", "confidence")
-        }
+        answers[name] = {column: of_model[column].to_numpy() for column in columns}
     return answers
 
 

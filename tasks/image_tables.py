@@ -1,0 +1,17 @@
+"""Reading the tables of images that steps leave for each other, one split at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.parquet import ParquetFile
+
+
+def read_parquet(path: Path, columns: list[str], split: str) -> pa.Table:
+    """Return these columns of the rows whose `split` is this one, in the order of the file."""
+    # pyarrow.parquet.read_table would import pandas, 1 to 5 s of start-up for nothing.
+    with ParquetFile(path) as opened:
+        table = opened.read(columns=[*columns, "split"])
+    return table.filter(pc.equal(table["split"], split)).select(columns)
