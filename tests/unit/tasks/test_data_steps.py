@@ -1,0 +1,256 @@
+"""ingest, profile, check_data and split on small folders of real files: what comes out, and what a user gets told."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from kinglet.errors import KingletError
+from kinglet.runtime.decoding import decode
+from kinglet.runtime.preprocessing import match_channels, resize
+from tasks import check_data, ingest, profile, split
+from tasks.parameters import Parameters
+
+Edit = Callable[[Path], None]
+STUDENT = {"input_size": 16, "stages": [{"width": 8, "stride": 2}]}
+
+
+def parameters(source: str = "photos", images: str = "photos", **data: object) -> Parameters:
+    return Parameters.model_validate(
+        {
+            "data": {"source": source, "images": images, **data},
+            "check": {"min_images_per_class": 5, "max_unreadable": 0.4, "max_conflicting": 0.4},
+            "finetune": {"backbone": "efficientnet-lite0", "input_size": 32, "phases": [{"epochs": 1}]},
+            "distill": {"students": {"tiny": STUDENT}, "epochs": 1},
+        }
+    )
+
+
+def picture(path: Path, seed: int, mode: str = "RGB") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    Image.fromarray(coarse).resize((40, 30), Image.Resampling.BICUBIC).convert(mode).save(path)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Twelve cats and twelve dogs in `photos`, below the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(12):
+        picture(tmp_path / "photos" / "cat" / f"{number:02}.png", number)
+        picture(tmp_path / "photos" / "dog" / f"{number:02}.png", 100 + number)
+    return tmp_path / "photos"
+
+
+def run_all(settings: Parameters) -> None:
+    for step in (ingest, profile, check_data, split):
+        step.run(settings)
+
+
+def manifest() -> pd.DataFrame:
+    return pd.read_parquet("artifacts/ingest/manifest.parquet").set_index("path")
+
+
+def test_good_folder_goes_through_and_every_class_is_in_every_part(photos: Path) -> None:
+    run_all(parameters())
+    rows = pd.read_parquet("artifacts/split/manifest.parquet")
+    assert list(rows) == ["index", "path", "label", "label_index", "group", "domain", "split", "sha256"]
+    counts = json.loads(Path("artifacts/split/counts.json").read_text())
+    assert all(counts[part][label] for part in ("train", "validation", "test") for label in ("cat", "dog"))
+    assert json.loads(Path("artifacts/split/classes.json").read_text()) == ["cat", "dog"]
+    assert pd.read_csv("artifacts/check_data/quarantine.csv").columns.tolist() == ["path", "reason"]
+
+
+def test_packed_images_are_those_that_serving_would_make(photos: Path) -> None:
+    ingest.run(parameters())
+    for row in manifest().itertuples():
+        content = (photos / row.Index).read_bytes()
+        assert row.sha256 == hashlib.sha256(content).hexdigest()
+        for size in (16, 32):
+            packed = np.load(f"artifacts/ingest/images_{size}.npy", mmap_mode="r")
+            expected = resize(match_channels(decode(content, 10**8)[0], 3), size, "stretch")
+            np.testing.assert_array_equal(packed[row.index], expected)
+
+
+def test_two_runs_write_the_same_bytes(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "cat" / "bad.png").write_bytes(b"no image")
+
+    def contents() -> dict[str, bytes]:
+        files = sorted(path for path in Path("artifacts").rglob("*") if path.is_file())
+        return {str(path): path.read_bytes() for path in files}
+
+    run_all(parameters())
+    before = contents()
+    monkeypatch.setattr(ingest, "RECORDS_WORTH_PROCESSES", 10)
+    monkeypatch.setattr(ingest, "RECORDS_PER_JOB", 8)
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    run_all(parameters())
+    after = contents()
+    assert sorted(before) == sorted(after)
+    assert before
+    assert [name for name in before if before[name] != after[name]] == []
+
+
+def test_gray_images_are_packed_in_one_channel(photos: Path) -> None:
+    for file in sorted(photos.rglob("*.png")):
+        Image.open(file).convert("L").save(file)
+    ingest.run(parameters())
+    packed = np.load("artifacts/ingest/images_32.npy")
+    assert packed.shape == (24, 32, 32, 1)
+    assert packed.dtype == np.uint8
+    first = np.asarray(Image.open(photos / "cat" / "00.png"))[:, :, None]
+    np.testing.assert_array_equal(packed[0], resize(first, 32, "stretch"))
+    assert json.loads(Path("artifacts/ingest/source.json").read_text())["channels"] == 1
+    ingest.run(parameters(color="rgb"))
+    assert np.load("artifacts/ingest/images_32.npy").shape[3] == 3
+
+
+def truncated(photos: Path) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8))
+    buffer = io.BytesIO()
+    noise.save(buffer, "JPEG")
+    (photos / "cat" / "x.jpg").write_bytes(buffer.getvalue()[:1500])
+
+
+BAD_FILES: dict[str, tuple[Edit, str]] = {
+    "zero bytes": (lambda photos: (photos / "cat" / "x.jpg").write_bytes(b"") and None, "empty file"),
+    "text": (lambda photos: (photos / "cat" / "x.txt").write_text("hello") and None, "not an image"),
+    "truncated": (truncated, "truncated JPEG"),
+    "corrupt": (lambda photos: (photos / "cat" / "x.jpg").write_bytes(b"\xff\xd8\xff" * 9) and None, "JPEG file"),
+    "dangling link": (lambda photos: (photos / "cat" / "x.jpg").symlink_to("nowhere"), "cannot be read"),
+    "too large": (lambda photos: Image.new("1", (2000, 2000)).save(photos / "cat" / "x.png"), "too large"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_file_that_cannot_be_used_is_quarantined_with_the_reason(photos: Path, kind: str) -> None:
+    edit, reason = BAD_FILES[kind]
+    edit(photos)
+    ingest.run(parameters(max_pixels=1_000_000))
+    bad = manifest().loc[lambda rows: ~rows["decode_ok"]]
+    assert len(bad) == 1
+    assert reason in bad["problem"].iloc[0]
+    assert bad["width"].iloc[0] == 0
+    assert not np.load("artifacts/ingest/images_16.npy")[bad["index"].iloc[0]].any()
+
+
+def test_unusual_images_are_used_and_mentioned(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.full((30, 40), 40_000, np.uint16)).save(photos / "cat" / "sixteen.png")
+    picture(photos / "cat" / "ink.jpg", 50, "CMYK")
+    picture(photos / "dog" / "palette.png", 51, "P")
+    frames = [Image.open(photos / "cat" / f"0{number}.png") for number in range(3)]
+    frames[0].save(photos / "dog" / "moving.gif", save_all=True, append_images=frames[1:])
+    (photos / "dog" / "notes.txt").write_text("bring milk")
+    run_all(parameters())
+    assert manifest().loc["dog/moving.gif", "frames"] == 3
+    said = capsys.readouterr().err
+    assert "1 of 29 files cannot be read as images and are left out (dog/notes.txt)" in said
+    assert "have another mode" in said
+    assert "show nothing" in said
+    assert "cat/sixteen.png" in said
+    assert "drift: no reference yet" in said
+    listed = pd.read_csv("artifacts/check_data/quarantine.csv")
+    assert listed.to_numpy().tolist() == [["dog/notes.txt", "unreadable: not an image"]]
+
+
+def test_conflicting_labels_are_quarantined_and_named(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (photos / "dog" / "twin.png").write_bytes((photos / "cat" / "03.png").read_bytes())
+    run_all(parameters())
+    assert pd.read_csv("artifacts/check_data/quarantine.csv")["path"].tolist() == ["cat/03.png", "dog/twin.png"]
+    assert "same pixels as one of another class (cat/03.png, dog/twin.png)" in capsys.readouterr().err
+    assert not pd.read_parquet("artifacts/split/manifest.parquet")["path"].isin(["cat/03.png", "dog/twin.png"]).any()
+
+
+def only_cats(photos: Path) -> None:
+    (photos / "dog").rename(photos.parent / "elsewhere")
+
+
+def two_birds(photos: Path) -> None:
+    picture(photos / "bird" / "0.png", 200)
+    picture(photos / "bird" / "1.png", 201)
+
+
+def mostly_broken(photos: Path) -> None:
+    for number in range(10):
+        (photos / "cat" / f"{number:02}.png").write_bytes(b"broken")
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (only_cats, "two classes or more with usable images, found 1"),
+        (two_birds, r"1 classes have fewer than 5 usable images \(check.min_images_per_class\) \(bird\)"),
+        (mostly_broken, r"10 of 24 files cannot be read.*cat/00.png.*not an image"),
+    ],
+)
+def test_data_that_cannot_be_trained_on_stops_the_run_and_keeps_the_evidence(
+    photos: Path, edit: Edit, message: str
+) -> None:
+    edit(photos)
+    ingest.run(parameters())
+    profile.run(parameters())
+    with pytest.raises(KingletError, match=message):
+        check_data.run(parameters())
+    for name in ("quarantine.csv", "checks.json", "docs/index.html"):
+        assert Path(".kinglet/check_data", name).exists()
+
+
+def test_class_of_two_images_stops_the_split_with_its_name(photos: Path) -> None:
+    two_birds(photos)
+    ingest.run(parameters())
+    profile.run(parameters())
+    Path("artifacts/check_data").mkdir()
+    Path("artifacts/check_data/quarantine.csv").write_text("path,reason\n")
+    with pytest.raises(KingletError, match=r"class 'bird' \(2 images\) has none in"):
+        split.run(parameters())
+
+
+def test_ignored_class_is_left_out_and_an_unknown_one_refused(photos: Path) -> None:
+    two_birds(photos)
+    run_all(parameters(ignore_classes=["bird"]))
+    assert json.loads(Path("artifacts/split/classes.json").read_text()) == ["cat", "dog"]
+    with pytest.raises(KingletError, match=r"names fox, but the classes are: bird, cat, dog"):
+        ingest.run(parameters(ignore_classes=["fox"]))
+
+
+def test_drift_is_measured_against_the_accepted_version(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_all(parameters())
+    Path("data").mkdir()
+    profile.accept()
+    profile.run(parameters())
+    assert max(json.loads(profile.DATA_SET_FACTS.read_text())["drift"]["stability_index"].values()) == 0
+    for file in sorted(photos.rglob("*.png")):
+        Image.open(file).point(lambda value: value // 4).save(file)
+    run_all(parameters())
+    assert "brightness: the distribution moved from the accepted version" in capsys.readouterr().err
+
+
+def test_data_docs_do_not_call_home_about_being_read(photos: Path) -> None:
+    run_all(parameters())
+    pages = list(Path("artifacts/check_data/docs").rglob("*.html"))
+    assert len(pages) > 3
+    assert not any("great-expectations-web-assets" in page.read_text() for page in pages)
+
+
+@pytest.mark.skipif(not Path("../shared/data/trashnet").exists(), reason="../shared/data/trashnet is not there")
+def test_three_conflicting_pairs_of_trashnet_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Path("../shared/data/trashnet").resolve()
+    pairs = {"metal/metal91.jpg", "glass/glass115.jpg", "plastic/plastic332.jpg", "glass/glass389.jpg"}
+    pairs |= {"plastic/plastic152.jpg", "glass/glass176.jpg"}
+    monkeypatch.chdir(tmp_path)
+    for label in ("metal", "glass", "plastic"):
+        (tmp_path / "photos" / label).mkdir(parents=True)
+        names = {f"{label}/{label}{number}.jpg" for number in range(1, 40)}
+        for name in sorted(names | {pair for pair in pairs if pair.startswith(label)}):
+            (tmp_path / "photos" / name).symlink_to(whole / name)
+    run_all(parameters())
+    assert set(pd.read_csv("artifacts/check_data/quarantine.csv")["path"]) == pairs
