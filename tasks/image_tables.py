@@ -11,7 +11,7 @@ from pyarrow.parquet import ParquetFile
 
 def read_parquet(path: Path, columns: list[str], split: str) -> pa.Table:
     """Return these columns of the rows whose `split` is this one, in the order of the file."""
-    # pyarrow.parquet.read_table would import pandas, 1 to 5 s of start-up for nothing.
+    # Not read_table, which starts pyarrow.dataset and its pool of threads for nothing.
     with ParquetFile(path) as opened:
         table = opened.read(columns=[*columns, "split"])
     return table.filter(pc.equal(table["split"], split)).select(columns)
