@@ -73,6 +73,4 @@ def read_card(folder: Path) -> ModelCard:
 
 def model_folders(*steps: Path) -> list[Path]:
     """Return the folders of all models that these steps (default: all) left, in order of step and name."""
-    return [
-        path.parent for step in steps or MODEL_STEPS for path in sorted(step.glob("*/model.json"))
-    ]
+    return [path.parent for step in steps or MODEL_STEPS for path in sorted(step.glob("*/model.json"))]

@@ -6,8 +6,8 @@ import torch
 
 from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec, ResidualStage
 from kinglet.training.devices import pick_device
-from kinglet.training.losses import distillation_loss
 from kinglet.training.loop import Recipe, fit
+from kinglet.training.losses import distillation_loss
 from tasks.artifacts import DISTILL, FINETUNE, packed_images, read_card
 from tasks.models import (
     TEACHER,
@@ -43,9 +43,7 @@ def recipe_of(settings: Distill, input_size: int, seed: int) -> Recipe:
 
 def student_spec(student: Student, channels: int, n_classes: int) -> ResidualCnnSpec:
     """Return the architecture that the settings of a student describe."""
-    stages = tuple(
-        ResidualStage(stage.width, stage.stride, (stage.width,) * stage.blocks) for stage in student.stages
-    )
+    stages = tuple(ResidualStage(stage.width, stage.stride, (stage.width,) * stage.blocks) for stage in student.stages)
     return ResidualCnnSpec(channels, stages, n_classes)
 
 
@@ -64,7 +62,11 @@ def run(parameters: Parameters) -> None:
         network = ResidualCnn(student_spec(student, channels_of(training), len(teacher.classes)))
         checkpoint = open_checkpoint(
             f"distill-{name}",
-            {"distill": settings.model_dump(exclude={"students"}), "student": student.model_dump(), "seed": parameters.seed},
+            {
+                "distill": settings.model_dump(exclude={"students"}),
+                "student": student.model_dump(),
+                "seed": parameters.seed,
+            },
             [packed_images(student.input_size), FINETUNE / TEACHER / "train_logits.npy"],
         )
         loss = distillation_loss(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from kinglet.atomic import atomic_path
 from kinglet.models.registry import normalization, pretrained
 from kinglet.training.devices import pick_device
-from kinglet.training.losses import label_loss
 from kinglet.training.loop import Recipe, fit, fit_head, predict
+from kinglet.training.losses import label_loss
 from tasks.artifacts import FINETUNE, packed_images
 from tasks.models import (
     TEACHER,
@@ -61,13 +63,11 @@ def run(parameters: Parameters) -> None:
         [packed_images(settings.input_size)],
     )
     network, _ = pretrained(settings.backbone, channels, len(classes), settings.dropout)
-    preparation = {"mean": mean, "std": std, "device": device}
+    preparation: dict[str, Any] = {"mean": mean, "std": std, "device": device}
     with progress("finetune") as report:
         head_images = min(len(training.rows), round(settings.head_epochs * len(training.rows)))
         if head_images and checkpoint.load() is None:
-            fit_head(
-                network, training, sizes[0], head_images, seed=parameters.seed, report=report, **preparation
-            )
+            fit_head(network, training, sizes[0], head_images, seed=parameters.seed, report=report, **preparation)
         loss = label_loss(torch.from_numpy(training.labels), settings.label_smoothing)
         network, history = fit(
             network, training, validation, loss, recipe, checkpoint=checkpoint, report=report, **preparation

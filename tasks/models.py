@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from kinglet.data.batches import open_packed
 from kinglet.models.export import to_onnx
 from kinglet.models.registry import architecture_of, rebuild
 from kinglet.runtime.preprocessing import Preprocessing
+from kinglet.runtime.processors import available_processors
 from kinglet.training.allocator import keep_freed_memory
 from kinglet.training.checkpoints import Checkpoint, checkpoint_key
 from kinglet.training.devices import make_deterministic
@@ -31,7 +31,7 @@ def prepare_training(seed: int) -> None:
     """Set torch up for a deterministic training on all cores that this process may use."""
     keep_freed_memory()
     make_deterministic(seed)
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.set_num_threads(available_processors())
 
 
 def read_manifest() -> pd.DataFrame:
@@ -50,8 +50,8 @@ def image_set(manifest: pd.DataFrame, split: str, input_sizes: Iterable[int]) ->
     part = manifest[manifest["split"] == split]
     return ImageSet(
         {size: open_packed(packed_images(size)) for size in sorted(set(input_sizes))},
-        part["index"].to_numpy(np.int64),
-        part["label_index"].to_numpy(np.int64),
+        part["index"].to_numpy(np.int64, copy=True),
+        part["label_index"].to_numpy(np.int64, copy=True),
     )
 
 

@@ -123,6 +123,7 @@ class Quantize(Section):
     models: list[str] = []
     calibration_images: Count = 512
     methods: Annotated[list[str], Field(min_length=1)] = ["minmax", "percentile", "entropy"]
+    weight_bits: Annotated[list[Literal[7, 8]], Field(min_length=1)] = [8, 7]
     tolerance: Share = 0.005
     max_float_layers: Annotated[int, Field(ge=0)] = 4
     qat_epochs: Annotated[float, Field(ge=0)] = 1
@@ -183,7 +184,9 @@ def load_parameters(path: Path = PARAMS_FILE) -> Parameters:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise KingletError(f"{path} does not exist.", "Run in the folder that holds dvc.yaml and params.yaml.") from None
+        raise KingletError(
+            f"{path} does not exist.", "Run in the folder that holds dvc.yaml and params.yaml."
+        ) from None
     except yaml.YAMLError as error:
         raise KingletError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):

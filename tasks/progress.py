@@ -6,22 +6,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from kinglet.reporting import Report
+
 SECONDS_BETWEEN_LINES = 10.0
-
-
-class Report(Protocol):
-    """What a long computation calls: `done` of `total` units, and a word on where it stands."""
-
-    def __call__(self, done: float, total: float, text: str = "") -> None: ...
-
-
-def silent(done: float, total: float, text: str = "") -> None:
-    """Report nothing."""
 
 
 @contextmanager
@@ -41,7 +32,11 @@ def progress(title: str) -> Iterator[Report]:
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None, text="")
-        yield lambda done, total, text="": bar.update(task, completed=done, total=total, text=text)
+
+        def report(done: float, total: float, text: str = "") -> None:
+            bar.update(task, completed=done, total=total, text=text)
+
+        yield report
 
 
 def line_reporter(title: str) -> Report:

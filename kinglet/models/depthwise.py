@@ -23,6 +23,7 @@ class DepthwiseConv2d(nn.Conv2d):
         super().__init__(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of x, float32 (n, channels, height, width)."""
         is_small = x.shape[2] * x.shape[3] <= LARGEST_MAP.get(self.kernel_size[0], 0)
         if is_small and x.device.type == "cpu" and self.training and not torch.onnx.is_in_onnx_export():
             return _DepthwiseConvolution.apply(x, self.weight, self.stride[0], self.padding[0])

@@ -46,7 +46,7 @@ def to_onnx(network: nn.Module, input_size: int, channels: int, metadata: dict[s
         torch.onnx.export(
             folded,
             (example,),
-            buffer,
+            buffer,  # type: ignore[arg-type]  # the TorchScript exporter writes to files as well
             input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],
             dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},

@@ -95,7 +95,7 @@ class InvertedResidualBlock(nn.Module):
     def __init__(self, in_channels: int, spec: BlockSpec, *, eps: float, momentum: float) -> None:
         super().__init__()
         self.has_skip = spec.has_skip
-        batch_norm = {"eps": eps, "momentum": momentum}
+        batch_norm: dict[str, Any] = {"eps": eps, "momentum": momentum}
         self.expand = ConvBatchNorm(in_channels, spec.expanded, 1, **batch_norm) if spec.has_expansion else None
         self.depthwise = ConvBatchNorm(
             spec.expanded, spec.expanded, spec.kernel, spec.stride, spec.expanded, **batch_norm
@@ -103,6 +103,7 @@ class InvertedResidualBlock(nn.Module):
         self.project = ConvBatchNorm(spec.expanded, spec.out, 1, activation=False, **batch_norm)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the features after the block."""
         y = x if self.expand is None else self.expand(x)
         y = self.project(self.depthwise(y))
         return x + y if self.has_skip else y
@@ -116,7 +117,7 @@ class InvertedResidualNet(nn.Module):
 
     def __init__(self, spec: InvertedResidualSpec) -> None:
         super().__init__()
-        batch_norm = {"eps": spec.batch_norm_eps, "momentum": spec.batch_norm_momentum}
+        batch_norm: dict[str, Any] = {"eps": spec.batch_norm_eps, "momentum": spec.batch_norm_momentum}
         self.spec = spec
         self.stem = ConvBatchNorm(spec.in_channels, spec.stem, 3, 2, **batch_norm)
         channels = spec.stem
@@ -137,6 +138,7 @@ class InvertedResidualNet(nn.Module):
         return functional.adaptive_avg_pool2d(self.head(x), 1).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits (n, n_classes)."""
         return self.classifier(self.dropout(self.features(x)))
 
     def depth_groups(self) -> list[nn.Module]:

@@ -81,9 +81,7 @@ def pretrained(name: str, channels: int, n_classes: int, dropout: float) -> tupl
     backbone = BACKBONES[name]
     spec = backbone.spec(channels, n_classes, dropout)
     residual_network = InvertedResidualNet(spec)
-    state = {
-        key: value for key, value in load_packaged(backbone.weights).items() if not key.startswith("classifier.")
-    }
+    state = {key: value for key, value in load_packaged(backbone.weights).items() if not key.startswith("classifier.")}
     state["stem.0.weight"] = adapt_stem(state["stem.0.weight"], channels)
     incomplete = residual_network.load_state_dict(state, strict=False)
     missing = [key for key in incomplete.missing_keys if not key.startswith("classifier.")]
@@ -120,9 +118,7 @@ def rebuild(architecture: dict[str, Any], state: dict[str, Tensor]) -> nn.Module
 class ZooClassifier(nn.Module):
     """A network of timm or torchvision behind the interface of our own."""
 
-    def __init__(
-        self, zoo: str, name: str, channels: int, n_classes: int, dropout: float, *, weights: bool
-    ) -> None:
+    def __init__(self, zoo: str, name: str, channels: int, n_classes: int, dropout: float, *, weights: bool) -> None:
         super().__init__()
         try:
             module = importlib.import_module(ZOOS[zoo])
@@ -156,6 +152,7 @@ class ZooClassifier(nn.Module):
         return self.body(x.expand(-1, 3, -1, -1) if self.channels == 1 else x).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits (n, n_classes)."""
         return self.classifier(self.dropout(self.features(x)))
 
     def depth_groups(self) -> list[nn.Module]:

@@ -61,6 +61,7 @@ class ResidualBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the features after the block."""
         y = functional.relu(self.norm1(self.conv1(x)), inplace=True)
         return functional.relu(x + self.norm2(self.conv2(y)))
 
@@ -75,6 +76,7 @@ class ResidualStageNet(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(stage.width, inner) for inner in stage.inner)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the features after the stage."""
         x = functional.relu(self.norm(self.conv(x)), inplace=True)
         for block in self.blocks:
             x = block(x)
@@ -106,6 +108,7 @@ class ResidualCnn(nn.Module):
         return functional.adaptive_avg_pool2d(x, 1).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits (n, n_classes)."""
         return self.classifier(self.dropout(self.features(x)))
 
     def depth_groups(self) -> list[nn.Module]:
@@ -119,7 +122,7 @@ def read_spec(network: ResidualCnn) -> ResidualCnnSpec:
         ResidualStage(
             width=stage.conv.out_channels,  # type: ignore[union-attr,arg-type]
             stride=spec.stride,
-            inner=tuple(block.conv1.out_channels for block in stage.blocks),  # type: ignore[union-attr,misc]
+            inner=tuple(block.conv1.out_channels for block in stage.blocks),  # type: ignore[union-attr]
         )
         for stage, spec in zip(network.stages, network.spec.stages, strict=True)
     )

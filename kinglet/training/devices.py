@@ -22,9 +22,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     precision: "fp32", "bf16", or "auto": bf16 on a CUDA device that has it, fp32 elsewhere (on CPUs
     bf16 autocast was measured to be slower for training).
     """
-    fast = precision == "bf16" or (
-        precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
-    )
+    fast = precision == "bf16" or (precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported())
     return torch.autocast(device.type, torch.bfloat16) if fast else nullcontext()
 
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from kinglet.data.augmentation import augment
 from kinglet.data.batches import count_batches, gather, shuffled_batches, standardize
 from kinglet.errors import KingletError
+from kinglet.reporting import Report, silent
 from kinglet.training.checkpoints import Checkpoint
 from kinglet.training.devices import autocast
 from kinglet.training.losses import Loss
 from kinglet.training.schedules import WeightAverage, cosine_with_warmup, layerwise_groups
 
-Progress = Callable[[float, float, str], None]
 EVALUATION_BATCH = 512
 
 
@@ -96,7 +96,7 @@ def fit(
     std: list[float],
     device: torch.device,
     checkpoint: Checkpoint | None = None,
-    report: Progress = lambda done, total, text: None,
+    report: Report = silent,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train `network` and return its best averaged weights as a network, and the history by epoch.
 
@@ -238,8 +238,8 @@ def fit_head(
     std: list[float],
     device: torch.device,
     seed: int,
-    passes: int = 30,
-    report: Progress = lambda done, total, text: None,
+    passes: int = 10,
+    report: Report = silent,
 ) -> None:
     """Fit the classifier alone to the features of `n_examples` training images.
 
@@ -263,7 +263,7 @@ def fit_head(
     classifier: nn.Linear = network.classifier  # type: ignore[assignment]
     nn.init.zeros_(classifier.weight)
     nn.init.zeros_(classifier.bias)
-    optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-2, weight_decay=0.05)
+    optimizer = torch.optim.AdamW(classifier.parameters(), lr=1e-3, weight_decay=0.05)
     for _ in range(passes):
         for batch in torch.randperm(len(inputs), generator=generator).split(256):
             optimizer.zero_grad(set_to_none=True)

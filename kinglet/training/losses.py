@@ -20,9 +20,7 @@ def label_loss(labels: Tensor, label_smoothing: float) -> Loss:
 
     def loss(logits: Tensor, positions: Tensor, mirrored: Tensor) -> Tensor:
         del mirrored
-        return functional.cross_entropy(
-            logits, labels[positions].to(logits.device), label_smoothing=label_smoothing
-        )
+        return functional.cross_entropy(logits, labels[positions].to(logits.device), label_smoothing=label_smoothing)
 
     return loss
 
@@ -40,9 +38,7 @@ def distillation_loss(labels: Tensor, teacher_logits: Tensor, temperature: float
     def loss(logits: Tensor, positions: Tensor, mirrored: Tensor) -> Tensor:
         view = mirrored.long() if has_mirror else torch.zeros_like(positions)
         targets = soft_targets[positions, view].to(logits.device)
-        soft = functional.kl_div(
-            functional.log_softmax(logits / temperature, dim=-1), targets, reduction="batchmean"
-        )
+        soft = functional.kl_div(functional.log_softmax(logits / temperature, dim=-1), targets, reduction="batchmean")
         hard = functional.cross_entropy(logits, labels[positions].to(logits.device))
         return soft_weight * temperature**2 * soft + (1 - soft_weight) * hard
 
