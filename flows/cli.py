@@ -18,7 +18,7 @@ from kinglet.atomic import read_json
 from kinglet.errors import KingletError
 from tasks.artifacts import WORKSPACE
 from tasks.parameters import load_parameters
-from tasks.stage import USER_ERROR_EXIT, print_error, read_timings
+from tasks.stage import USER_ERROR_EXIT, explain, print_error, read_timings
 
 app = typer.Typer(
     help="Make a small image classifier that is provably as good as the big one.",
@@ -76,6 +76,12 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KingletError as error:
         print_error(error.message, error.hint)
+        sys.exit(USER_ERROR_EXIT)
+    except OSError as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        print_error(explained.message, explained.hint)
         sys.exit(USER_ERROR_EXIT)
 
 

@@ -8,6 +8,9 @@ from typing import Any
 
 from kinglet.atomic import read_json, write_json
 
+# The name of the fine-tuned model.
+TEACHER = "teacher"
+
 ARTIFACTS = Path("artifacts")
 INGEST = ARTIFACTS / "ingest"
 PROFILE = ARTIFACTS / "profile"
@@ -28,6 +31,31 @@ MODEL_STEPS = (FINETUNE, DISTILL, PRUNE, QUANTIZE)
 
 # What a run keeps beside DVC's outputs: checkpoints to resume from, locks.
 WORKSPACE = Path(".kinglet")
+
+
+SOURCE_FACTS = INGEST / "source.json"
+
+
+@dataclass(frozen=True)
+class InputSizes:
+    """Edge lengths in pixels of the models' square inputs, with every "auto" resolved.
+
+    low_resolution: of the first part of the teacher's training. students: by the student's name.
+    """
+
+    teacher: int
+    low_resolution: int
+    students: dict[str, int]
+
+    @property
+    def all(self) -> list[int]:
+        """Every size that images are packed at, ascending."""
+        return sorted({self.teacher, self.low_resolution, *self.students.values()})
+
+
+def read_input_sizes() -> InputSizes:
+    """Return the sizes that the step `ingest` chose and packed the images at."""
+    return InputSizes(**read_json(SOURCE_FACTS)["input_sizes"])
 
 
 def packed_images(input_size: int) -> Path:

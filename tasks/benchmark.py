@@ -14,7 +14,7 @@ from kinglet.runtime.latency import Timing, measure
 from kinglet.runtime.latency_table import recall_or_measure, table_path
 from kinglet.runtime.memory import peak_memory_mb
 from kinglet.runtime.sessions import open_session
-from tasks.artifacts import BENCHMARK, model_folders, read_card
+from tasks.artifacts import ARTIFACTS, BENCHMARK, model_folders, read_card
 from tasks.parameters import Benchmark, Parameters
 from tasks.progress import Report, progress
 from tasks.stage import run_stage
@@ -32,7 +32,12 @@ def run(parameters: Parameters) -> None:
             f"benchmark.threads is {settings.threads}, but this machine grants {device.cores} processors.",
             "Lower benchmark.threads in params.yaml.",
         )
-    files = {read_card(folder).name: folder / "model.onnx" for folder in model_folders()}
+    folders = model_folders()
+    if not folders:
+        raise KingletError(
+            f"{ARTIFACTS} holds no models to measure.", "Run `dvc repro`, which runs what is missing first."
+        )
+    files = {read_card(folder).name: folder / "model.onnx" for folder in folders}
     checksums = {name: sha256_of(path) for name, path in files.items()}
     # Two names may hold the same bytes (a model that quantization left as it was): measured once.
     by_checksum = {checksum: files[name] for name, checksum in checksums.items()}

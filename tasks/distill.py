@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 
 from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec, ResidualStage
 from kinglet.training.devices import pick_device
 from kinglet.training.loop import Recipe, fit
 from kinglet.training.losses import distillation_loss
-from tasks.artifacts import DISTILL, FINETUNE, packed_images, read_card
+from kinglet.training.schedules import EpochBudget
+from tasks.artifacts import DISTILL, FINETUNE, packed_images, read_card, read_input_sizes
 from tasks.models import (
     TEACHER,
     channels_of,
@@ -19,15 +22,18 @@ from tasks.models import (
     read_teacher_logits,
     save_model,
 )
-from tasks.parameters import Distill, Parameters, Student
+from tasks.parameters import AUTO, Distill, Parameters, Student
 from tasks.progress import progress
 from tasks.stage import run_stage
 
+BUDGET = EpochBudget(pixels=760e6, fewest=4, most=120)
 
-def recipe_of(settings: Distill, input_size: int, seed: int) -> Recipe:
+
+def recipe_of(settings: Distill, input_size: int, n_examples: int, seed: int) -> Recipe:
     """Return how a student is trained."""
+    epochs = BUDGET.epochs(n_examples, input_size**2) if settings.epochs == AUTO else settings.epochs
     return Recipe(
-        phases=((settings.epochs, input_size),),
+        phases=((epochs, input_size),),
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
@@ -55,19 +61,21 @@ def run(parameters: Parameters) -> None:
     teacher = read_card(FINETUNE / TEACHER)
     manifest = read_manifest()
     teacher_logits = torch.from_numpy(read_teacher_logits())
+    input_sizes = read_input_sizes().students
     for name, student in settings.students.items():
-        training = image_set(manifest, "train", [student.input_size])
-        validation = image_set(manifest, "validation", [student.input_size])
+        size = input_sizes[name]
+        training, validation = (image_set(manifest, split, [size]) for split in ("train", "validation"))
         torch.manual_seed(parameters.seed)
         network = ResidualCnn(student_spec(student, channels_of(training), len(teacher.classes)))
+        recipe = recipe_of(settings, size, len(training.rows), parameters.seed)
         checkpoint = open_checkpoint(
             f"distill-{name}",
             {
                 "distill": settings.model_dump(exclude={"students"}),
                 "student": student.model_dump(),
-                "seed": parameters.seed,
+                "recipe": asdict(recipe),
             },
-            [packed_images(student.input_size), FINETUNE / TEACHER / "train_logits.npy"],
+            [packed_images(size), FINETUNE / TEACHER / "train_logits.npy"],
         )
         loss = distillation_loss(
             torch.from_numpy(training.labels), teacher_logits, settings.temperature, settings.soft_weight
@@ -78,7 +86,7 @@ def run(parameters: Parameters) -> None:
                 training,
                 validation,
                 loss,
-                recipe_of(settings, student.input_size, parameters.seed),
+                recipe,
                 mean=teacher.mean,
                 std=teacher.std,
                 device=device,
@@ -90,7 +98,7 @@ def run(parameters: Parameters) -> None:
             trained,
             step="distill",
             parent=TEACHER,
-            input_size=student.input_size,
+            input_size=size,
             channels=teacher.channels,
             fit=teacher.fit,
             mean=teacher.mean,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 
-from kinglet.atomic import atomic_path
+from kinglet.atomic import write_bytes
 from kinglet.models.registry import normalization, pretrained
 from kinglet.training.devices import pick_device
 from kinglet.training.loop import Recipe, fit, fit_head, predict
 from kinglet.training.losses import label_loss
-from tasks.artifacts import FINETUNE, packed_images
+from kinglet.training.schedules import EpochBudget
+from tasks.artifacts import FINETUNE, InputSizes, packed_images, read_input_sizes
 from tasks.models import (
     TEACHER,
     channels_of,
@@ -23,16 +26,40 @@ from tasks.models import (
     read_manifest,
     save_model,
 )
-from tasks.parameters import Finetune, Parameters
+from tasks.parameters import AUTO, Finetune, Parameters
 from tasks.progress import progress
 from tasks.stage import run_stage
 
+BUDGET = EpochBudget(pixels=375e6, fewest=2, most=30)
 
-def recipe_of(settings: Finetune, seed: int) -> Recipe:
+
+# Shifted images teach a network that sees each of them a few times less than they hold it up: 86.0 instead of
+# 88.8 % on Fashion-MNIST after a third of an epoch. Photographs seen ten times need them: 91.2 instead of 92.4 %
+# without on trashnet.
+SHIFT_FROM_EPOCHS = 6
+
+
+def augmentations_of(settings: Finetune, epochs: float) -> tuple[str, ...]:
+    """Return the names of the augmentations for a training of this many epochs."""
+    if settings.augment == AUTO:
+        return ("flip", "shift") if epochs >= SHIFT_FROM_EPOCHS else ("flip",)
+    return tuple(settings.augment)
+
+
+def phases_of(settings: Finetune, sizes: InputSizes, n_examples: int) -> tuple[tuple[float, int], ...]:
+    """Return the parts of the training as (epochs, input size): the cheaper, low resolution first."""
+    low_share = settings.low_resolution_share
+    pixels_per_example = low_share * sizes.low_resolution**2 + (1 - low_share) * sizes.teacher**2
+    epochs = BUDGET.epochs(n_examples, pixels_per_example) if settings.epochs == AUTO else settings.epochs
+    if sizes.low_resolution == sizes.teacher:
+        return ((epochs, sizes.teacher),)
+    return ((low_share * epochs, sizes.low_resolution), ((1 - low_share) * epochs, sizes.teacher))
+
+
+def recipe_of(settings: Finetune, phases: tuple[tuple[float, int], ...], seed: int) -> Recipe:
     """Return how the teacher is trained."""
-    phases = tuple((phase.epochs, phase.input_size or settings.input_size) for phase in settings.phases)
     return Recipe(
-        phases=(*phases[:-1], (phases[-1][0], settings.input_size)),
+        phases=phases,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
@@ -40,7 +67,7 @@ def recipe_of(settings: Finetune, seed: int) -> Recipe:
         layer_decay=settings.layer_decay,
         ema_decay=settings.ema_decay,
         patience=settings.patience,
-        augment=tuple(settings.augment),
+        augment=augmentations_of(settings, sum(epochs for epochs, _ in phases)),
         precision=settings.precision,
         seed=seed,
     )
@@ -51,29 +78,31 @@ def run(parameters: Parameters) -> None:
     settings = parameters.finetune
     prepare_training(parameters.seed)
     device = pick_device()
-    recipe = recipe_of(settings, parameters.seed)
-    sizes = [size for _, size in recipe.phases]
     manifest, classes = read_manifest(), read_classes()
-    training, validation = image_set(manifest, "train", sizes), image_set(manifest, "validation", sizes)
+    sizes = read_input_sizes()
+    training, validation = (image_set(manifest, split, sizes.all) for split in ("train", "validation"))
+    recipe = recipe_of(settings, phases_of(settings, sizes, len(training.rows)), parameters.seed)
     channels = channels_of(training)
     mean, std = normalization(channels)
     checkpoint = open_checkpoint(
         "finetune",
-        {"finetune": settings.model_dump(), "seed": parameters.seed, "channels": channels},
-        [packed_images(settings.input_size)],
+        {"finetune": settings.model_dump(), "recipe": asdict(recipe), "channels": channels},
+        [packed_images(sizes.teacher)],
     )
     network, _ = pretrained(settings.backbone, channels, len(classes), settings.dropout)
     preparation: dict[str, Any] = {"mean": mean, "std": std, "device": device}
     with progress("finetune") as report:
         head_images = min(len(training.rows), round(settings.head_epochs * len(training.rows)))
         if head_images and checkpoint.load() is None:
-            fit_head(network, training, sizes[0], head_images, seed=parameters.seed, report=report, **preparation)
+            fit_head(
+                network, training, sizes.low_resolution, head_images, seed=parameters.seed, report=report, **preparation
+            )
         loss = label_loss(torch.from_numpy(training.labels), settings.label_smoothing)
         network, history = fit(
             network, training, validation, loss, recipe, checkpoint=checkpoint, report=report, **preparation
         )
     views = [False, True] if "flip" in parameters.distill.augment else [False]
-    packed = training.packed[settings.input_size]
+    packed = training.packed[sizes.teacher]
     with progress("finetune: teacher's answers") as report:
         answers = []
         for number, mirrored in enumerate(views):
@@ -87,7 +116,7 @@ def run(parameters: Parameters) -> None:
         network,
         step="finetune",
         parent="",
-        input_size=settings.input_size,
+        input_size=sizes.teacher,
         channels=channels,
         fit=parameters.data.fit,
         mean=mean,
@@ -95,8 +124,10 @@ def run(parameters: Parameters) -> None:
         classes=classes,
         notes={"backbone": settings.backbone, "history": history},
     )
-    with atomic_path(folder / "train_logits.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, torch.stack(answers, dim=1).numpy().astype(np.float32))
+    # Through memory: numpy reports a full disk with an error that does not say so.
+    content = io.BytesIO()
+    np.save(content, torch.stack(answers, dim=1).numpy().astype(np.float32))
+    write_bytes(folder / "train_logits.npy", content.getvalue())
     checkpoint.clear()
 
 

@@ -11,20 +11,21 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from dataclasses import asdict
 from multiprocessing import get_context
 from typing import Any
 
 from kinglet.atomic import atomic_path, write_json
-from kinglet.data.packing import COLUMNS, Job, Packing, create_packed_file, keep_first_channel, pack
+from kinglet.data.packing import COLUMNS, Job, Packing, create_packed_file, keep_first_channel, pack, usual_short_side
+from kinglet.data.resolutions import low_resolution, student_size, teacher_size
 from kinglet.data.sources import Record, Source, open_source
 from kinglet.errors import KingletError
-from tasks.artifacts import INGEST, packed_images
-from tasks.parameters import Parameters
+from tasks.artifacts import INGEST, SOURCE_FACTS, InputSizes, packed_images
+from tasks.parameters import AUTO, Parameters
 from tasks.progress import progress
 from tasks.stage import end_with_parent, run_stage
 
 MANIFEST = INGEST / "manifest.parquet"
-SOURCE_FACTS = INGEST / "source.json"
 CHANNELS = {"gray": 1, "rgb": 3}
 
 RECORDS_PER_JOB = 64
@@ -40,8 +41,10 @@ def run(parameters: Parameters) -> None:
     tell(source, ignored)
     # Where the file formats do not say beforehand, room for colour is made and given back if all images are gray.
     channels = CHANNELS.get(data.color) or source.channels or 3
+    short_side = usual_short_side(records, source.read, data.max_pixels)
+    input_sizes = choose_sizes(parameters, short_side)
     with ExitStack() as outputs:
-        files = {size: outputs.enter_context(atomic_path(packed_images(size))) for size in parameters.packed_sizes}
+        files = {size: outputs.enter_context(atomic_path(packed_images(size))) for size in input_sizes.all}
         for size, path in files.items():
             create_packed_file(path, len(records), size, channels)
         packing = Packing(files, channels, data.fit, data.max_pixels)
@@ -57,13 +60,28 @@ def run(parameters: Parameters) -> None:
         "kind": source.kind,
         "channels": channels,
         "fit": data.fit,
-        "sizes": parameters.packed_sizes,
+        "short_side": short_side,
+        "input_sizes": asdict(input_sizes),
         "n_files": len(rows),
         "n_undecodable": sum(not row["decode_ok"] for row in rows),
         "left_out": source.left_out,
         "ignored_classes": ignored,
     }
     write_json(SOURCE_FACTS, facts)
+
+
+def choose_sizes(parameters: Parameters, short_side: int) -> InputSizes:
+    """Return the edge lengths that the models take, those left to "auto" chosen for images of this short side."""
+    teacher = parameters.finetune.input_size
+    chosen = teacher_size(short_side) if teacher == AUTO else teacher
+    return InputSizes(
+        teacher=chosen,
+        low_resolution=low_resolution(chosen) if parameters.finetune.low_resolution_share else chosen,
+        students={
+            name: student_size(short_side) if student.input_size == AUTO else student.input_size
+            for name, student in parameters.distill.students.items()
+        },
+    )
 
 
 def without_classes(records: list[Record], ignore: list[str]) -> tuple[list[Record], dict[str, int]]:

@@ -12,19 +12,27 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kinglet.atomic import atomic_path, read_json, write_bytes
+from kinglet.atomic import read_json, write_bytes
 from kinglet.data.batches import open_packed
 from kinglet.models.export import to_onnx
 from kinglet.models.registry import architecture_of, rebuild
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.processors import available_processors
 from kinglet.training.allocator import keep_freed_memory
-from kinglet.training.checkpoints import Checkpoint, checkpoint_key
+from kinglet.training.checkpoints import Checkpoint, checkpoint_key, write_state
 from kinglet.training.devices import make_deterministic
 from kinglet.training.loop import ImageSet
-from tasks.artifacts import FINETUNE, INGEST, SPLIT, WORKSPACE, ModelCard, packed_images, read_card, write_card
-
-TEACHER = "teacher"
+from tasks.artifacts import (
+    FINETUNE,
+    INGEST,
+    SPLIT,
+    TEACHER,
+    WORKSPACE,
+    ModelCard,
+    packed_images,
+    read_card,
+    write_card,
+)
 
 
 def prepare_training(seed: int) -> None:
@@ -86,8 +94,7 @@ def save_model(
     preprocessing = Preprocessing(input_size, channels, fit, tuple(mean), tuple(std))
     model = to_onnx(network, input_size, channels, {"preprocessing": preprocessing.to_dict(), "classes": classes})
     write_bytes(folder / "model.onnx", model.SerializeToString())
-    with atomic_path(folder / "model.pt") as temporary:
-        torch.save(network.state_dict(), temporary)
+    write_state(folder / "model.pt", network.state_dict())
     card = ModelCard(
         name=folder.name,
         step=step,

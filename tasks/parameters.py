@@ -2,32 +2,111 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from kinglet.errors import KingletError
+from tasks.artifacts import TEACHER
 
 PARAMS_FILE = Path("params.yaml")
+
+# The keys of the tables in kinglet/, written down again: importing those would cost every step the seconds
+# that torch takes. A test holds them equal.
+AUGMENTATIONS = ("flip", "flip_vertically", "crop", "rotate", "shift", "color", "erase")
+BACKBONES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "mobilenet-v2")
+ZOOS = ("timm", "torchvision")
+CALIBRATION_METHODS = ("minmax", "percentile", "mse", "entropy")
+
+
+def one_of(*names: str) -> Callable[[str], str]:
+    """Return a validator that lets these names pass."""
+
+    def check(value: str) -> str:
+        if value not in names:
+            raise ValueError(", ".join(names))
+        return value
+
+    return check
+
+
+def known_backbone(value: str) -> str:
+    """Return the name of a backbone of our own or of a model zoo; raises ValueError for any other."""
+    zoo, _, name = value.partition(":")
+    if value not in BACKBONES and not (zoo in ZOOS and name):
+        raise ValueError(", ".join([*BACKBONES, *(f"{zoo}:NAME" for zoo in ZOOS)]))
+    return value
+
+
+Augmentation = Annotated[str, AfterValidator(one_of(*AUGMENTATIONS))]
+CalibrationMethod = Annotated[str, AfterValidator(one_of(*CALIBRATION_METHODS))]
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-InputSize = Annotated[int, Field(ge=16, le=1024)]
+AUTO: Literal["auto"] = "auto"
+
+
+def auto_or_pixels(value: Any) -> Any:
+    """Return a value that is "auto" or an edge length in pixels; raises ValueError for any other."""
+    if value == AUTO or (type(value) is int and 16 <= value <= 1024):
+        return value
+    raise ValueError("auto, or a whole number of pixels from 16 to 1024")
+
+
+def auto_or_positive(value: Any) -> Any:
+    """Return a value that is "auto" or a positive number; raises ValueError for any other."""
+    if value == AUTO or (type(value) in (int, float) and 0 < value < math.inf):
+        return value
+    raise ValueError("auto, or a number above 0")
+
+
+def auto_or_augmentations(value: Any) -> Any:
+    """Return a value that is "auto" or a list of augmentations' names; raises ValueError for any other."""
+    if value == AUTO or (isinstance(value, list) and all(name in AUGMENTATIONS for name in value)):
+        return value
+    raise ValueError(f"auto, or a list of {', '.join(AUGMENTATIONS)}")
+
+
+# "auto" is resolved by the steps: sizes from the images' own, epochs from their number.
+InputSize = Annotated[int | Literal["auto"], BeforeValidator(auto_or_pixels)]
+Epochs = Annotated[float | Literal["auto"], BeforeValidator(auto_or_positive)]
+Augmentations = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_augmentations)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
 
 class Section(BaseModel):
     """A part of `params.yaml`: unknown keys are refused, values cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def yes_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse `yes` and `no`, which would count as 1 and 0, where no truth value is wanted."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("a number or a word, not yes or no")
+        return value
 
 
 class Data(Section):
-    source: str
-    images: str
+    source: Annotated[str, Field(min_length=1)]
+    images: Annotated[str, Field(min_length=1)]
     ignore_classes: list[str] = []
     fit: Literal["stretch", "crop", "pad"] = "stretch"
     color: Literal["auto", "gray", "rgb"] = "auto"
@@ -59,17 +138,11 @@ class Split(Section):
         return self
 
 
-class Phase(Section):
-    """A part of the training at one resolution; `input_size` 0 means the model's own."""
-
-    epochs: Positive
-    input_size: Annotated[int, Field(ge=0, le=1024)] = 0
-
-
 class Finetune(Section):
-    backbone: str
-    input_size: InputSize
-    phases: Annotated[list[Phase], Field(min_length=1)]
+    backbone: Annotated[str, AfterValidator(known_backbone)]
+    input_size: InputSize = AUTO
+    epochs: Epochs = AUTO
+    low_resolution_share: Share = 0.45
     head_epochs: Annotated[float, Field(ge=0)] = 0.1
     batch_size: Count = 128
     learning_rate: Positive = 1e-3
@@ -78,9 +151,9 @@ class Finetune(Section):
     warmup: Share = 0.06
     label_smoothing: Share = 0.05
     dropout: Share = 0.2
-    augment: list[str] = ["flip", "shift"]
+    augment: Augmentations = AUTO
     ema_decay: Share = 0.99
-    patience: Count = 5
+    patience: Count = 10
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
@@ -91,20 +164,20 @@ class Stage(Section):
 
 
 class Student(Section):
-    input_size: InputSize
+    input_size: InputSize = AUTO
     stages: Annotated[list[Stage], Field(min_length=1)]
 
 
 class Distill(Section):
     students: Annotated[dict[Name, Student], Field(min_length=1)]
-    epochs: Positive
+    epochs: Epochs = AUTO
     batch_size: Count = 256
     learning_rate: Positive = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     warmup: Share = 0.05
     temperature: Positive = 2.0
     soft_weight: Annotated[float, Field(ge=0, le=1)] = 0.9
-    augment: list[str] = ["flip", "shift"]
+    augment: list[Augmentation] = ["flip", "shift"]
     ema_decay: Share = 0.99
     patience: Count = 1000
 
@@ -114,7 +187,7 @@ class Prune(Section):
     channel_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     importance: Literal["l2", "taylor"] = "taylor"
     round_to: Count = 8
-    epochs: Positive = 2
+    epochs: Epochs = AUTO
     batch_size: Count = 256
     learning_rate: Positive = 1e-3
 
@@ -122,7 +195,7 @@ class Prune(Section):
 class Quantize(Section):
     models: list[str] = []
     calibration_images: Count = 512
-    methods: Annotated[list[str], Field(min_length=1)] = ["minmax", "percentile", "entropy"]
+    methods: Annotated[list[CalibrationMethod], Field(min_length=1)] = ["minmax", "percentile", "entropy"]
     weight_bits: Annotated[list[Literal[7, 8]], Field(min_length=1)] = [8, 7]
     tolerance: Share = 0.005
     max_float_layers: Annotated[int, Field(ge=0)] = 4
@@ -155,7 +228,7 @@ class Report(Section):
 
 class Parameters(Section):
     problem: Literal["classification"] = "classification"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data
     check: Check = Check()
     split: Split = Split()
@@ -168,38 +241,66 @@ class Parameters(Section):
     select: Select = Select()
     report: Report = Report()
 
-    @property
-    def packed_sizes(self) -> list[int]:
-        """Edge lengths in pixels of every packed image file the run needs, ascending."""
-        sizes = {self.finetune.input_size, *(phase.input_size for phase in self.finetune.phases)}
-        sizes |= {student.input_size for student in self.distill.students.values()}
-        return sorted(sizes - {0})
-
 
 def load_parameters(path: Path = PARAMS_FILE) -> Parameters:
     """Return the checked parameters of `path`.
 
     Raises KingletError that names the file, the key's path, what it got and what is allowed.
     """
+    content = read_yaml(path)
+    try:
+        parameters = Parameters.model_validate(content)
+    except ValidationError as error:
+        raise KingletError(f"{path}: " + "; ".join(describe(item) for item in error.errors()) + ".") from None
+    refuse_wrong_models(parameters, path)
+    return parameters
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """Return the content of a file of settings; raises KingletError if it cannot be read or holds none."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise KingletError(
             f"{path} does not exist.", "Run in the folder that holds dvc.yaml and params.yaml."
         ) from None
+    except (IsADirectoryError, UnicodeDecodeError):
+        raise KingletError(f"{path} is no UTF-8 text file.", "Restore it with `git checkout params.yaml`.") from None
     except yaml.YAMLError as error:
-        raise KingletError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from None
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}, line {mark.line + 1}" if mark else str(path)
+        problem = " ".join(str(getattr(error, "problem", None) or error).split())
+        hint = "Indent with spaces, not with tabs." if r"\t" in problem else ""
+        raise KingletError(f"{place} is not valid YAML: {problem}.", hint) from None
     if not isinstance(content, dict):
         raise KingletError(f"{path} holds no settings.", "Restore it with `git checkout params.yaml`.")
-    try:
-        return Parameters.model_validate(content)
-    except ValidationError as error:
-        raise KingletError(f"{path}: " + "; ".join(describe(item) for item in error.errors()) + ".") from None
+    return content
+
+
+def refuse_wrong_models(parameters: Parameters, path: Path) -> None:
+    """Raise KingletError if a step is to work on a model that no step before it makes, or two share a name."""
+    trained = [TEACHER, *parameters.distill.students]
+    pruned = [f"{name}-pruned" for name in parameters.prune.models]
+    for key, names, known in (
+        ("prune.models", parameters.prune.models, trained),
+        ("quantize.models", parameters.quantize.models, [*trained, *pruned]),
+    ):
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise KingletError(f"{path}: {key} names {', '.join(unknown)}; allowed: {', '.join(known)}.")
+    quantized = [f"{name}-int8" for name in parameters.quantize.models or [*trained, *pruned]]
+    twice = [name for name, count in Counter([*trained, *pruned, *quantized]).items() if count > 1]
+    if twice:
+        raise KingletError(
+            f"{path}: two models would be called {', '.join(twice)}.",
+            f"Give a student in distill.students another name ({TEACHER!r} is the fine-tuned model, and -pruned and "
+            "-int8 are appended), and name a model once in prune.models and quantize.models.",
+        )
 
 
 def describe(error: Any) -> str:
     """Return one clause for a pydantic error: the key's path, what it got, what is allowed."""
-    key = ".".join(str(part) for part in error["loc"])
+    key = ".".join(str(part) for part in error["loc"] if part != "[key]")
     if error["type"] == "extra_forbidden":
         return f"{key} is not a known key; known here: {', '.join(known_keys(error['loc'][:-1]))}"
     if error["type"] == "missing":
@@ -210,16 +311,16 @@ def describe(error: Any) -> str:
 
 def known_keys(location: tuple[Any, ...]) -> list[str]:
     """Return the keys of the section that `location` leads to."""
-    section: Any = Parameters
+    section: type[BaseModel] | None = Parameters
     for part in location:
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            if part not in section.model_fields:
-                return []
-            section = section.model_fields[part].annotation
-        for inner in getattr(section, "__args__", ()):
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                section = inner
-            for nested in getattr(inner, "__args__", ()):
-                if isinstance(nested, type) and issubclass(nested, BaseModel):
-                    section = nested
-    return sorted(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
+        # What is no key of the section is a place in a list, or a name, of sections of its kind.
+        if section and part in section.model_fields:
+            section = section_in(section.model_fields[part].annotation)
+    return sorted(section.model_fields) if section else []
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a field holds, alone or in a list or under names; None if it holds none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((section for inner in get_args(annotation) if (section := section_in(inner))), None)

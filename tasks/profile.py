@@ -19,7 +19,7 @@ from kinglet.data.duplicates import BLANK_CONTRAST, exact_groups, near_groups
 from kinglet.data.quality import describe_data_set
 from kinglet.data.statistics import luma, measure
 from kinglet.errors import KingletError
-from tasks.artifacts import INGEST, PROFILE, packed_images
+from tasks.artifacts import INGEST, PROFILE, packed_images, read_input_sizes
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.stage import exit_code_of, run_stage
@@ -35,7 +35,7 @@ DRIFT_COLUMNS = ("brightness", "contrast", "sharpness", "width", "height")
 def run(parameters: Parameters) -> None:
     """Write `artifacts/profile`: images.parquet, a row per image, and dataset.json."""
     images = pd.read_parquet(INGEST / "manifest.parquet")
-    packed = np.load(packed_images(max(read_json(INGEST / "source.json")["sizes"])), mmap_mode="r")
+    packed = np.load(packed_images(read_input_sizes().all[-1]), mmap_mode="r")
     facts = measure_all(packed)
     decoded = images["decode_ok"].to_numpy()
     for name, values in facts.items():

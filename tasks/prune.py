@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import torch
 
 from kinglet.compression.pruning import prune_channels, reestimate_batch_norms
@@ -10,6 +12,7 @@ from kinglet.errors import KingletError
 from kinglet.training.devices import pick_device
 from kinglet.training.loop import Recipe, fit
 from kinglet.training.losses import distillation_loss
+from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import DISTILL, FINETUNE, PRUNE, model_folders, packed_images
 from tasks.models import (
     TEACHER,
@@ -21,25 +24,27 @@ from tasks.models import (
     read_teacher_logits,
     save_model,
 )
-from tasks.parameters import Parameters, Prune
+from tasks.parameters import AUTO, Distill, Parameters, Prune
 from tasks.progress import progress
 from tasks.stage import run_stage
 
 IMPORTANCE_BATCHES = 8
+BUDGET = EpochBudget(pixels=130e6, fewest=2, most=30)
 
 
-def recipe_of(settings: Prune, distill_augment: list[str], weight_decay: float, input_size: int, seed: int) -> Recipe:
-    """Return how a pruned model is trained back."""
+def recipe_of(settings: Prune, distill: Distill, input_size: int, n_examples: int, seed: int) -> Recipe:
+    """Return how a pruned model is trained back: as it was distilled, but shorter and more gently."""
+    epochs = BUDGET.epochs(n_examples, input_size**2) if settings.epochs == AUTO else settings.epochs
     return Recipe(
-        phases=((settings.epochs, input_size),),
+        phases=((epochs, input_size),),
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
-        weight_decay=weight_decay,
-        warmup=0.05,
+        weight_decay=distill.weight_decay,
+        warmup=distill.warmup,
         layer_decay=1.0,
-        ema_decay=0.99,
-        patience=1000,
-        augment=tuple(distill_augment),
+        ema_decay=distill.ema_decay,
+        patience=distill.patience,
+        augment=tuple(distill.augment),
         precision="auto",
         seed=seed,
     )
@@ -80,9 +85,14 @@ def run(parameters: Parameters) -> None:
             zip(inputs, labels, strict=True),
         )
         reestimate_batch_norms(pruned, inputs)
+        recipe = recipe_of(settings, parameters.distill, size, len(training.rows), parameters.seed)
         checkpoint = open_checkpoint(
             f"prune-{name}",
-            {"prune": settings.model_dump(exclude={"models"}), "seed": parameters.seed},
+            {
+                "prune": settings.model_dump(exclude={"models"}),
+                "distill": parameters.distill.model_dump(exclude={"students"}),
+                "recipe": asdict(recipe),
+            },
             [packed_images(size), folders[name] / "model.pt", FINETUNE / TEACHER / "train_logits.npy"],
         )
         loss = distillation_loss(
@@ -97,7 +107,7 @@ def run(parameters: Parameters) -> None:
                 training,
                 validation,
                 loss,
-                recipe_of(settings, parameters.distill.augment, parameters.distill.weight_decay, size, parameters.seed),
+                recipe,
                 mean=card.mean,
                 std=card.std,
                 device=device,

@@ -44,6 +44,8 @@ def run(parameters: Parameters) -> None:
     settings = parameters.quantize
     prepare_training(parameters.seed)
     folders = {folder.name: folder for folder in model_folders(FINETUNE, DISTILL, PRUNE)}
+    if not folders:
+        raise KingletError(f"{FINETUNE} holds no model.", "Run `dvc repro`, which runs what is missing first.")
     unknown = [name for name in settings.models if name not in folders]
     if unknown:
         raise KingletError(f"params.yaml: quantize.models names {', '.join(unknown)}; known: {', '.join(folders)}.")
@@ -145,7 +147,8 @@ def train_aware(
                 pixels = gather(training.packed[card.input_size], training.rows[positions]).to(device)
                 inputs = standardize(pixels, card.mean, card.std)
                 with torch.no_grad():
-                    yield inputs, original(inputs)
+                    logits = original(inputs)
+                yield inputs, logits  # outside, or the training would run without gradients
 
     n_steps = max(1, round(settings.qat_epochs * len(training.rows) / QAT_BATCH))
     train_simulated(simulated, batches(), n_steps, settings.qat_learning_rate, report)

@@ -19,7 +19,7 @@ from PIL import Image
 from kinglet.atomic import read_json, write_text
 from kinglet.evidence.bootstrap import Interval, examples_to_establish, paired_interval
 from kinglet.evidence.charts import Point, accuracy_against_latency
-from tasks.artifacts import BENCHMARK, CHECK_DATA, EVALUATE, REPORT, SELECT, SPLIT, packed_images
+from tasks.artifacts import BENCHMARK, CHECK_DATA, EVALUATE, REPORT, SELECT, SPLIT, packed_images, read_input_sizes
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
@@ -324,7 +324,7 @@ def sample_errors(answers: dict[str, Any], classes: list[str], parameters: Param
     """Return the chosen model's most confident mistakes on test images, with their pictures."""
     wrong = np.flatnonzero(answers["predicted"] != answers["label"])
     order = wrong[np.lexsort((answers["index"][wrong], -answers["confidence"][wrong]))]
-    packed = np.load(packed_images(parameters.packed_sizes[-1]), mmap_mode="r")
+    packed = np.load(packed_images(read_input_sizes().all[-1]), mmap_mode="r")
     return [
         {
             "picture": png_uri(packed[answers["index"][row]]),

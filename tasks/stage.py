@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import sys
 import threading
 import time
@@ -14,9 +15,9 @@ from typing import Any
 
 import psutil
 
-from kinglet.atomic import read_json, write_json
+from kinglet.atomic import NO_SPACE, read_json, write_json
 from kinglet.errors import KingletError
-from tasks.artifacts import WORKSPACE
+from tasks.artifacts import ARTIFACTS, WORKSPACE
 from tasks.parameters import Parameters, load_parameters
 
 USER_ERROR_EXIT = 2
@@ -64,7 +65,7 @@ def record_timing(stage: str, timing: dict[str, Any], workspace: Path = WORKSPAC
             fcntl.flock(lock, fcntl.LOCK_EX)
             write_json(workspace / "timings.json", {**read_timings(workspace), stage: timing})
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in NO_SPACE:
             raise
 
 
@@ -85,17 +86,39 @@ def exit_code_of(action: Callable[[], None]) -> int:
         print_error(error.message, error.hint)
         return USER_ERROR_EXIT
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        explained = explain(error)
+        if explained is None:
             raise
-        print_error(
-            f"No space left while writing {error.filename or 'an output'}.",
-            "Free some space and run again: finished steps are kept.",
-        )
+        print_error(explained.message, explained.hint)
         return USER_ERROR_EXIT
     except KeyboardInterrupt:
         print_error("Stopped by the user.", "Run again: finished steps and epochs are kept.")
         return INTERRUPTED_EXIT
     return 0
+
+
+def explain(error: OSError) -> KingletError | None:
+    """Return the sentence for what the system refused and the user can mend; None for what is a defect.
+
+    That is: no space left, a file or folder that must not be read or written, and a missing output of
+    another step.
+    """
+    # Arrow names the file in its words only.
+    quoted = re.search(r"'(.+?)'", str(error))
+    name = str(error.filename or (quoted[1] if quoted else error))
+    if error.errno in NO_SPACE:
+        return KingletError(
+            f"No space left while writing {error.filename or 'an output'}.",
+            "Free some space and run again: finished steps are kept.",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return KingletError(f"{name} cannot be used: {error.strerror}.", "Change its permissions and run again.")
+    if isinstance(error, FileNotFoundError) and Path(name).is_relative_to(ARTIFACTS):
+        return KingletError(
+            f"{name} does not exist: the step that writes it has not run.",
+            "Run `dvc repro`, which runs what is missing first.",
+        )
+    return None
 
 
 def print_error(message: str, hint: str = "") -> None:

@@ -138,8 +138,11 @@ def stream_histograms(
     for batch in batches:
         values = dict(zip(names, session.run(names, {input_name: batch}), strict=True))
         for name, value in {input_name: batch, **values}.items():
-            low, high = extremes[name]
-            counts[name] += np.histogram(value, N_BINS, (low, high if high > low else low + 1e-6))[0]
-    return {
-        name: Histogram(low, high if high > low else low + 1e-6, counts[name]) for name, (low, high) in extremes.items()
-    }
+            # Limits in float64: float32 may not have as many values between them as there are bins.
+            low, high = _not_empty(*extremes[name])
+            counts[name] += np.histogram(value, N_BINS, (np.float64(low), np.float64(high)))[0]
+    return {name: Histogram(*_not_empty(*extremes[name]), counts[name]) for name in extremes}
+
+
+def _not_empty(low: float, high: float) -> Range:
+    return low, high if high > low else low + 1e-6 * max(1.0, abs(low))

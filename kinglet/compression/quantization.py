@@ -68,6 +68,7 @@ def quantize_static(
         extra_options={"QDQKeepRemovableActivations": False, "ForceQuantizeNoInputCheck": False},
     )
     quantizer.quantize_model()
+    quantizer.model.topological_sort()  # the format asks for it
     quantized: onnx.ModelProto = quantizer.model.model
     quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
     return quantized

@@ -25,7 +25,8 @@ class RoundedWeight(nn.Module):
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        self.limit = 2 ** (bits - 1) - 1
+        # ONNX Runtime scales 8-bit weights to -127..127, and 7-bit ones to -64..64.
+        self.limit = 64 if bits == 7 else 127
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight rounded to its int8 grid."""
@@ -52,6 +53,8 @@ class RoundedInput(nn.Module):
             momentum = 1.0 if float(self.high) == float(self.low) else RANGE_MOMENTUM
             self.low.lerp_(low.clamp_max(0), momentum)
             self.high.lerp_(high.clamp_min(0), momentum)
+        if float(self.high) == float(self.low):
+            return x  # no range was seen yet
         scale = float((self.high - self.low).clamp_min(1e-8)) / 255
         zero_point = min(255, max(0, round(-float(self.low) / scale)))
         return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, 255)
@@ -59,7 +62,8 @@ class RoundedInput(nn.Module):
 
 def simulate_int8(network: nn.Module, weight_bits: int) -> nn.Module:
     """Return a copy of `network` with folded batch normalization whose layers compute with int8's rounding."""
-    simulated = fold_batch_norms(network)
+    # The biases that folding makes do not ask for gradients by themselves.
+    simulated = fold_batch_norms(network).requires_grad_(True)
     for parent in list(simulated.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Conv2d | nn.Linear):

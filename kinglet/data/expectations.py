@@ -6,9 +6,10 @@ goes into the report. The suites are built from code and held in memory: nothing
 
 from __future__ import annotations
 
+import logging
 import os
 import re
-import shutil
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ import great_expectations as gx
 import great_expectations.expectations as gxe
 import pandas as pd
 from great_expectations.core.run_identifier import RunIdentifier
+
+from kinglet.atomic import atomic_folder
 
 IMAGES, CLASSES, DATA_SET = "images", "classes", "data_set"
 KEY_COLUMNS = {IMAGES: "path", CLASSES: "label", DATA_SET: "name"}
@@ -169,17 +172,6 @@ def validate(tables: dict[str, pd.DataFrame], expected: list[Check], docs: Path)
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
     for site in list(context.get_site_names()):
         context.delete_data_docs_site(site)
-    shutil.rmtree(docs, ignore_errors=True)
-    backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs.resolve())}
-    context.add_data_docs_site(
-        SITE,
-        {  # type: ignore[typeddict-unknown-key]
-            "class_name": "SiteBuilder",
-            "show_how_to_buttons": False,
-            "store_backend": backend,
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-        },
-    )
     pandas_source = context.data_sources.add_pandas("kinglet")
     results: dict[str, Any] = {}
     for name, table in tables.items():
@@ -200,9 +192,39 @@ def validate(tables: dict[str, pd.DataFrame], expected: list[Check], docs: Path)
         outcome = context.checkpoints.add(checkpoint).run(batch_parameters={"dataframe": table}, run_id=ONE_RUN)
         for validation in outcome.run_results.values():
             results |= {name_of(result): result for result in validation.results}
-    context.build_data_docs(site_names=[SITE])
-    make_reproducible(docs)
+    with atomic_folder(docs) as folder:
+        write_docs(context, folder)
+        make_reproducible(folder)
     return [finding_of(item, results[item.name], tables[item.table]) for item in expected]
+
+
+def write_docs(context: Any, folder: Path) -> None:
+    """Write the Data Docs of everything that was validated in this context."""
+    backend = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(folder.resolve())}
+    context.add_data_docs_site(
+        SITE,
+        {
+            "class_name": "SiteBuilder",
+            "show_how_to_buttons": False,
+            "store_backend": backend,
+            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        },
+    )
+    logger = logging.getLogger("great_expectations.render.renderer.site_builder")
+    handler = FailedPage(logging.ERROR)
+    logger.addHandler(handler)
+    try:
+        context.build_data_docs(site_names=[SITE])
+    finally:
+        logger.removeHandler(handler)
+
+
+class FailedPage(logging.Handler):
+    """Raises the error behind what is logged: Great Expectations logs that a page failed and goes on without it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Raise the error that is being handled."""
+        raise sys.exc_info()[1] or RuntimeError(record.getMessage())
 
 
 def name_of(result: Any) -> str:

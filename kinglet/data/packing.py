@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.data.sources.records import Content, Record
-from kinglet.runtime.decoding import UndecodableImageError, decode
+from kinglet.runtime.decoding import UndecodableImageError, decode, read_size
 from kinglet.runtime.preprocessing import match_channels, resize
 
 COLUMNS: dict[str, type] = {
@@ -56,6 +57,25 @@ class Job:
     read: Callable[[Record], Content]
     concurrent_reads: int
     packing: Packing
+
+
+def usual_short_side(
+    records: Sequence[Record], read: Callable[[Record], Content], max_pixels: int, at_most: int = 200
+) -> int:
+    """Return the median short side in pixels of up to `at_most` evenly spaced images; 0 if none says its size.
+
+    Only headers are looked at, so that large photographs cost no time.
+    """
+    step = -(-len(records) // at_most) or 1
+    sides = []
+    for record in records[::step]:
+        content = read_or_error(read, record)
+        if isinstance(content, np.ndarray):
+            sides.append(min(content.shape[:2]))
+        elif isinstance(content, bytes):
+            with suppress(UndecodableImageError):
+                sides.append(min(read_size(content, max_pixels)))
+    return sorted(sides)[len(sides) // 2] if sides else 0
 
 
 def create_packed_file(path: Path, n_images: int, size: int, channels: int) -> None:

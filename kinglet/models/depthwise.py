@@ -2,7 +2,8 @@
 
 The library's weight gradient takes 136 ms for 1,152 channels of 2x2 pixels, batch 128, kernel 5x5
 (2 cores, AVX2), the sum over shifted products below 2.4 ms; above 6x6 pixels the library is faster.
-It made the training of EfficientNet-Lite0 at 48 px 2.5 times faster (85 → 216 images/s).
+It made the training of EfficientNet-Lite0 at 48 px 2.5 times faster (85 → 216 images/s). With AVX-512
+the library is as fast from 3x3 pixels on (5.3 against 2.1 ms at 2x2, batch 96).
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-LARGEST_MAP = {5: 36, 3: 4}  # input pixels up to which the sum of shifted products is faster, by kernel
+# Input pixels up to which the sum of shifted products is faster, by kernel.
+LARGEST_MAP = {5: 4 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 36, 3: 4}
 
 
 class DepthwiseConv2d(nn.Conv2d):
@@ -26,7 +28,9 @@ class DepthwiseConv2d(nn.Conv2d):
         """Return the convolution of x, float32 (n, channels, height, width)."""
         is_small = x.shape[2] * x.shape[3] <= LARGEST_MAP.get(self.kernel_size[0], 0)
         if is_small and x.device.type == "cpu" and self.training and not torch.onnx.is_in_onnx_export():
-            return _DepthwiseConvolution.apply(x, self.weight, self.stride[0], self.padding[0])
+            y = _DepthwiseConvolution.apply(x, self.weight, self.stride[0], self.padding[0])
+            # There is a bias once a batch normalization was folded in.
+            return y if self.bias is None else y + self.bias.view(1, -1, 1, 1)
         return super().forward(x)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kinglet.models.depthwise import DepthwiseConv2d
+from kinglet.models.pointwise import PointwiseConv2d
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,13 @@ class ConvBatchNorm(nn.Sequential):
         eps: float,
         momentum: float,
     ) -> None:
-        convolution = (
-            DepthwiseConv2d(out_channels, kernel, stride)
-            if groups == out_channels
-            else nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
-        )
+        convolution: nn.Conv2d
+        if groups == in_channels == out_channels:
+            convolution = DepthwiseConv2d(out_channels, kernel, stride)
+        elif (kernel, stride, groups) == (1, 1, 1):
+            convolution = PointwiseConv2d(in_channels, out_channels)
+        else:
+            convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False)
         layers: list[nn.Module] = [
             convolution,
             nn.BatchNorm2d(out_channels, eps=eps, momentum=momentum),

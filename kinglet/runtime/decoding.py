@@ -58,6 +58,24 @@ def sniff(content: bytes) -> str:
     return next((name for magic, name in MAGIC if content.startswith(magic)), "")
 
 
+def read_size(content: bytes, max_pixels: int) -> tuple[int, int]:
+    """Return (width, height) from the header of an encoded image, as stored (EXIF may turn it).
+
+    Raises UndecodableImageError if it has none, or more than `max_pixels` pixels.
+    """
+    name = sniff(content)
+    if not name:
+        raise UndecodableImageError("not an image")
+    try:
+        with READERS[name](io.BytesIO(content)) as image:
+            check_size(image.size, max_pixels)
+            return image.size
+    except (UndecodableImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise UndecodableImageError(describe_damage(name, error)) from error
+
+
 def decode(content: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], ImageFacts]:
     """Return the pixels of an encoded image and the facts about it.
 

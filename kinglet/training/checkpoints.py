@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 
-from kinglet.atomic import atomic_path
+from kinglet.atomic import write_bytes
 
 
 def checkpoint_key(facts: Any, files: Iterable[Path]) -> str:
@@ -21,6 +22,17 @@ def checkpoint_key(facts: Any, files: Iterable[Path]) -> str:
         with path.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     return digest.hexdigest()[:24]
+
+
+def write_state(path: Path, state: Any) -> None:
+    """Write what `torch.load` reads to `path`, atomically; the same state gives the same bytes.
+
+    Through memory: torch names the archive inside after the file that it writes, which is a temporary
+    one here, and reports a full disk as a RuntimeError that does not say so.
+    """
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_bytes(path, content.getvalue())
 
 
 class Checkpoint:
@@ -39,8 +51,7 @@ class Checkpoint:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state on disk; a kill while it is written leaves the old one."""
-        with atomic_path(self.path) as temporary:
-            torch.save(state, temporary)
+        write_state(self.path, state)
 
     def clear(self) -> None:
         """Forget the state."""

@@ -30,3 +30,6 @@ def make_deterministic(seed: int) -> None:
     """Seed torch and refuse operations whose result depends on timing."""
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
+    # Fills every new tensor with NaN to unmask reads of unwritten memory: 456 instead of 516 images/s
+    # (EfficientNet-Lite0 at 48 px, 2 cores).
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -22,7 +22,8 @@ from kinglet.training.devices import autocast
 from kinglet.training.losses import Loss
 from kinglet.training.schedules import WeightAverage, cosine_with_warmup, layerwise_groups
 
-EVALUATION_BATCH = 512
+# Most images and pixels in a batch when nothing is learnt: memory then does not grow with the resolution.
+EVALUATION_BATCH, EVALUATION_PIXELS = 512, 1 << 21
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,11 @@ def _train_epoch(
     return float(np.mean(losses))
 
 
+def evaluation_batch(input_size: int) -> int:
+    """Return how many images of this edge length pass through the network at once when nothing is learnt."""
+    return min(EVALUATION_BATCH, max(8, EVALUATION_PIXELS // input_size**2))
+
+
 @torch.inference_mode()
 def predict(
     network: nn.Module,
@@ -220,8 +226,9 @@ def predict(
     """Return the logits, float32 (len(rows), n_classes) on the CPU, of packed images or their mirror images."""
     network.eval()
     outputs = []
-    for start in range(0, len(rows), EVALUATION_BATCH):
-        pixels = gather(packed, rows[start : start + EVALUATION_BATCH]).to(device)
+    batch_size = evaluation_batch(packed.shape[1])
+    for start in range(0, len(rows), batch_size):
+        pixels = gather(packed, rows[start : start + batch_size]).to(device)
         if mirrored:
             pixels = pixels.flip(3)
         outputs.append(network(standardize(pixels, mean, std)).float().cpu())
@@ -253,11 +260,12 @@ def fit_head(
     network.train()
     features = []
     with torch.inference_mode():
-        for start in range(0, len(chosen), EVALUATION_BATCH // 2):
-            rows = training.rows[chosen[start : start + EVALUATION_BATCH // 2]]
-            pixels = gather(training.packed[input_size], rows).to(device)
+        # Batches of nearly equal size: a last one of a single image would have no statistics.
+        batches = np.array_split(chosen, math.ceil(len(chosen) / evaluation_batch(input_size)))
+        for number, positions in enumerate(batches):
+            pixels = gather(training.packed[input_size], training.rows[positions]).to(device)
             features.append(network.features(standardize(pixels, mean, std)).float())  # type: ignore[operator]
-            report(start + len(rows), len(chosen), "features for the classifier")
+            report(number + 1, len(batches), "features for the classifier")
     inputs = torch.cat(features).clone()
     labels = torch.from_numpy(training.labels[chosen]).to(device)
     classifier: nn.Linear = network.classifier  # type: ignore[assignment]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -20,6 +21,22 @@ def cosine_with_warmup(step: int, total_steps: int, warmup: float) -> float:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class EpochBudget:
+    """What a training may cost where nobody says its epochs: pixels that pass through the network."""
+
+    pixels: float
+    fewest: float
+    most: float
+
+    def epochs(self, n_examples: int, pixels_per_example: float) -> float:
+        """Return the epochs that the budget pays for, within [fewest, most], to the tenth.
+
+        A training of few photographs then takes about as long as one of many small pictures.
+        """
+        return round(min(max(self.pixels / (n_examples * pixels_per_example), self.fewest), self.most), 1)
 
 
 class WeightAverage:

@@ -44,9 +44,13 @@ def kind_of(location: str) -> str:
     if location.startswith("s3://"):
         return "bucket"
     path = Path(location)
-    if path.is_dir():
+    try:
+        is_folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise KingletError(f"data.source: {location} cannot be read: {error.strerror}.") from None
+    if is_folder:
         return "folder"
-    if not path.exists():
+    if not exists:
         raise KingletError(
             f"data.source: {location} does not exist (looked in {Path.cwd()}).",
             "Name a folder with one sub-folder per class, a .csv or .parquet table, an s3:// prefix, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import http.client
 import os
 import shutil
 import struct
@@ -22,7 +23,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from kinglet.atomic import atomic_path
+from kinglet.atomic import NO_SPACE, atomic_path
 from kinglet.data.sources.records import Record, Source
 from kinglet.errors import KingletError
 
@@ -123,7 +124,9 @@ def find_files(description: Description) -> tuple[Path, list[str]]:
             try:
                 found = fetch(description, scratch)
                 problem = what_is_wrong(found, description)
-            except (OSError, subprocess.SubprocessError, zlib.error) as error:
+            except (OSError, subprocess.SubprocessError, http.client.HTTPException, zlib.error) as error:
+                if isinstance(error, OSError) and error.errno in NO_SPACE:
+                    raise
                 problem = f"{origin}: {' '.join(str(error).split())}"
             if not problem:
                 for name in description.sums:
@@ -198,11 +201,14 @@ def read_idx(path: str) -> NDArray[np.uint8]:
     Source: http://yann.lecun.com/exdb/mnist, "the IDX file format".
     """
     content = gzip.decompress(Path(f"{path}.gz").read_bytes())
-    zeros, kind, n_dimensions = struct.unpack(">HBB", content[:4])
-    if zeros != 0 or kind != 8:
-        raise KingletError(f"{path}.gz is no IDX file of unsigned bytes.")
-    shape = struct.unpack(f">{n_dimensions}I", content[4 : 4 + 4 * n_dimensions])
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * n_dimensions).reshape(shape)
+    try:
+        zeros, kind, n_dimensions = struct.unpack(">HBB", content[:4])
+        if zeros != 0 or kind != 8:
+            raise ValueError(f"type {kind}")
+        shape = struct.unpack(f">{n_dimensions}I", content[4 : 4 + 4 * n_dimensions])
+        return np.frombuffer(content, np.uint8, offset=4 + 4 * n_dimensions).reshape(shape)
+    except (struct.error, ValueError) as error:
+        raise KingletError(f"data.source: {path}.gz is no IDX file of unsigned bytes ({error}).") from None
 
 
 def read_image(folder: str, record: Record) -> NDArray[np.uint8]:

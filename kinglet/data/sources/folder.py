@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from functools import partial
 from pathlib import Path
 
@@ -21,9 +23,9 @@ def open_folder(location: str, _images: str) -> Source:
     Raises KingletError for a folder that cannot be listed or holds no image of a class.
     """
     root = Path(location)
+    paths = list_files(root)
     if not any(root.iterdir()):
         raise KingletError(f"data.source: the folder {location} is empty.", LAYOUT_HINT)
-    paths = list_files(root)
     records, left_out = arrange(paths, lambda path: starts_like_an_image(root / path))
     if not records:
         loose = [path for path in left_out.get(NOT_IN_A_CLASS, []) if has_image_suffix(path)]
@@ -59,6 +61,7 @@ def leads_back(folder: Path) -> bool:
 def starts_like_an_image(path: Path) -> bool:
     """Return whether the first bytes of a file are those of an image format."""
     try:
+        refuse_irregular(path)
         with path.open("rb") as file:
             return bool(sniff(file.read(12)))
     except OSError:
@@ -67,4 +70,12 @@ def starts_like_an_image(path: Path) -> bool:
 
 def read_file(root: str, record: Record) -> bytes:
     """Return the bytes of a record's file."""
-    return Path(root, record.location).read_bytes()
+    path = Path(root, record.location)
+    refuse_irregular(path)
+    return path.read_bytes()
+
+
+def refuse_irregular(path: Path) -> None:
+    """Raise OSError for a pipe, a socket or a device: reading one could wait for ever."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))

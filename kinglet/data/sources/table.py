@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -45,7 +46,7 @@ def open_table(location: str, images: str) -> Source:
     folders = [Path(images), table.parent]
     records, missing, used = [], [], set()
     for row in rows:
-        home = next((folder for folder in folders if (folder / row.path).is_file()), None)
+        home = next((folder for folder in folders if is_file(folder / row.path)), None)
         if home is None:
             missing.append(row)
             continue
@@ -136,6 +137,16 @@ def without_repetitions(rows: list[Row], location: str) -> tuple[list[Row], int]
                     "Keep one of the two rows.",
                 )
     return list(first.values()), len(rows) - len(first)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is such a file; a name that is longer than any can be is none."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return False
+        raise
 
 
 def record_of(row: Row, home: Path) -> Record:

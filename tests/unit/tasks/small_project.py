@@ -46,7 +46,7 @@ def parameters(**changes: dict) -> Parameters:
     """Return small parameters; changes: {section: {key: value}}."""
     values: dict = {
         "data": {"source": "photos", "images": "photos"},
-        "finetune": {"backbone": "efficientnet-lite0", "input_size": 24, "phases": [{"epochs": 1}]},
+        "finetune": {"backbone": "efficientnet-lite0", "input_size": 24, "epochs": 1},
         "distill": {
             "epochs": 1,
             "students": {"student": {"input_size": 16, "stages": [{"width": 8, "stride": 2}]}},
@@ -90,6 +90,9 @@ def write_data(
         (artifacts / folder).mkdir(parents=True)
     for size, images in packed.items():
         np.save(artifacts / "ingest" / f"images_{size}.npy", images)
+    edges = sorted(packed)
+    input_sizes = {"teacher": edges[-1], "low_resolution": edges[-1], "students": {"student": edges[0]}}
+    write_json(artifacts / "ingest" / "source.json", {"input_sizes": input_sizes})
     names = np.array(classes)
     manifest = pa.table(
         {

@@ -28,7 +28,7 @@ def parameters(source: str = "photos", images: str = "photos", **data: object) -
         {
             "data": {"source": source, "images": images, **data},
             "check": {"min_images_per_class": 5, "max_unreadable": 0.4, "max_conflicting": 0.4},
-            "finetune": {"backbone": "efficientnet-lite0", "input_size": 32, "phases": [{"epochs": 1}]},
+            "finetune": {"backbone": "efficientnet-lite0", "input_size": 32, "epochs": 1},
             "distill": {"students": {"tiny": STUDENT}, "epochs": 1},
         }
     )

@@ -1,0 +1,207 @@
+"""The tables of README.md, made from the result files and from nothing else.
+
+Writes what lies between `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->` (goal, measured,
+machine, date, command) and between `<!-- models:begin -->` and `<!-- models:end -->` (the models of
+the default run).
+
+    .venv/bin/python -m benchmarks.table          # write
+    .venv/bin/python -m benchmarks.table --check  # only say whether README.md is what the files give
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import machine_in_words
+from benchmarks.results import RESULTS, ROOT, counted, read_result
+from kinglet.atomic import write_text
+from kinglet.errors import KingletError
+from tasks.stage import exit_code_of
+
+README = ROOT / "README.md"
+# Goal and what was measured, one pair per row of the table.
+Rows = list[tuple[str, str]]
+
+HOW_MADE = {
+    "finetune": "fine-tuned from ImageNet",
+    "distill": "distilled from",
+    "prune": "pruned from",
+    "quantize": "quantized from",
+}
+
+
+def training_rows(figures: dict[str, Any]) -> Rows:
+    """Return the rows of training_speed.json."""
+    titles = {"fashion-mnist": "Fashion-MNIST", "photos": "{images:,} photos"}
+    rows = []
+    for name, found in figures.items():
+        ratio, kinglet, obvious = found["ratio"], found["kinglet_images_per_second"], found["obvious_images_per_second"]
+        title = titles[name].format(**found)
+        measured = (
+            f"**{ratio['median']:.2f} times** ({ratio['low']:.2f} to {ratio['high']:.2f}, "
+            f"{counted(len(ratio['values']), 'pair')}): {kinglet['median']:.0f} beside {obvious['median']:.0f} images/s"
+        )
+        goal = "Trains at least 1.8 times as fast as the obvious PyTorch loop"
+        rows.append((f"{goal}, {title}, {found['input_size']} px", measured))
+    return rows
+
+
+def run_rows(figures: dict[str, Any], title: str) -> Rows:
+    """Return the rows of a whole run, called `title` in the table."""
+    models = {model["name"]: model for model in figures["models"]}
+    teacher, chosen = models[figures["teacher"]], models[figures["chosen"]]
+    memory = f"{figures['peak_memory_mb'] / 1000:.1f} GB ({figures['memory_measure'].upper()}, all processes)"
+    return [
+        (
+            f"{title}: time without installation, memory at the peak",
+            f"**{duration(figures['wall_seconds'])}**, {memory}",
+        ),
+        (
+            f"{title}: orchestration's share of the time",
+            f"**{100 * figures['orchestration_share']:.1f} %** ({duration(figures['orchestration_seconds'])})",
+        ),
+        (f"{title}: test accuracy of the big model", accuracy_in_words(teacher["test_accuracy"])),
+        (
+            f"{title}: the chosen model",
+            f"**{chosen['times_faster']:.1f} times as fast**, {megabytes(chosen)} MB instead of "
+            f"{megabytes(teacher)} MB, {accuracy_in_words(chosen['test_accuracy'])}",
+        ),
+    ]
+
+
+def nothing_rows(figures: dict[str, Any]) -> Rows:
+    """Return the rows of nothing_to_do.json."""
+    return [
+        (f"Nothing to do: `{command}`", seconds_in_words(figures[key]))
+        for command, key in (("dvc repro", "dvc_repro_seconds"), ("kinglet run", "kinglet_run_seconds"))
+    ]
+
+
+# In the order of the table. A run that not everybody makes may be missing.
+NEEDED: dict[str, Callable[[dict[str, Any]], Rows]] = {
+    "default_run": lambda figures: run_rows(figures, "Default run"),
+    "nothing_to_do": nothing_rows,
+    "training_speed": training_rows,
+}
+OPTIONAL: dict[str, Callable[[dict[str, Any]], Rows]] = {
+    "full_run": lambda figures: run_rows(figures, "`params/full.yaml`"),
+    "folder_run": lambda figures: run_rows(figures, "A folder of photos"),
+}
+
+
+def benchmarks_table(results: Path) -> str:
+    """Return the table of all goals; raises KingletError if a needed result file is missing."""
+    there = {name: rows for name, rows in OPTIONAL.items() if (results / f"{name}.json").is_file()}
+    lines = []
+    for name, rows_of in {**NEEDED, **there}.items():
+        result = read_result(results, name)
+        origin = [machine_in_words(result["machine"]), result["date"], f"`{result['command']}`"]
+        lines += [[goal, measured, *origin] for goal, measured in rows_of(result["figures"])]
+    return markdown_table(["goal", "measured", "machine", "date", "command"], lines)
+
+
+def models_table(results: Path) -> str:
+    """Return the table of the default run's models, the chosen one marked; raises KingletError without the file."""
+    figures = read_result(results, "default_run")["figures"]
+    lines = [
+        [
+            f"**{model['name']}** (chosen)" if model["name"] == figures["chosen"] else model["name"],
+            how_made(model),
+            accuracy_in_words(model["test_accuracy"]),
+            f"{model['p50_ms']:.3f}",
+            megabytes(model),
+            f"{model['times_faster']:.1f}",
+        ]
+        for model in figures["models"]
+    ]
+    heads = ["model", "how made", "test accuracy", "p50 ms", "MB", "times faster"]
+    return markdown_table(heads, lines, aligned_right=("p50 ms", "MB", "times faster"))
+
+
+def how_made(model: dict[str, Any]) -> str:
+    """Return in words which step made a model, from which, and at which size and precision."""
+    origin = f"{HOW_MADE.get(model['step'], model['step'])} {model['parent']}".strip()
+    return f"{origin}, {model['input_size']} px, {model['precision']}"
+
+
+def accuracy_in_words(interval: dict[str, float]) -> str:
+    """Return an accuracy in percent, with its interval where there is one."""
+    value = f"{100 * interval['value']:.2f} %"
+    return f"{value} ({100 * interval['low']:.2f} to {100 * interval['high']:.2f})" if "low" in interval else value
+
+
+def megabytes(model: dict[str, Any]) -> str:
+    """Return the size of a model's file in MB (10^6 bytes)."""
+    return f"{model['size_bytes'] / 1e6:.2f}"
+
+
+def seconds_in_words(found: dict[str, Any]) -> str:
+    """Return the median of some seconds with their range."""
+    runs = counted(len(found["values"]), "run")
+    return f"**{found['median']:.2f} s** ({found['low']:.2f} to {found['high']:.2f}, {runs})"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: 8.2 s, 12 min 05 s."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def markdown_table(heads: Sequence[str], lines: Sequence[Sequence[str]], aligned_right: Sequence[str] = ()) -> str:
+    """Return a Markdown table; a bar inside a cell is escaped."""
+    rule = ["---:" if head in aligned_right else "---" for head in heads]
+    rows = [heads, rule, *([cell.replace("|", "\\|") for cell in line] for line in lines)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def with_block(text: str, name: str, content: str) -> str:
+    """Return `text` with `content` between the markers called `name`.
+
+    Raises KingletError if the text does not have both markers once, in order.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise KingletError(f"README.md needs {begin} and {end} once each, in this order.", "Put them back.")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
+
+
+def with_tables(text: str, results: Path) -> str:
+    """Return README.md's text with both tables as the result files give them."""
+    return with_block(with_block(text, "benchmarks", benchmarks_table(results)), "models", models_table(results))
+
+
+def update(options: argparse.Namespace) -> None:
+    """Write README.md anew, or, to check, raise KingletError if that would change it."""
+    try:
+        text = options.readme.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise KingletError(f"{options.readme} does not exist.", "Name another file with --readme.") from None
+    wanted = with_tables(text, options.results)
+    if options.check and wanted != text:
+        raise KingletError(
+            f"The tables of {options.readme.name} are not what the result files give.",
+            "Write them with `.venv/bin/python -m benchmarks.table`.",
+        )
+    if wanted != text:
+        write_text(options.readme, wanted)
+
+
+def main() -> int:
+    """Read the options, write or check; return the exit code."""
+    parser = argparse.ArgumentParser(description="Write README's tables from the result files.")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if the tables are not up to date")
+    parser.add_argument("--readme", type=Path, default=README)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    return exit_code_of(lambda: update(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

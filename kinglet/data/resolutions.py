@@ -1,0 +1,32 @@
+"""Which resolution suits a data set, from the size that its images have."""
+
+from __future__ import annotations
+
+# Networks pretrained at 224 pixels learn a 28-pixel picture better when it is enlarged; beyond twice that
+# size, and beyond 128 pixels for photographs, accuracy grows far more slowly than the time of a training.
+ENLARGEMENT = 1.5
+SMALLEST_TEACHER, LARGEST_TEACHER = 48, 128
+SMALLEST_STUDENT, LARGEST_STUDENT = 16, 64
+TEACHER_STEP, STUDENT_STEP = 16, 4
+# A first part of the training at two thirds of the edge costs less than half as much per image, where that is
+# 64 pixels or more: a network that halves its maps five times has a single pixel left below that.
+# Source: Tan and Le 2021, "EfficientNetV2", section 4 (progressive learning).
+LOW_RESOLUTION = 2 / 3
+SMALLEST_LOW_RESOLUTION = 64
+
+
+def teacher_size(short_side: int) -> int:
+    """Return the edge in pixels at which a pretrained network takes images of this short side: 48 to 128."""
+    enlarged = -(-int(short_side * ENLARGEMENT) // TEACHER_STEP) * TEACHER_STEP
+    return min(max(enlarged, SMALLEST_TEACHER), LARGEST_TEACHER)
+
+
+def student_size(short_side: int) -> int:
+    """Return the edge in pixels for a small student: the images' own where that is at most 64, never below 16."""
+    return min(max(short_side // STUDENT_STEP * STUDENT_STEP, SMALLEST_STUDENT), LARGEST_STUDENT)
+
+
+def low_resolution(input_size: int) -> int:
+    """Return the edge in pixels for the first, cheaper part of a training; `input_size` where there is none."""
+    low = round(input_size * LOW_RESOLUTION / TEACHER_STEP) * TEACHER_STEP
+    return low if low >= SMALLEST_LOW_RESOLUTION else input_size

@@ -1,0 +1,98 @@
+"""kill -9 in the middle of every stage of the real pipeline: nothing half-written counts, and it goes on.
+
+Every stage is stopped at the moment when a file is written but does not have its name yet. Then its step
+or, for every second stage, DVC is killed with SIGKILL, and the stage is run again.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from tests.pipeline.real_checkout import SECONDS_FOR_A_RUN, Checkout, make_checkout, processes_in
+from tests.pipeline.small_project import ROOT, wait_until
+
+STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+
+# Python imports it at its start. A step then waits for ever before it gives its file number `KINGLET_TEST_FILE`
+# its name; a pool's processes and DVC itself do not.
+STOP_BEFORE_RENAME = """
+import os, sys, time
+
+if len(sys.orig_argv) > 2 and sys.orig_argv[1] == "-m" and sys.orig_argv[2].startswith("tasks."):
+    left = int(os.environ["KINGLET_TEST_FILE"])
+    replace = os.replace
+
+    def stop(source, target, **options):
+        global left
+        left -= 1
+        if left == 0:
+            with open(os.environ["KINGLET_TEST_STOPPED"], "w") as file:
+                file.write(f"{os.getpid()} {source}")
+            time.sleep(3600)
+        replace(source, target, **options)
+
+    os.replace = stop
+"""
+# The training is to go on from its first epoch's end: it is killed when it writes the file after.
+FILE_TO_STOP_AT = {"finetune": 2, "distill": 2, "prune": 2}
+
+
+def start_and_stop(checkout: Checkout, stage: str, stopper: Path) -> tuple[subprocess.Popen[bytes], int, Path]:
+    """Start `dvc repro -s STAGE`; return DVC, the step's process id and the file it was about to name."""
+    stopped = stopper / f"stopped-{stage}"
+    with (checkout.root / ".kinglet-killed.log").open("ab") as log:
+        dvc = subprocess.Popen(
+            [str(checkout.root / ".venv" / "bin" / "dvc"), "repro", "-s", stage],
+            cwd=checkout.root,
+            env={
+                **checkout.environment,
+                "PYTHONPATH": str(stopper),
+                "KINGLET_TEST_FILE": str(FILE_TO_STOP_AT.get(stage, 1)),
+                "KINGLET_TEST_STOPPED": str(stopped),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+    def is_stopped() -> bool:
+        assert dvc.poll() is None, (checkout.root / ".kinglet-killed.log").read_text()[-4000:]
+        return stopped.exists() and len(stopped.read_text().split(maxsplit=1)) == 2
+
+    wait_until(is_stopped, SECONDS_FOR_A_RUN)
+    pid, source = stopped.read_text().split(maxsplit=1)
+    return dvc, int(pid), checkout.root / source
+
+
+@pytest.mark.timeout(600)
+def test_every_stage_killed_in_the_middle_is_not_taken_for_done_and_goes_on(
+    by_dvc: Checkout, real_images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STOP_BEFORE_RENAME)
+    checkout = make_checkout(real_images / "killed_stages", real_images)
+    for number, stage in enumerate(STAGES):
+        dvc, step, half_written = start_and_stop(checkout, stage, tmp_path)
+        assert half_written.exists(), stage
+        kill_dvc = number % 2 == 1
+        psutil.Process(dvc.pid if kill_dvc else step).kill()
+        assert dvc.wait(60) != 0
+        wait_until(lambda: not processes_in(checkout.root), 60)
+        assert stage not in stages_in_lock(checkout), f"{stage} counts as done"
+
+        done = checkout.run("dvc", "repro", "-s", stage)
+        assert f"Running stage '{stage}'" in done.stdout, f"{stage} did not run again"
+        assert stage in stages_in_lock(checkout)
+
+    assert "up to date" in checkout.run("dvc", "repro").stdout
+    assert checkout.lock() == by_dvc.lock()
+    assert checkout.models() == by_dvc.models()
+
+
+def stages_in_lock(checkout: Checkout) -> set[str]:
+    return set(checkout.lock()["stages"]) if (checkout.root / "dvc.lock").exists() else set()

@@ -1,0 +1,192 @@
+"""README's tables: exactly what the result files give, and how figures become words."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import table
+from benchmarks.results import RESULTS, write_result
+from kinglet.atomic import read_json, write_json
+from kinglet.errors import KingletError
+
+EMPTY = (
+    "# Title\n\n<!-- benchmarks:begin -->\n<!-- benchmarks:end -->\n\ntext\n<!-- models:begin --><!-- models:end -->\n"
+)
+
+
+def spread(*values: float) -> dict[str, Any]:
+    return {"median": sorted(values)[len(values) // 2], "low": min(values), "high": max(values), "values": values}
+
+
+def model(name: str, step: str, parent: str, accuracy: float, ms: float, size: int, faster: float) -> dict[str, Any]:
+    return {
+        "name": name,
+        "step": step,
+        "parent": parent,
+        "precision": "int8" if step == "quantize" else "fp32",
+        "input_size": 28,
+        "parameters": 1,
+        "test_accuracy": {"value": accuracy, "low": accuracy - 0.005, "high": accuracy + 0.005},
+        "p50_ms": ms,
+        "p99_ms": ms,
+        "size_bytes": size,
+        "times_faster": faster,
+    }
+
+
+RUN = {
+    "wall_seconds": 725.2,
+    "peak_memory_mb": 2345,
+    "memory_measure": "pss",
+    "orchestration_seconds": 31.0,
+    "orchestration_share": 0.0427,
+    "teacher": "teacher",
+    "chosen": "int8",
+    "models": [
+        model("teacher", "finetune", "", 0.9385, 0.5, 13_600_000, 1.0),
+        model("int8", "quantize", "small", 0.931, 0.08333, 480_000, 6.0),
+    ],
+}
+TRAINING = {
+    "fashion-mnist": {
+        "images": 6000,
+        "input_size": 48,
+        "ratio": spread(2.0, 2.5, 2.25),
+        "kinglet_images_per_second": spread(300.0, 310.4, 305.0),
+        "obvious_images_per_second": spread(120.0, 150.0, 130.0),
+    }
+}
+FIGURES = {
+    "default_run": RUN,
+    "nothing_to_do": {"dvc_repro_seconds": spread(1.0, 1.2, 1.1), "kinglet_run_seconds": spread(2.0)},
+    "training_speed": TRAINING,
+}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    folder = tmp_path / "results"
+    for name, figures in FIGURES.items():
+        write_json(
+            folder / f"{name}.json",
+            {
+                "benchmark": name,
+                "command": f".venv/bin/python -m benchmarks.{name}",
+                "date": "2025-01-02",
+                "figures": figures,
+                "machine": {"cpu": "Some | CPU", "cores": 2, "memory_gb": 24.9},
+                "repetitions": 3,
+            },
+        )
+    return folder
+
+
+@pytest.mark.parametrize("name", ["benchmarks", "models"])
+def test_readme_holds_what_the_result_files_give(name: str) -> None:
+    needed = [table.README, *(RESULTS / f"{needed}.json" for needed in table.NEEDED)]
+    if missing := [path.name for path in needed if not path.is_file()]:
+        pytest.skip(f"not there yet: {', '.join(missing)}")
+    text = table.README.read_text(encoding="utf-8")
+    made = table.benchmarks_table(RESULTS) if name == "benchmarks" else table.models_table(RESULTS)
+    assert table.with_block(text, name, made) == text, "run `.venv/bin/python -m benchmarks.table`"
+
+
+def test_every_goal_is_a_row_with_machine_date_and_command(results: Path) -> None:
+    lines = table.benchmarks_table(results).splitlines()
+    assert lines[:2] == ["| goal | measured | machine | date | command |", "| --- | --- | --- | --- | --- |"]
+    assert len(lines) == 2 + 4 + 2 + 1
+    origin = "Some \\| CPU, 2 cores, 25 GB | 2025-01-02 | `.venv/bin/python -m benchmarks."
+    assert all(origin in line for line in lines[2:])
+    shown = "\n".join(lines)
+    assert "| **12 min 05 s**, 2.3 GB (PSS, all processes) |" in shown
+    assert "| **4.3 %** (31.0 s) |" in shown
+    assert "| **6.0 times as fast**, 0.48 MB instead of 13.60 MB, 93.10 % (92.60 to 93.60) |" in shown
+    assert "| Nothing to do: `dvc repro` | **1.10 s** (1.00 to 1.20, 3 runs) |" in shown
+    assert "(2.00 to 2.00, 1 run)" in shown
+    assert "| **2.25 times** (2.00 to 2.50, 3 pairs): 305 beside 130 images/s |" in shown
+
+
+def test_runs_that_not_everybody_makes_are_rows_when_they_are_there(results: Path) -> None:
+    before = table.benchmarks_table(results)
+    (results / "full_run.json").write_bytes((results / "default_run.json").read_bytes())
+    after = table.benchmarks_table(results)
+    assert after.startswith(before)
+    assert after.count("`params/full.yaml`: ") == 4
+
+
+def test_models_are_listed_with_the_chosen_one_marked(results: Path) -> None:
+    assert table.models_table(results).splitlines() == [
+        "| model | how made | test accuracy | p50 ms | MB | times faster |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
+        "| teacher | fine-tuned from ImageNet, 28 px, fp32 | 93.85 % (93.35 to 94.35) | 0.500 | 13.60 | 1.0 |",
+        "| **int8** (chosen) | quantized from small, 28 px, int8 | 93.10 % (92.60 to 93.60) | 0.083 | 0.48 | 6.0 |",
+    ]
+
+
+def test_an_accuracy_without_interval_stands_alone() -> None:
+    assert table.accuracy_in_words({"value": 0.9}) == "90.00 %"
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(8.24, "8.2 s"), (59.97, "1 min 00 s"), (725, "12 min 05 s")])
+def test_seconds_are_said_as_people_say_them(seconds: float, said: str) -> None:
+    assert table.duration(seconds) == said
+
+
+def test_only_what_lies_between_the_markers_changes() -> None:
+    text = "a\n<!-- x:begin -->\nold\nold\n<!-- x:end -->\nz\n"
+    once = table.with_block(text, "x", "new")
+    assert once == "a\n<!-- x:begin -->\nnew\n<!-- x:end -->\nz\n"
+    assert table.with_block(once, "x", "new") == once
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no markers",
+        "<!-- x:begin -->",  # no end
+        "<!-- x:end --><!-- x:begin -->",  # the wrong way round
+        "<!-- x:begin --><!-- x:begin --><!-- x:end -->",  # twice
+    ],
+)
+def test_markers_that_are_missing_or_out_of_order_are_refused(text: str) -> None:
+    with pytest.raises(KingletError, match="once each"):
+        table.with_block(text, "x", "new")
+
+
+def run_table(monkeypatch: pytest.MonkeyPatch, *options: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["table", *map(str, options)])
+    return table.main()
+
+
+def test_check_fails_until_the_tables_are_written_and_writes_nothing(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(EMPTY)
+    places = ("--readme", readme, "--results", results)
+    assert run_table(monkeypatch, "--check", *places) == 2
+    assert "not what the result files give" in capsys.readouterr().err
+    assert readme.read_text() == EMPTY
+    assert run_table(monkeypatch, *places) == 0
+    assert run_table(monkeypatch, "--check", *places) == 0
+    assert readme.read_text().startswith("# Title\n\n<!-- benchmarks:begin -->\n| goal |")
+
+
+def test_a_missing_result_file_is_named(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (results / "nothing_to_do.json").unlink()
+    with pytest.raises(KingletError, match=r"nothing_to_do\.json does not exist"):
+        table.benchmarks_table(results)
+
+
+def test_a_result_file_says_machine_versions_date_and_command(tmp_path: Path) -> None:
+    path = write_result(tmp_path, "some", command="do it", repetitions=5, figures={"x": 1.0})
+    content = read_json(path)
+    assert {"cpu", "cores", "memory_gb"} <= set(content["machine"])
+    assert {"python", "torch", "onnxruntime", "dvc", "prefect"} <= set(content["versions"])
+    assert content["repetitions"] == 5
+    assert content["command"] == "do it"
+    assert len(content["date"]) == len("2025-01-02")

@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from kinglet.compression.pruning import IMPORTANCES, prune_channels, reestimate_batch_norms
+from kinglet.models.inverted_residual import BlockSpec, InvertedResidualNet, InvertedResidualSpec
+from kinglet.models.registry import BACKBONES, architecture_of, pretrained, rebuild
+from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec, ResidualStage
+from tests.unit.models.small_networks import NETWORKS, live_in, residual_cnn
+
+EXAMPLE = torch.zeros(1, 3, 32, 32)
+
+
+def batches(n=2):
+    generator = torch.Generator().manual_seed(5)
+    return [
+        (torch.randn(6, 3, 32, 32, generator=generator), torch.randint(0, 3, (6,), generator=generator))
+        for _ in range(n)
+    ]
+
+
+@pytest.fixture(scope="module")
+def networks():
+    backbones = {name: pretrained(name, 3, 3, 0.1)[0].eval() for name in BACKBONES}
+    return backbones | {family: network(3, 3) for family, network in NETWORKS.items()}
+
+
+def widths(network):
+    """Return the channels of every convolution, in order."""
+    return [module.out_channels for module in network.modules() if isinstance(module, nn.Conv2d)]
+
+
+def n_parameters(network):
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", [*BACKBONES, *NETWORKS])
+@pytest.mark.parametrize("importance", list(IMPORTANCES))
+def test_every_layer_loses_the_share_reloads_and_trains_on(networks, name, importance):
+    network = networks[name]
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    pruned = prune_channels(network, EXAMPLE, 0.5, importance, 4, batches())
+    for old, new in zip(widths(network), widths(pruned), strict=True):
+        assert new % 4 == 0
+        assert old / 2 - 4 < new <= old / 2
+    assert n_parameters(pruned) < 0.4 * n_parameters(network)
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert not any(parameter.grad is not None for parameter in network.parameters())
+
+    again = rebuild(architecture_of(pruned), pruned.state_dict())
+    inputs, labels = batches(1)[0]
+    with torch.inference_mode():
+        assert torch.equal(again(inputs), pruned(inputs))
+
+    optimizer = torch.optim.SGD(pruned.parameters(), lr=1e-3)
+    logits = pruned.train()(inputs)
+    assert logits.shape == (6, 3)
+    functional.cross_entropy(logits, labels).backward()
+    optimizer.step()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in pruned.parameters())
+    assert not torch.equal(pruned.classifier.weight, again.classifier.weight)
+
+
+@pytest.mark.parametrize("family", list(NETWORKS))
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.7, 0.9, 0.99])
+@pytest.mark.parametrize("round_to", [1, 2, 8])
+def test_widths_are_multiples_and_no_layer_is_lost(networks, family, share, round_to):
+    network = networks[family]
+    pruned = prune_channels(network, EXAMPLE, share, "l2", round_to)
+    for old, new in zip(widths(network), widths(pruned), strict=True):
+        kept = int(old * (1 - share)) // round_to * round_to
+        assert new == (kept or old)  # a group that rounding would leave nothing of stays whole
+    with torch.inference_mode():
+        assert pruned(torch.randn(2, 3, 32, 32)).shape == (2, 3)
+
+
+def scatter(small, large, indices):
+    """Put the small network's weights into channels `indices` (by width) of the large one; the others are dead."""
+    for (name, value), target in zip(small.state_dict().items(), large.state_dict().values(), strict=True):
+        target.zero_()
+        if "running_var" in name:
+            target.fill_(1)
+        if value.ndim == 0:
+            continue
+        places = [
+            indices[(old, new)] if old != new else torch.arange(old)
+            for old, new in zip(value.shape, target.shape, strict=True)
+        ]
+        target[tuple(torch.meshgrid(*places, indexing="ij"))] = value
+    return large.eval()
+
+
+def halves(*pairs, seed=2):
+    generator = torch.Generator().manual_seed(seed)
+    return {(new, old): torch.randperm(old, generator=generator)[:new].sort().values for new, old in pairs}
+
+
+def residual_pair():
+    def build(width, inner):
+        return ResidualCnn(ResidualCnnSpec(3, (ResidualStage(width, 2, (inner,)), ResidualStage(2 * width, 2, ())), 3))
+
+    return build(8, 12), build(16, 24), halves((8, 16), (12, 24), (16, 32))
+
+
+def inverted_pair():
+    def build(factor):
+        blocks = (
+            BlockSpec(8 * factor, 4 * factor, 3, 1, False, False),
+            BlockSpec(12 * factor, 4 * factor, 5, 1, True, True),
+        )
+        return InvertedResidualNet(InvertedResidualSpec(3, 8 * factor, blocks, 20 * factor, 3))
+
+    return build(1), build(2), halves((8, 16), (4, 8), (12, 24), (20, 40))
+
+
+@pytest.mark.parametrize("pair", [residual_pair, inverted_pair])
+@pytest.mark.parametrize("importance", list(IMPORTANCES))
+def test_channels_that_do_nothing_are_those_that_go(pair, importance):
+    torch.manual_seed(0)
+    small, large, indices = pair()
+    scatter(live_in(small), large, indices)
+    pruned = prune_channels(large, EXAMPLE, 0.5, importance, 1, batches())
+    assert widths(pruned) == widths(small)
+    inputs = torch.randn(4, 3, 32, 32)
+    with torch.inference_mode():
+        expected = small(inputs)
+        torch.testing.assert_close(large(inputs), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(pruned(inputs), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_unknown_importance_and_taylor_without_batches_are_refused():
+    with pytest.raises(ValueError, match="importance must be one of l2, taylor, got 'random'"):
+        prune_channels(residual_cnn(), EXAMPLE, 0.5, "random", 8)
+    with pytest.raises(ValueError, match="Taylor importance needs batches"):
+        prune_channels(residual_cnn(), EXAMPLE, 0.5, "taylor", 8)
+
+
+@pytest.mark.parametrize("family", list(NETWORKS))
+def test_reestimated_statistics_are_the_mean_over_the_batches(family):
+    network = NETWORKS[family](seed=4)
+    seen = {name: [] for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    hooks = [
+        network.get_submodule(name).register_forward_pre_hook(
+            lambda _, inputs, name=name: seen[name].append(inputs[0].double().numpy().copy())
+        )
+        for name in seen
+    ]
+    momenta = [network.get_submodule(name).momentum for name in seen]
+    weights = {name: value.clone() for name, value in network.named_parameters()}
+    reestimate_batch_norms(network, [inputs for inputs, _ in batches(3)])
+    for hook in hooks:
+        hook.remove()
+    for name, arrays in seen.items():
+        norm = network.get_submodule(name)
+        assert len(arrays) == 3
+        means = np.mean([array.mean(axis=(0, 2, 3)) for array in arrays], axis=0)
+        variances = np.mean([array.var(axis=(0, 2, 3), ddof=1) for array in arrays], axis=0)
+        np.testing.assert_allclose(norm.running_mean, means, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(norm.running_var, variances, rtol=1e-3, atol=1e-4)
+    assert not network.training
+    assert [network.get_submodule(name).momentum for name in seen] == momenta
+    assert all(torch.equal(weights[name], value) for name, value in network.named_parameters())

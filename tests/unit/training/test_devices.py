@@ -1,0 +1,32 @@
+import pytest
+import torch
+
+from kinglet.training.devices import autocast, make_deterministic, pick_device
+
+
+@pytest.fixture
+def restored_torch():
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_picked_device_can_compute():
+    assert torch.ones(2, device=pick_device()).sum().item() == 2
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [("fp32", torch.float32), ("auto", torch.float32), ("bf16", torch.bfloat16)],
+)
+def test_precision_of_a_forward_pass_on_a_cpu(precision, expected):
+    with autocast(torch.device("cpu"), precision):
+        assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == expected
+
+
+def test_deterministic_torch_repeats_its_numbers_and_refuses_what_depends_on_timing(restored_torch):
+    draws = []
+    for _ in range(2):
+        make_deterministic(5)
+        draws.append(torch.rand(4))
+    assert torch.equal(*draws)
+    assert torch.are_deterministic_algorithms_enabled()
