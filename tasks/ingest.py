@@ -5,7 +5,6 @@ Every image is decoded once, here: training, scoring and the report read the pac
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from kinglet.data.packing import COLUMNS, Job, Packing, create_packed_file, keep
 from kinglet.data.resolutions import low_resolution, student_size, teacher_size
 from kinglet.data.sources import Record, Source, open_source
 from kinglet.errors import KingletError
+from kinglet.runtime.processors import available_processors
 from tasks.artifacts import INGEST, SOURCE_FACTS, InputSizes, packed_images
 from tasks.parameters import AUTO, Parameters
 from tasks.progress import progress
@@ -120,7 +120,9 @@ def decode_all(records: list[Record], source: Source, packing: Packing) -> list[
     ]
     rows: list[dict[str, Any]] = []
     with progress("ingest") as report:
-        for done in in_processes(jobs, n_processes=usable_cores() if len(records) >= RECORDS_WORTH_PROCESSES else 1):
+        for done in in_processes(
+            jobs, n_processes=available_processors() if len(records) >= RECORDS_WORTH_PROCESSES else 1
+        ):
             rows += done
             report(len(rows), len(records), "images")
     return rows
@@ -137,11 +139,6 @@ def in_processes(jobs: list[Job], n_processes: int) -> Iterator[list[dict[str, A
         yield from pool.map(pack, jobs)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def usable_cores() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def write_manifest(rows: list[dict[str, Any]]) -> None:

@@ -97,15 +97,18 @@ def test_readme_holds_what_the_result_files_give(name: str) -> None:
 
 def test_every_goal_is_a_row_with_machine_date_and_command(results: Path) -> None:
     lines = table.benchmarks_table(results).splitlines()
-    assert lines[:2] == ["| goal | measured | machine | date | command |", "| --- | --- | --- | --- | --- |"]
+    assert lines[:2] == ["| what | goal | measured | machine | date | command |", f"|{' --- |' * 6}"]
     assert len(lines) == 2 + 4 + 2 + 1
     origin = "Some \\| CPU, 2 cores, 25 GB | 2025-01-02 | `.venv/bin/python -m benchmarks."
     assert all(origin in line for line in lines[2:])
     shown = "\n".join(lines)
     assert "| **12 min 05 s**, 2.3 GB (PSS, all processes) |" in shown
     assert "| **4.3 %** (31.0 s) |" in shown
-    assert "| **6.0 times as fast**, 0.48 MB instead of 13.60 MB, 93.10 % (92.60 to 93.60) |" in shown
-    assert "| Nothing to do: `dvc repro` | **1.10 s** (1.00 to 1.20, 3 runs) |" in shown
+    assert (
+        "| **0.75 points below**, **6.0 times as fast**, 0.48 MB instead of 13.60 MB, 93.10 % (92.60 to 93.60) |"
+        in shown
+    )
+    assert "| Nothing to do: `dvc repro` | at most 3 s | **1.10 s** (1.00 to 1.20, 3 runs) |" in shown
     assert "(2.00 to 2.00, 1 run)" in shown
     assert "| **2.25 times** (2.00 to 2.50, 3 pairs): 305 beside 130 images/s |" in shown
 
@@ -173,7 +176,7 @@ def test_check_fails_until_the_tables_are_written_and_writes_nothing(
     assert readme.read_text() == EMPTY
     assert run_table(monkeypatch, *places) == 0
     assert run_table(monkeypatch, "--check", *places) == 0
-    assert readme.read_text().startswith("# Title\n\n<!-- benchmarks:begin -->\n| goal |")
+    assert readme.read_text().startswith("# Title\n\n<!-- benchmarks:begin -->\n| what |")
 
 
 def test_a_missing_result_file_is_named(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,10 @@ from kinglet.training.devices import autocast, make_deterministic, pick_device
 
 @pytest.fixture
 def restored_torch():
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     yield
     torch.use_deterministic_algorithms(False)
+    torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def test_picked_device_can_compute():
