@@ -109,20 +109,27 @@ def write_images(folder: Path) -> None:
             return
 
 
-def make_checkout(root: Path, shared: Path) -> Checkout:
-    """Copy what Git would hold of the working tree to `root`; the environment is linked, `shared`/images copied."""
+def make_checkout(root: Path, shared: Path, original: Path = ROOT) -> Checkout:
+    """Copy what Git would hold of a working tree to `root`; the environment is linked, `shared`/images copied.
+
+    Checkouts that are compared are copies of the first, so that an edit while tests run is in all or in none.
+    """
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
+        cwd=original,
         capture_output=True,
         text=True,
         check=True,
     )
     for name in filter(None, listed.stdout.split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "docs/", "benchmarks/")) and name != "dvc.lock":
+        if (
+            (original / name).is_file()
+            and not name.startswith(("tests/", "docs/", "benchmarks/"))
+            and name != "dvc.lock"
+        ):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, root / name)
-    shutil.copytree(shared / "images", root / "images")
+            shutil.copy2(original / name, root / name)
+    shutil.copytree(shared / "images", root / "images", dirs_exist_ok=True)
     (root / ".venv" / "bin").mkdir(parents=True)
     link_environment(root / ".venv")
     identity = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}

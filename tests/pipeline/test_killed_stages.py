@@ -75,7 +75,7 @@ def test_every_stage_killed_in_the_middle_is_not_taken_for_done_and_goes_on(
     by_dvc: Checkout, real_images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(STOP_BEFORE_RENAME)
-    checkout = make_checkout(real_images / "killed_stages", real_images)
+    checkout = make_checkout(real_images / "killed_stages", real_images, by_dvc.root)
     for number, stage in enumerate(STAGES):
         dvc, step, half_written = start_and_stop(checkout, stage, tmp_path)
         assert half_written.exists(), stage

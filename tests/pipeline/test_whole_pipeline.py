@@ -62,7 +62,7 @@ def test_dvc_alone_leaves_models_a_choice_and_a_report(by_dvc: Checkout) -> None
 
 
 def test_flow_leaves_the_same_lock_and_models_as_dvc(by_dvc: Checkout, real_images: Path) -> None:
-    by_flow = make_checkout(real_images / "by_flow", real_images)
+    by_flow = make_checkout(real_images / "by_flow", real_images, by_dvc.root)
     assert set(outcomes(by_flow).values()) == {"ran"}
     assert by_flow.lock() == by_dvc.lock()
     assert by_flow.models() == by_dvc.models()
@@ -78,7 +78,7 @@ def test_flow_leaves_the_same_lock_and_models_as_dvc(by_dvc: Checkout, real_imag
 
 
 def test_killed_flow_started_again_leaves_the_same_lock_and_models(by_dvc: Checkout, real_images: Path) -> None:
-    killed = make_checkout(real_images / "killed", real_images)
+    killed = make_checkout(real_images / "killed", real_images, by_dvc.root)
     run_and_kill_in_training(killed)
     again = outcomes(killed)
     assert again["split"] == "unchanged"
