@@ -30,6 +30,7 @@ def end_with_command() -> None:
         silence = os.open(os.devnull, os.O_WRONLY)
         os.dup2(silence, sys.stderr.fileno())
         end_members(int(os.environ[FLOW_PID]))
+        release_stale_path_locks(Path.cwd())
         os._exit(1)
 
     threading.Thread(target=watch, name="end-with-command", daemon=True).start()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from flows.processes import ALIVE_PIPE, end_members, only_run, refuse_beside_dvc
+from flows.processes import ALIVE_PIPE, end_members, only_run, refuse_beside_dvc, release_stale_path_locks
 from flows.server import API_URL, OWN_SERVER, start_server
 from kinglet.errors import KingletError
 from tasks.stage import FLOW_PID
@@ -64,6 +64,9 @@ def run_flow() -> int:
         end_members(os.getpid())
         for process in started:
             process.wait()
+        # Of a DVC that was killed nobody may have taken note yet: where the first process of a container does
+        # not do so, its id lives on, and DVC alone would take its locks for held ever after.
+        release_stale_path_locks(Path.cwd())
         del os.environ[FLOW_PID]
         os.close(reading)
         os.close(writing)
