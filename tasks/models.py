@@ -18,7 +18,7 @@ from kinglet.models.export import to_onnx
 from kinglet.models.registry import architecture_of, rebuild
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.processors import available_processors
-from kinglet.training.allocator import keep_freed_memory
+from kinglet.training.allocator import keep_freed_memory, use_huge_pages
 from kinglet.training.checkpoints import Checkpoint, checkpoint_key, write_state
 from kinglet.training.devices import make_deterministic
 from kinglet.training.loop import ImageSet
@@ -38,6 +38,7 @@ from tasks.artifacts import (
 def prepare_training(seed: int) -> None:
     """Set torch up for a deterministic training on all cores that this process may use."""
     keep_freed_memory()
+    use_huge_pages()
     make_deterministic(seed)
     torch.set_num_threads(available_processors())
 

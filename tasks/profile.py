@@ -48,11 +48,25 @@ def run(parameters: Parameters) -> None:
         parameters.check.near_duplicate_distance,
         lambda rows: luma(packed[rows]),
     )
-    reference = read_json(REFERENCE) if REFERENCE.exists() else {}
-    moved = drift(reference, drift_columns(images), class_counts(images)) if reference else None
+    moved = drift_from_reference(images)
     with atomic_path(IMAGE_FACTS) as path:
         images.to_parquet(path, index=False)
     write_json(DATA_SET_FACTS, describe_data_set(images, moved))
+
+
+def drift_from_reference(images: pd.DataFrame) -> dict[str, float] | None:
+    """Return how far the images moved from the version accepted last, None if none was accepted.
+
+    Raises KingletError if its profile cannot be understood.
+    """
+    try:
+        reference = read_json(REFERENCE) if REFERENCE.exists() else {}
+        return drift(reference, drift_columns(images), class_counts(images)) if reference else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KingletError(
+            f"{REFERENCE} is no profile of a data set ({type(error).__name__}: {error}).",
+            "Restore it with `git checkout`, or write {} into it to start anew.",
+        ) from None
 
 
 def measure_all(packed: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:

@@ -130,7 +130,8 @@ class InvertedResidualNet(nn.Module):
             channels = block.out
         self.blocks = nn.ModuleList(blocks)
         self.head = ConvBatchNorm(channels, spec.head, 1, **batch_norm)
-        self.dropout = nn.Dropout(spec.dropout)
+        # Even one that drops nothing draws a random number for every feature.
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
         self.classifier = nn.Linear(spec.head, spec.n_classes)
 
     def features(self, x: Tensor) -> Tensor:

@@ -98,7 +98,8 @@ class ResidualCnn(nn.Module):
             stages.append(ResidualStageNet(channels, stage))
             channels = stage.width
         self.stages = nn.ModuleList(stages)
-        self.dropout = nn.Dropout(spec.dropout)
+        # Even one that drops nothing draws a random number for every feature.
+        self.dropout = nn.Dropout(spec.dropout) if spec.dropout else nn.Identity()
         self.classifier = nn.Linear(channels, spec.n_classes)
 
     def features(self, x: Tensor) -> Tensor:

@@ -254,3 +254,15 @@ def test_three_conflicting_pairs_of_trashnet_are_found(tmp_path: Path, monkeypat
             (tmp_path / "photos" / name).symlink_to(whole / name)
     run_all(parameters())
     assert set(pd.read_csv("artifacts/check_data/quarantine.csv")["path"]) == pairs
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[1]", '{"columns": {}}', '{"columns": {"weight": {"edges": []}}, "classes": {}}']
+)
+def test_damaged_reference_profile_is_named(photos: Path, content: str) -> None:
+    settings = parameters()
+    ingest.run(settings)
+    (photos.parent / "data").mkdir()
+    (photos.parent / "data" / "reference_profile.json").write_text(content)
+    with pytest.raises(KingletError, match=r"data/reference_profile\.json is no profile of a data set"):
+        profile.run(settings)
