@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks.kinglet_loop import BACKBONE
 from benchmarks.training_set import TrainingSet, read_training_set
 from kinglet.models.depthwise import DepthwiseConv2d
+from kinglet.models.pointwise import PointwiseConv2d
 from kinglet.models.registry import normalization, pretrained
 from kinglet.runtime.processors import available_processors
 from tasks.parameters import Finetune, load_parameters
@@ -55,13 +56,19 @@ class ImageFiles(Dataset[tuple[Tensor, int]]):
 
 
 def with_plain_convolutions(network: nn.Module) -> nn.Module:
-    """Return the network with Kinglet's depthwise convolutions replaced by torch's own, same weights."""
+    """Return the network with Kinglet's own kinds of convolution replaced by torch's, same weights."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, DepthwiseConv2d):
-                channels = child.in_channels
-                kernel, stride, padding = child.kernel_size[0], child.stride[0], child.kernel_size[0] // 2
-                plain = nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels, bias=False)
+            if isinstance(child, DepthwiseConv2d | PointwiseConv2d):
+                plain = nn.Conv2d(
+                    child.in_channels,
+                    child.out_channels,
+                    child.kernel_size[0],
+                    child.stride[0],
+                    child.padding[0],
+                    groups=child.groups,
+                    bias=False,
+                )
                 plain.load_state_dict(child.state_dict())
                 setattr(module, name, plain)
     return network
