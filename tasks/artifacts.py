@@ -17,6 +17,7 @@ PROFILE = ARTIFACTS / "profile"
 CHECK_DATA = ARTIFACTS / "check_data"
 SPLIT = ARTIFACTS / "split"
 FINETUNE = ARTIFACTS / "finetune"
+SEARCH = ARTIFACTS / "search"
 DISTILL = ARTIFACTS / "distill"
 PRUNE = ARTIFACTS / "prune"
 QUANTIZE = ARTIFACTS / "quantize"
@@ -40,22 +41,30 @@ SOURCE_FACTS = INGEST / "source.json"
 class InputSizes:
     """Edge lengths in pixels of the models' square inputs, with every "auto" resolved.
 
-    low_resolution: of the first part of the teacher's training. students: by the student's name.
+    low_resolution: of the first part of the teacher's training. student: of a small network that takes the
+    images as they are. students: by the name of each student in the settings. candidates: what a search may take.
     """
 
     teacher: int
     low_resolution: int
+    student: int
     students: dict[str, int]
+    candidates: list[int]
 
     @property
     def all(self) -> list[int]:
         """Every size that images are packed at, ascending."""
-        return sorted({self.teacher, self.low_resolution, *self.students.values()})
+        return sorted({self.teacher, self.low_resolution, *self.students.values(), *self.candidates})
 
 
 def read_input_sizes() -> InputSizes:
     """Return the sizes that the step `ingest` chose and packed the images at."""
     return InputSizes(**read_json(SOURCE_FACTS)["input_sizes"])
+
+
+def searched_students(n_survivors: int) -> list[str]:
+    """Return the names of the students that a search with this many survivors leaves, the best first."""
+    return [f"student-{rank}" for rank in range(1, n_survivors + 1)]
 
 
 def packed_images(input_size: int) -> Path:

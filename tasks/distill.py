@@ -1,50 +1,59 @@
-"""Train small students from the teacher's answers."""
+"""Train small students from the teacher's answers: those of the settings, and the search's survivors in full."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec, ResidualStage
 from kinglet.training.devices import pick_device
-from kinglet.training.loop import Recipe, fit
+from kinglet.training.loop import fit
 from kinglet.training.losses import distillation_loss
-from kinglet.training.schedules import EpochBudget
-from tasks.artifacts import DISTILL, FINETUNE, packed_images, read_card, read_input_sizes
+from tasks.artifacts import (
+    DISTILL,
+    FINETUNE,
+    SEARCH,
+    ModelCard,
+    model_folders,
+    packed_images,
+    read_card,
+    read_input_sizes,
+)
 from tasks.models import (
     TEACHER,
-    channels_of,
     image_set,
+    load_model,
     open_checkpoint,
     prepare_training,
     read_manifest,
     read_teacher_logits,
     save_model,
 )
-from tasks.parameters import AUTO, Distill, Parameters, Student
+from tasks.parameters import Parameters, Student
 from tasks.progress import progress
+from tasks.recipes import student_recipe
 from tasks.stage import run_stage
 
-BUDGET = EpochBudget(pixels=760e6, fewest=4, most=120)
 
+@dataclass(frozen=True)
+class Untrained:
+    """A student before its training.
 
-def recipe_of(settings: Distill, input_size: int, n_examples: int, seed: int) -> Recipe:
-    """Return how a student is trained."""
-    epochs = BUDGET.epochs(n_examples, input_size**2) if settings.epochs == AUTO else settings.epochs
-    return Recipe(
-        phases=((epochs, input_size),),
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        layer_decay=1.0,
-        ema_decay=settings.ema_decay,
-        patience=settings.patience,
-        augment=tuple(settings.augment),
-        precision="auto",
-        seed=seed,
-    )
+    facts: what decides its network, JSON-ready. files: what else its training is decided by. notes: for its card.
+    """
+
+    name: str
+    network: nn.Module
+    input_size: int
+    from_teacher: bool
+    facts: dict[str, Any]
+    files: list[Path]
+    notes: dict[str, Any]
 
 
 def student_spec(student: Student, channels: int, n_classes: int) -> ResidualCnnSpec:
@@ -53,60 +62,78 @@ def student_spec(student: Student, channels: int, n_classes: int) -> ResidualCnn
     return ResidualCnnSpec(channels, stages, n_classes)
 
 
-def run(parameters: Parameters) -> None:
-    """Train every student of the settings."""
-    settings = parameters.distill
-    prepare_training(parameters.seed)
-    device = pick_device()
-    teacher = read_card(FINETUNE / TEACHER)
-    manifest = read_manifest()
-    teacher_logits = torch.from_numpy(read_teacher_logits())
-    input_sizes = read_input_sizes().students
-    for name, student in settings.students.items():
-        size = input_sizes[name]
-        training, validation = (image_set(manifest, split, [size]) for split in ("train", "validation"))
+def untrained_students(parameters: Parameters, teacher: ModelCard) -> Iterator[Untrained]:
+    """Yield the students of the settings, with random weights, then the survivors of the search."""
+    sizes = read_input_sizes().students
+    for name, student in parameters.distill.students.items():
         torch.manual_seed(parameters.seed)
-        network = ResidualCnn(student_spec(student, channels_of(training), len(teacher.classes)))
-        recipe = recipe_of(settings, size, len(training.rows), parameters.seed)
-        checkpoint = open_checkpoint(
-            f"distill-{name}",
-            {
-                "distill": settings.model_dump(exclude={"students"}),
-                "student": student.model_dump(),
-                "recipe": asdict(recipe),
-            },
-            [packed_images(size), FINETUNE / TEACHER / "train_logits.npy"],
+        network = ResidualCnn(student_spec(student, teacher.channels, len(teacher.classes)))
+        yield Untrained(name, network, sizes[name], False, student.model_dump(), [], {})
+    for folder in model_folders(SEARCH):
+        survivor, card = load_model(folder)
+        yield Untrained(
+            card.name,
+            survivor.requires_grad_(True),
+            card.input_size,
+            card.notes["from_teacher"],
+            {},
+            [folder / "model.pt", folder / "model.json"],
+            {"search": card.notes},
         )
-        loss = distillation_loss(
-            torch.from_numpy(training.labels), teacher_logits, settings.temperature, settings.soft_weight
-        )
-        with progress(f"distill {name}") as report:
-            trained, history = fit(
-                network,
-                training,
-                validation,
-                loss,
-                recipe,
-                mean=teacher.mean,
-                std=teacher.std,
-                device=device,
-                checkpoint=checkpoint,
-                report=report,
-            )
-        save_model(
-            DISTILL / name,
-            trained,
-            step="distill",
-            parent=TEACHER,
-            input_size=size,
-            channels=teacher.channels,
-            fit=teacher.fit,
+
+
+def run(parameters: Parameters) -> None:
+    """Train every student."""
+    prepare_training(parameters.seed)
+    DISTILL.mkdir(parents=True, exist_ok=True)
+    manifest = read_manifest()
+    teacher = read_card(FINETUNE / TEACHER)
+    teacher_logits = torch.from_numpy(read_teacher_logits())
+    for student in untrained_students(parameters, teacher):
+        train_student(student, parameters, manifest, teacher, teacher_logits)
+
+
+def train_student(
+    student: Untrained, parameters: Parameters, manifest: Any, teacher: ModelCard, teacher_logits: torch.Tensor
+) -> None:
+    """Train one student and save it."""
+    settings, size = parameters.distill, student.input_size
+    training, validation = (image_set(manifest, split, [size]) for split in ("train", "validation"))
+    recipe = student_recipe(settings, student.from_teacher, size, len(training.rows), parameters.seed)
+    checkpoint = open_checkpoint(
+        f"distill-{student.name}",
+        {"distill": settings.model_dump(exclude={"students"}), "student": student.facts, "recipe": asdict(recipe)},
+        [packed_images(size), FINETUNE / TEACHER / "train_logits.npy", *student.files],
+    )
+    labels = torch.from_numpy(training.labels)
+    loss = distillation_loss(labels, teacher_logits, settings.loss, settings.temperature, settings.soft_weight)
+    with progress(f"distill {student.name}") as report:
+        trained, history = fit(
+            student.network,
+            training,
+            validation,
+            loss,
+            recipe,
             mean=teacher.mean,
             std=teacher.std,
-            classes=teacher.classes,
-            notes={"history": history},
+            device=pick_device(),
+            checkpoint=checkpoint,
+            report=report,
         )
-        checkpoint.clear()
+    save_model(
+        DISTILL / student.name,
+        trained,
+        step="distill",
+        parent=TEACHER,
+        input_size=size,
+        channels=teacher.channels,
+        fit=teacher.fit,
+        mean=teacher.mean,
+        std=teacher.std,
+        classes=teacher.classes,
+        notes={"history": history, **student.notes},
+    )
+    checkpoint.clear()
 
 
 if __name__ == "__main__":

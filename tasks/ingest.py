@@ -16,12 +16,12 @@ from typing import Any
 
 from kinglet.atomic import atomic_path, write_json
 from kinglet.data.packing import COLUMNS, Job, Packing, create_packed_file, keep_first_channel, pack, usual_short_side
-from kinglet.data.resolutions import low_resolution, student_size, teacher_size
+from kinglet.data.resolutions import backbone_sizes, low_resolution, residual_sizes, student_size, teacher_size
 from kinglet.data.sources import Record, Source, open_source
 from kinglet.errors import KingletError
 from kinglet.runtime.processors import available_processors
 from tasks.artifacts import INGEST, SOURCE_FACTS, InputSizes, packed_images
-from tasks.parameters import AUTO, Parameters
+from tasks.parameters import AUTO, Parameters, Search
 from tasks.progress import progress
 from tasks.stage import end_with_parent, run_stage
 
@@ -74,14 +74,27 @@ def choose_sizes(parameters: Parameters, short_side: int) -> InputSizes:
     """Return the edge lengths that the models take, those left to "auto" chosen for images of this short side."""
     teacher = parameters.finetune.input_size
     chosen = teacher_size(short_side) if teacher == AUTO else teacher
+    student = student_size(short_side)
     return InputSizes(
         teacher=chosen,
         low_resolution=low_resolution(chosen) if parameters.finetune.low_resolution_share else chosen,
+        student=student,
         students={
-            name: student_size(short_side) if student.input_size == AUTO else student.input_size
-            for name, student in parameters.distill.students.items()
+            name: student if settings.input_size == AUTO else settings.input_size
+            for name, settings in parameters.distill.students.items()
         },
+        candidates=candidate_sizes(parameters.search, chosen, student),
     )
+
+
+def candidate_sizes(settings: Search, teacher: int, student: int) -> list[int]:
+    """Return the edge lengths that the candidates of a search may take, ascending; none without a search."""
+    if not settings.survivors:
+        return []
+    # Which family "auto" means depends on the number of training images, which is not known yet.
+    sizes = {"residual": residual_sizes(student), "backbone": backbone_sizes(teacher)}
+    families = sizes if settings.families == AUTO else settings.families
+    return sorted({size for family in families for size in sizes[family]})
 
 
 def without_classes(records: list[Record], ignore: list[str]) -> tuple[list[Record], dict[str, int]]:

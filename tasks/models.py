@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from kinglet.atomic import read_json, write_bytes
-from kinglet.data.batches import open_packed
+from kinglet.data.batches import gather, open_packed, standardize
 from kinglet.models.export import to_onnx
 from kinglet.models.registry import architecture_of, rebuild
 from kinglet.runtime.preprocessing import Preprocessing
@@ -67,6 +67,23 @@ def image_set(manifest: pd.DataFrame, split: str, input_sizes: Iterable[int]) ->
 def channels_of(images: ImageSet) -> int:
     """Return 1 for gray, 3 for colour."""
     return next(iter(images.packed.values())).shape[3]
+
+
+def sample_batches(
+    images: ImageSet, card: ModelCard, input_size: int, n_batches: int, batch_size: int, seed: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Return batches of random images of this edge length as a model takes them, with their labels.
+
+    Fewer than `n_batches` where there are not enough images; the last may be smaller.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(images.rows), generator=generator).numpy()[: n_batches * batch_size]
+    parts = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    packed = images.packed[input_size]
+    return [
+        (standardize(gather(packed, images.rows[part]), card.mean, card.std), torch.from_numpy(images.labels[part]))
+        for part in parts
+    ]
 
 
 def open_checkpoint(step: str, facts: dict[str, Any], files: Iterable[Path] = ()) -> Checkpoint:

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from kinglet.errors import KingletError
-from tasks.artifacts import TEACHER
+from tasks.artifacts import TEACHER, searched_students
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -32,6 +32,8 @@ AUGMENTATIONS = ("flip", "flip_vertically", "crop", "rotate", "shift", "color", 
 BACKBONES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "mobilenet-v2")
 ZOOS = ("timm", "torchvision")
 CALIBRATION_METHODS = ("minmax", "percentile", "mse", "entropy")
+DISTANCES = ("kl", "dkd", "dist")
+FAMILIES = ("residual", "backbone")
 
 
 def one_of(*names: str) -> Callable[[str], str]:
@@ -55,6 +57,7 @@ def known_backbone(value: str) -> str:
 
 Augmentation = Annotated[str, AfterValidator(one_of(*AUGMENTATIONS))]
 CalibrationMethod = Annotated[str, AfterValidator(one_of(*CALIBRATION_METHODS))]
+DistillationLoss = Annotated[str, AfterValidator(one_of(*DISTANCES))]
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -83,10 +86,18 @@ def auto_or_augmentations(value: Any) -> Any:
     raise ValueError(f"auto, or a list of {', '.join(AUGMENTATIONS)}")
 
 
+def auto_or_families(value: Any) -> Any:
+    """Return a value that is "auto" or a list of families of candidates; raises ValueError for any other."""
+    if value == AUTO or (isinstance(value, list) and value and all(name in FAMILIES for name in value)):
+        return value
+    raise ValueError(f"auto, or a list of {', '.join(FAMILIES)}")
+
+
 # "auto" is resolved by the steps: sizes from the images' own, epochs from their number.
 InputSize = Annotated[int | Literal["auto"], BeforeValidator(auto_or_pixels)]
 Epochs = Annotated[float | Literal["auto"], BeforeValidator(auto_or_positive)]
 Augmentations = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_augmentations)]
+Families = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_families)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 
 
@@ -168,15 +179,41 @@ class Student(Section):
     stages: Annotated[list[Stage], Field(min_length=1)]
 
 
+class Search(Section):
+    """Candidates are tried in rungs; every rung trains twice as long and keeps about half of them.
+
+    survivors: how many are then trained in full by `distill`, as student-1, student-2, ...; 0 leaves the search
+    out. effort: how long the candidates are trained. points_per_halving: what a halving of the latency is worth,
+    in accuracy, where there is no limit to it.
+    """
+
+    survivors: Annotated[int, Field(ge=0, le=9)] = 0
+    families: Families = AUTO
+    trials: Count = 6
+    rungs: Annotated[int, Field(ge=1, le=6)] = 3
+    effort: Positive = 1
+    points_per_halving: Share = 0.003
+
+
+class FromTeacher(Section):
+    """How students that start with the teacher's weights are trained."""
+
+    epochs: Epochs = AUTO
+    batch_size: Count = 64
+    learning_rate: Positive = 2e-3
+
+
 class Distill(Section):
-    students: Annotated[dict[Name, Student], Field(min_length=1)]
+    students: dict[Name, Student] = {}
+    from_teacher: FromTeacher = FromTeacher()
     epochs: Epochs = AUTO
     batch_size: Count = 256
     learning_rate: Positive = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     warmup: Share = 0.05
-    temperature: Positive = 2.0
-    soft_weight: Annotated[float, Field(ge=0, le=1)] = 0.9
+    loss: DistillationLoss = "dist"
+    temperature: Positive = 1.0
+    soft_weight: Annotated[float, Field(ge=0, le=1)] = 0.7
     augment: list[Augmentation] = ["flip", "shift"]
     ema_decay: Share = 0.99
     patience: Count = 1000
@@ -233,7 +270,8 @@ class Parameters(Section):
     check: Check = Check()
     split: Split = Split()
     finetune: Finetune
-    distill: Distill
+    search: Search = Search()
+    distill: Distill = Distill()
     prune: Prune = Prune()
     quantize: Quantize = Quantize()
     evaluate: Evaluate = Evaluate()
@@ -279,7 +317,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
 
 def refuse_wrong_models(parameters: Parameters, path: Path) -> None:
     """Raise KingletError if a step is to work on a model that no step before it makes, or two share a name."""
-    trained = [TEACHER, *parameters.distill.students]
+    trained = [TEACHER, *parameters.distill.students, *searched_students(parameters.search.survivors)]
     pruned = [f"{name}-pruned" for name in parameters.prune.models]
     for key, names, known in (
         ("prune.models", parameters.prune.models, trained),

@@ -7,12 +7,10 @@ from dataclasses import asdict
 import torch
 
 from kinglet.compression.pruning import prune_channels, reestimate_batch_norms
-from kinglet.data.batches import gather, standardize
 from kinglet.errors import KingletError
 from kinglet.training.devices import pick_device
-from kinglet.training.loop import Recipe, fit
+from kinglet.training.loop import fit
 from kinglet.training.losses import distillation_loss
-from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import DISTILL, FINETUNE, PRUNE, model_folders, packed_images
 from tasks.models import (
     TEACHER,
@@ -22,32 +20,15 @@ from tasks.models import (
     prepare_training,
     read_manifest,
     read_teacher_logits,
+    sample_batches,
     save_model,
 )
-from tasks.parameters import AUTO, Distill, Parameters, Prune
+from tasks.parameters import Parameters
 from tasks.progress import progress
+from tasks.recipes import pruned_recipe
 from tasks.stage import run_stage
 
 IMPORTANCE_BATCHES = 8
-BUDGET = EpochBudget(pixels=130e6, fewest=2, most=30)
-
-
-def recipe_of(settings: Prune, distill: Distill, input_size: int, n_examples: int, seed: int) -> Recipe:
-    """Return how a pruned model is trained back: as it was distilled, but shorter and more gently."""
-    epochs = BUDGET.epochs(n_examples, input_size**2) if settings.epochs == AUTO else settings.epochs
-    return Recipe(
-        phases=((epochs, input_size),),
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=distill.weight_decay,
-        warmup=distill.warmup,
-        layer_decay=1.0,
-        ema_decay=distill.ema_decay,
-        patience=distill.patience,
-        augment=tuple(distill.augment),
-        precision="auto",
-        seed=seed,
-    )
 
 
 def run(parameters: Parameters) -> None:
@@ -66,26 +47,17 @@ def run(parameters: Parameters) -> None:
         network, card = load_model(folders[name])
         size = card.input_size
         training, validation = image_set(manifest, "train", [size]), image_set(manifest, "validation", [size])
-        generator = torch.Generator().manual_seed(parameters.seed)
-        order = torch.randperm(len(training.rows), generator=generator).numpy()
-        parts = [
-            order[start : start + settings.batch_size]
-            for start in range(0, min(len(order), IMPORTANCE_BATCHES * settings.batch_size), settings.batch_size)
-        ]
-        inputs = [
-            standardize(gather(training.packed[size], training.rows[part]), card.mean, card.std) for part in parts
-        ]
-        labels = [torch.from_numpy(training.labels[part]) for part in parts]
+        batches = sample_batches(training, card, size, IMPORTANCE_BATCHES, settings.batch_size, parameters.seed)
         pruned = prune_channels(
             network,
-            inputs[0][:2],
+            batches[0][0][:2],
             settings.channel_share,
             settings.importance,
             settings.round_to,
-            zip(inputs, labels, strict=True),
+            batches,
         )
-        reestimate_batch_norms(pruned, inputs)
-        recipe = recipe_of(settings, parameters.distill, size, len(training.rows), parameters.seed)
+        reestimate_batch_norms(pruned, [inputs for inputs, _ in batches])
+        recipe = pruned_recipe(settings, parameters.distill, size, len(training.rows), parameters.seed)
         checkpoint = open_checkpoint(
             f"prune-{name}",
             {
@@ -98,6 +70,7 @@ def run(parameters: Parameters) -> None:
         loss = distillation_loss(
             torch.from_numpy(training.labels),
             teacher_logits,
+            parameters.distill.loss,
             parameters.distill.temperature,
             parameters.distill.soft_weight,
         )

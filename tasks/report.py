@@ -19,7 +19,17 @@ from PIL import Image
 from kinglet.atomic import read_json, write_text
 from kinglet.evidence.bootstrap import Interval, examples_to_establish, paired_interval
 from kinglet.evidence.charts import Point, accuracy_against_latency
-from tasks.artifacts import BENCHMARK, CHECK_DATA, EVALUATE, REPORT, SELECT, SPLIT, packed_images, read_input_sizes
+from tasks.artifacts import (
+    BENCHMARK,
+    CHECK_DATA,
+    EVALUATE,
+    REPORT,
+    SEARCH,
+    SELECT,
+    SPLIT,
+    packed_images,
+    read_input_sizes,
+)
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
@@ -43,6 +53,7 @@ def run(parameters: Parameters) -> None:
     teacher, chosen = evaluation["teacher"], choice["chosen"]
     answers = read_test_answers()
     rows = model_rows(scores, latencies, teacher, chosen, choice["front"])
+    trials = read_trials(SEARCH / "trials.csv")
     page = {
         "title": parameters.report.title,
         "verdict": verdict(rows, teacher, chosen, scores, parameters.select.max_accuracy_drop),
@@ -57,6 +68,8 @@ def run(parameters: Parameters) -> None:
         "charts": charts(rows, scores, teacher, parameters),
         "steps": step_rows(rows, answers, parameters),
         "lineage": lineage(rows, chosen),
+        "search": search_rows(trials),
+        "search_charts": search_charts(trials),
         "matrices": matrices(scores, classes, teacher, chosen),
         "confusions": frequent_confusions(scores[chosen]["test"]["confusion"], classes),
         "by_class": class_rows(scores, classes, teacher, chosen),
@@ -237,6 +250,50 @@ def lineage(rows: dict[str, Any], chosen: str) -> list[dict[str, Any]]:
         }
         for row in chain
     ]
+
+
+def read_trials(path: Path) -> list[dict[str, Any]]:
+    """Return what the search tried, in order; intervals as {value, low, high}, None where there are none."""
+    with path.open(encoding="utf-8", newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    return [
+        {**row, "latency": interval_in(row, "latency", "_ms"), "accuracy": interval_in(row, "accuracy")} for row in rows
+    ]
+
+
+def interval_in(row: dict[str, str], name: str, unit: str = "") -> dict[str, float] | None:
+    """Return the interval that a row of a table holds in three columns, None if they are empty."""
+    if not row[name + unit]:
+        return None
+    return {"value": float(row[name + unit]), **{end: float(row[f"{name}_{end}{unit}"]) for end in ("low", "high")}}
+
+
+def search_rows(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return everything tried, with the survivors first, then those that were trained longest."""
+    rated = [{**trial, "number": number, "kind": kind_of(trial)} for number, trial in enumerate(trials, 1)]
+    return sorted(
+        rated, key=lambda row: (row["survivor"] or "~", -int(row["rungs"]), -(row["accuracy"] or {"value": 0})["value"])
+    )
+
+
+def kind_of(trial: dict[str, Any]) -> str:
+    """Return how a trial is drawn: a survivor as chosen, one that was trained to the end as on the front."""
+    return "chosen" if trial["survivor"] else "front" if trial["utility"] else "other"
+
+
+def search_charts(trials: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the chart of what the search trained, for a wide and for a narrow page; empty if it trained nothing."""
+    points = [
+        Point(f"{number}", Interval(**trial["latency"]), Interval(**trial["accuracy"]), kind_of(trial))
+        for number, trial in enumerate(trials, 1)
+        if trial["accuracy"]
+    ]
+    if not points:
+        return {}
+    return {
+        "wide": accuracy_against_latency(points, width=900, height=380),
+        "narrow": accuracy_against_latency(points, width=380, height=340),
+    }
 
 
 def matrices(scores: dict[str, Any], classes: list[str], teacher: str, chosen: str) -> list[dict[str, Any]]:

@@ -30,3 +30,24 @@ def low_resolution(input_size: int) -> int:
     """Return the edge in pixels for the first, cheaper part of a training; `input_size` where there is none."""
     low = round(input_size * LOW_RESOLUTION / TEACHER_STEP) * TEACHER_STEP
     return low if low >= SMALLEST_LOW_RESOLUTION else input_size
+
+
+# Below three quarters of a picture's own size, and half of a pretrained network's, accuracy falls fast.
+RESIDUAL_SHARES = (0.75, 1.0)
+BACKBONE_SHARES = (0.5, 0.625, 0.75, 1.0)
+SMALLEST_BACKBONE = 32
+
+
+def residual_sizes(student: int) -> list[int]:
+    """Return the edges in pixels that a search tries for plain residual networks, ascending."""
+    return sorted({_multiple(student * share, STUDENT_STEP, SMALLEST_STUDENT) for share in RESIDUAL_SHARES})
+
+
+def backbone_sizes(teacher: int) -> list[int]:
+    """Return the edges in pixels that a search tries for the teacher's own network, ascending, up to `teacher`."""
+    shares = (_multiple(teacher * share, TEACHER_STEP, SMALLEST_BACKBONE) for share in BACKBONE_SHARES)
+    return sorted({min(size, teacher) for size in shares})
+
+
+def _multiple(pixels: float, of: int, at_least: int) -> int:
+    return max(at_least, round(pixels / of) * of)

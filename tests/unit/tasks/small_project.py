@@ -19,6 +19,16 @@ from kinglet.runtime.sessions import CLASSES_KEY, PREPROCESSING_KEY
 from tasks.artifacts import ModelCard, write_card
 from tasks.parameters import Parameters
 
+# One that survived, one that was dropped, one too slow to be trained.
+TRIALS = """family,trial,candidate,input_size,precision,latency_ms,latency_low_ms,latency_high_ms,\
+rungs,accuracy,accuracy_low,accuracy_high,utility,outcome,survivor
+residual,0,"residual, 16 px, 8-16 channels",16,int8,0.05,0.049,0.052,\
+2,0.81,0.78,0.84,0.83,finished all rungs,student-1
+residual,1,"residual, 16 px, 32-64 channels",16,fp32,0.21,0.2,0.24,\
+1,0.7,0.67,0.73,,dropped after rung 1 of 2,
+residual,2,"residual, 24 px, 32-64 channels",24,int8,0.9,0.88,0.95,\
+0,,,,,"up to 0.95 ms, over the budget of 0.5 ms: not trained",
+"""
 CLASSES = ["bottom", "left", "right", "top"]
 SIZES = (16, 24)
 
@@ -86,12 +96,13 @@ def write_data(
 ) -> None:
     """Write what ingest, check_data and split leave."""
     artifacts = root / "artifacts"
-    for folder in ("ingest", "split", "check_data"):
+    for folder in ("ingest", "search", "split", "check_data"):
         (artifacts / folder).mkdir(parents=True)
     for size, images in packed.items():
         np.save(artifacts / "ingest" / f"images_{size}.npy", images)
     edges = sorted(packed)
-    input_sizes = {"teacher": edges[-1], "low_resolution": edges[-1], "students": {"student": edges[0]}}
+    input_sizes = {"teacher": edges[-1], "low_resolution": edges[-1], "student": edges[0]}
+    input_sizes |= {"students": {"student": edges[0]}, "candidates": []}
     write_json(artifacts / "ingest" / "source.json", {"input_sizes": input_sizes})
     names = np.array(classes)
     manifest = pa.table(
@@ -105,6 +116,7 @@ def write_data(
     )
     pyarrow.parquet.write_table(manifest, artifacts / "split" / "manifest.parquet")
     write_json(artifacts / "split" / "classes.json", classes)
+    write_text(artifacts / "search" / "trials.csv", TRIALS)
     counts = {
         split: {name: int(((splits == split) & (labels == index)).sum()) for index, name in enumerate(classes)}
         for split in ("train", "validation", "test")

@@ -51,7 +51,8 @@ def test_the_other_parameter_files_are_valid(path: Path) -> None:
         ({"data.fit": "squash"}, ["data.fit is 'squash'", "'stretch', 'crop' or 'pad'"]),
         ({"split.validation": 0.6, "split.test": 0.5}, ["split", "validation and test together must stay below 1"]),
         ({"prune.importance": "l1"}, ["prune.importance is 'l1'", "'l2' or 'taylor'"]),
-        ({"distill.students": {}}, ["distill.students", "at least 1"]),
+        ({"search.families": ["transformer"]}, ["search.families", "auto, or a list of residual, backbone"]),
+        ({"search.survivors": 12}, ["search.survivors is 12", "less than or equal to 9"]),
         ({"distill.students": {"Big One": {}}}, ["distill.students"]),
         ({"seed": -1}, ["seed is -1", "greater than or equal to 0"]),
         ({"seed": None}, ["seed is None"]),
@@ -72,7 +73,7 @@ def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
 def test_a_missing_section_is_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("data: {source: a, images: b}\n")
-    with pytest.raises(KingletError, match="finetune is missing; distill is missing"):
+    with pytest.raises(KingletError, match="finetune is missing"):
         load_parameters(path)
 
 

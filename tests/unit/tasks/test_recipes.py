@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from kinglet.training.schedules import EpochBudget
-from tasks import distill, finetune, prune
+from tasks import finetune
 from tasks.artifacts import InputSizes
 from tasks.parameters import Parameters
+from tasks.recipes import pruned_recipe, student_recipe
 
 
 def parameters(**finetune_settings: object) -> Parameters:
@@ -21,7 +22,7 @@ def parameters(**finetune_settings: object) -> Parameters:
 
 
 def sizes(teacher: int, low: int) -> InputSizes:
-    return InputSizes(teacher=teacher, low_resolution=low, students={"small": 28})
+    return InputSizes(teacher=teacher, low_resolution=low, student=28, students={"small": 28}, candidates=[])
 
 
 @pytest.mark.parametrize(
@@ -63,8 +64,16 @@ def test_images_are_shifted_where_they_are_seen_often_and_as_the_settings_say() 
 
 def test_a_pruned_model_trains_as_it_was_distilled_but_more_gently() -> None:
     settings = parameters()
-    distilled = distill.recipe_of(settings.distill, 28, 54_000, seed=3)
-    pruned = prune.recipe_of(settings.prune, settings.distill, 28, 54_000, seed=3)
+    distilled = student_recipe(settings.distill, False, 28, 54_000, seed=3)
+    pruned = pruned_recipe(settings.prune, settings.distill, 28, 54_000, seed=3)
     assert pruned.phases[0][0] < distilled.phases[0][0]
     assert pruned.learning_rate < distilled.learning_rate
     assert (pruned.augment, pruned.weight_decay, pruned.seed) == (distilled.augment, distilled.weight_decay, 3)
+
+
+def test_a_student_with_the_teachers_weights_trains_shorter_and_more_gently() -> None:
+    settings = parameters().distill
+    anew, onward = (student_recipe(settings, from_teacher, 48, 54_000, seed=3) for from_teacher in (False, True))
+    assert onward.phases[0][0] < anew.phases[0][0]
+    assert onward.learning_rate < anew.learning_rate
+    assert (onward.augment, onward.seed) == (anew.augment, 3)

@@ -13,7 +13,18 @@ from kinglet.atomic import read_json, write_json
 from tests.unit.tasks.small_project import RECIPES, build_project, parameters
 
 REPORT = Path("artifacts/report/report.html")
-CHAPTERS = ["models", "tradeoff", "steps", "confusion", "classes", "data", "errors", "measurement", "settings"]
+CHAPTERS = [
+    "models",
+    "tradeoff",
+    "steps",
+    "search",
+    "confusion",
+    "classes",
+    "data",
+    "errors",
+    "measurement",
+    "settings",
+]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +84,7 @@ def test_every_model_and_the_verdict_are_on_the_page(page):
     choice = read_json(Path("artifacts/select/choice.json"))
     assert all(f">{recipe.name}<" in page for recipe in RECIPES)
     assert re.search(rf'<h1 id="verdict">{choice["chosen"]} is [\d.]+ times as fast', page)
-    assert page.count('<svg class="chart"') == 2
+    assert page.count('<svg class="chart"') == 4  # models and candidates, for a wide and for a narrow page
 
 
 def test_names_of_files_cannot_become_markup(page):
@@ -123,3 +134,26 @@ def test_the_verdict_claims_no_more_than_the_images_show(difference, said, claim
     verdict = tasks.report.verdict(rows, "big", "small", scores, 0.01)
     assert said in verdict["headline"]
     assert claim in verdict["claim"]
+
+
+def test_everything_the_search_tried_is_told_with_the_survivor_first(page):
+    section = page[page.index('<section id="search"') : page.index('<section id="confusion"')]
+    order = [
+        section.index(words) for words in ("8-16 channels", "dropped after rung 1 of 2", "over the budget of 0.5 ms")
+    ]
+    assert order == sorted(order)
+    assert "student-1" in section
+    assert "0.052, int8" in section
+    assert section.count("<svg") == 2  # for a wide and for a narrow page
+
+
+def test_a_run_without_a_search_has_no_chapter_on_it(built, monkeypatch):
+    monkeypatch.chdir(built)
+    trials = Path("artifacts/search/trials.csv")
+    whole = trials.read_text()
+    trials.write_text(whole.splitlines()[0].replace("\\", "") + "\n")
+    try:
+        tasks.report.run(parameters())
+    finally:
+        trials.write_text(whole)
+    assert 'id="search"' not in REPORT.read_text()

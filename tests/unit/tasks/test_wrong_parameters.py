@@ -167,12 +167,16 @@ def test_real_step_refuses_before_it_works_and_runs_once_the_name_is_mended(tmp_
 
 def test_allowed_names_are_the_keys_of_the_tables() -> None:
     from kinglet.compression.calibration import METHODS
+    from kinglet.compression.candidates import FAMILIES
     from kinglet.compression.pruning import IMPORTANCES
     from kinglet.data.augmentation import AUGMENTATIONS, FLIP
     from kinglet.models.registry import BACKBONES, ZOOS
+    from kinglet.training.losses import DISTANCES
 
     assert sorted(parameters.AUGMENTATIONS) == sorted([FLIP, *AUGMENTATIONS])
     assert sorted(parameters.CALIBRATION_METHODS) == sorted(METHODS)
+    assert sorted(parameters.FAMILIES) == sorted(FAMILIES)
+    assert sorted(parameters.DISTANCES) == sorted(DISTANCES)
     assert sorted(parameters.BACKBONES) == sorted(BACKBONES)
     assert sorted(parameters.ZOOS) == sorted(ZOOS)
     importance = parameters.Prune.model_fields["importance"].annotation

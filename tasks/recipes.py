@@ -1,0 +1,45 @@
+"""How networks learn from the teacher's answers: the recipes that the steps search, distill and prune share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kinglet.training.loop import Recipe
+from kinglet.training.schedules import EpochBudget
+from tasks.parameters import AUTO, Distill, Prune
+
+STUDENT_BUDGET = EpochBudget(pixels=760e6, fewest=4, most=120)
+# A network with the teacher's weights has little to learn anew, and costs several times as much per pixel.
+FROM_TEACHER_BUDGET = EpochBudget(pixels=155e6, fewest=2, most=30)
+PRUNED_BUDGET = EpochBudget(pixels=130e6, fewest=2, most=30)
+
+
+def student_recipe(settings: Distill, from_teacher: bool, input_size: int, n_examples: int, seed: int) -> Recipe:
+    """Return how a student is trained: anew, or on from the teacher's weights."""
+    own = settings.from_teacher if from_teacher else settings
+    budget = FROM_TEACHER_BUDGET if from_teacher else STUDENT_BUDGET
+    epochs = budget.epochs(n_examples, input_size**2) if own.epochs == AUTO else own.epochs
+    return Recipe(
+        phases=((epochs, input_size),),
+        batch_size=own.batch_size,
+        learning_rate=own.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup=settings.warmup,
+        layer_decay=1.0,
+        ema_decay=settings.ema_decay,
+        patience=settings.patience,
+        augment=tuple(settings.augment),
+        precision="auto",
+        seed=seed,
+    )
+
+
+def pruned_recipe(settings: Prune, distill: Distill, input_size: int, n_examples: int, seed: int) -> Recipe:
+    """Return how a pruned model is trained back: as it was distilled, but shorter and more gently."""
+    epochs = PRUNED_BUDGET.epochs(n_examples, input_size**2) if settings.epochs == AUTO else settings.epochs
+    return replace(
+        student_recipe(distill, False, input_size, n_examples, seed),
+        phases=((epochs, input_size),),
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+    )

@@ -1,0 +1,335 @@
+"""Search for small networks under the budget: latency first, then short trainings of ever fewer candidates."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+from torch import nn
+
+from kinglet.atomic import write_text
+from kinglet.compression.calibration import stream_histograms
+from kinglet.compression.candidates import FAMILIES, Candidate, Task
+from kinglet.compression.quantization import quantize_static
+from kinglet.compression.search import Goal, Latency, Tried, search
+from kinglet.errors import KingletError
+from kinglet.evidence.bootstrap import accuracy_interval
+from kinglet.models.export import to_onnx
+from kinglet.runtime.device import this_device
+from kinglet.runtime.latency import measure
+from kinglet.runtime.latency_table import recall_or_measure, table_path
+from kinglet.runtime.sessions import open_session
+from kinglet.training.checkpoints import Checkpoint
+from kinglet.training.devices import pick_device
+from kinglet.training.loop import fit
+from kinglet.training.losses import distillation_loss
+from tasks.artifacts import FINETUNE, SEARCH, packed_images, read_input_sizes, searched_students
+from tasks.benchmark import latency_numbers
+from tasks.models import (
+    TEACHER,
+    image_set,
+    load_model,
+    open_checkpoint,
+    prepare_training,
+    read_manifest,
+    read_teacher_logits,
+    sample_batches,
+    save_model,
+)
+from tasks.parameters import AUTO, Parameters
+from tasks.progress import progress
+from tasks.recipes import student_recipe
+from tasks.stage import run_stage
+
+# From so many training images on a network learns from them alone what a pretrained one brings along.
+IMAGES_FOR_RANDOM_WEIGHTS = 20_000
+IMPORTANCE_BATCHES, IMPORTANCE_BATCH = 4, 128
+# A third of what `benchmark` takes: the interval says what that leaves open.
+SECONDS_PER_MODEL = 0.3
+# An interval wider than this share of the median is measured once more, for longer.
+STEADY = 0.1
+CALIBRATION_IMAGES = 16
+COLUMNS = (
+    "family",
+    "trial",
+    "candidate",
+    "input_size",
+    "precision",
+    "latency_ms",
+    "latency_low_ms",
+    "latency_high_ms",
+    "rungs",
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "utility",
+    "outcome",
+    "survivor",
+)
+
+
+def run(parameters: Parameters) -> None:
+    """Write trials.csv with everything tried, and one folder per survivor: its network before the full training."""
+    settings = parameters.search
+    SEARCH.mkdir(parents=True, exist_ok=True)
+    n_training = int((read_manifest()["split"] == "train").sum())
+    families = families_of(settings.families, n_training) if settings.survivors else []
+    if not families:
+        write_text(SEARCH / "trials.csv", trials_csv([], [], 0))
+        return
+    prepare_training(parameters.seed)
+    bench = Bench(parameters)
+    states = {family: bench.state(family) for family in families}
+    found: list[Tried] = []
+    for family, state in states.items():
+        found += bench.search(family, state.folder / "journal.log", max(1, settings.trials // len(families)))
+    survivors = survivors_of(found, settings.survivors, parameters.select.latency_ms)
+    for name, survivor in zip(searched_students(settings.survivors), survivors, strict=False):
+        bench.save(name, survivor)
+    write_text(SEARCH / "trials.csv", trials_csv(found, survivors, len(bench.validation.rows)))
+    for state in states.values():
+        state.clear()
+
+
+def families_of(families: list[str] | str, n_training: int) -> list[str]:
+    """Return the families to search, with "auto" resolved by the number of training images.
+
+    With many of them the students of the settings, whose weights start at random, are hard to beat in minutes.
+    """
+    if families == AUTO:
+        return [] if n_training >= IMAGES_FOR_RANDOM_WEIGHTS else ["backbone"]
+    return list(families)
+
+
+def survivors_of(found: list[Tried], n_survivors: int, budget_ms: float | None) -> list[Tried]:
+    """Return the finalists of highest utility, best first.
+
+    Raises KingletError, with the three nearest candidates, if none was within the budget.
+    """
+    finalists = [one for one in found if one.is_finalist]
+    if not finalists:
+        measured = [one for one in found if one.latency and one.latency.high > (budget_ms or np.inf)]
+        if not measured:
+            failures = "; ".join(one.outcome for one in found)
+            raise KingletError(f"search: no candidate could be trained ({failures}).", "Lower distill.learning_rate.")
+        nearest = sorted(measured, key=lambda one: one.latency.high if one.latency else np.inf)[:3]
+        raise KingletError(
+            f"search: no candidate is within select.latency_ms = {budget_ms:g}. Nearest: "
+            + "; ".join(f"{one.candidate.description}, {one.latency.high:.3g} ms" for one in nearest if one.latency)
+            + ".",
+            "Raise select.latency_ms, or search.trials, in params.yaml.",
+        )
+    return sorted(finalists, key=lambda one: -(one.utility or 0.0))[:n_survivors]
+
+
+def trials_csv(found: list[Tried], survivors: list[Tried], n_validation: int) -> str:
+    """Return the table of everything tried; intervals of the accuracy are those of `n_validation` images."""
+    written = io.StringIO()
+    writer = csv.DictWriter(written, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for one in found:
+        row: dict[str, Any] = {
+            "family": one.candidate.family,
+            "trial": one.number,
+            "candidate": one.candidate.description,
+            "input_size": one.candidate.input_size,
+            "rungs": len(one.accuracies),
+            "utility": "" if one.utility is None else round(one.utility, 6),
+            "outcome": one.outcome,
+            "survivor": searched_students(len(survivors))[survivors.index(one)] if one in survivors else "",
+        }
+        if one.latency:
+            latency = one.latency
+            row |= {
+                "precision": latency.precision,
+                "latency_ms": latency.value,
+                "latency_low_ms": latency.low,
+                "latency_high_ms": latency.high,
+            }
+        if one.accuracies:
+            right = np.arange(n_validation) < round(one.accuracies[-1] * n_validation)
+            interval = accuracy_interval(right).to_dict()
+            row |= {
+                "accuracy": interval["value"],
+                "accuracy_low": interval["low"],
+                "accuracy_high": interval["high"],
+            }
+        writer.writerow(row)
+    return written.getvalue()
+
+
+def unlike_biases(network: nn.Module, seed: int) -> None:
+    """Give every bias of the batch normalizations another value, in place.
+
+    Those of a network that has learnt nothing are all zero: the exporter shares them between layers, and
+    ONNX Runtime then neither fuses nor quantizes what it would in the trained file.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.bias, -0.1, 0.1, generator=generator)
+
+
+class Bench:
+    """What the candidates of one run are made of, measured on and trained with."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+        self.device = pick_device()
+        self.sizes = read_input_sizes()
+        manifest = read_manifest()
+        self.training, self.validation = (
+            image_set(manifest, split, self.sizes.candidates) for split in ("train", "validation")
+        )
+        network, self.teacher = load_model(FINETUNE / TEACHER)
+        self.task = Task(
+            network,
+            self.teacher.channels,
+            len(self.teacher.classes),
+            self.sizes.teacher,
+            self.sizes.student,
+            self.batches,
+        )
+        self.loss = distillation_loss(
+            torch.from_numpy(self.training.labels),
+            torch.from_numpy(read_teacher_logits()),
+            parameters.distill.loss,
+            parameters.distill.temperature,
+            parameters.distill.soft_weight,
+        )
+
+    def batches(self, input_size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return training images that decide which parts of the teacher go."""
+        return sample_batches(
+            self.training, self.teacher, input_size, IMPORTANCE_BATCHES, IMPORTANCE_BATCH, self.parameters.seed
+        )
+
+    def search(self, family: str, journal: Path, n_trials: int) -> list[Tried]:
+        """Return everything tried of one family."""
+        settings = self.parameters.search
+        with progress(f"search {family}") as report:
+            return search(
+                journal,
+                partial(FAMILIES[family].propose, task=self.task),
+                self.latency,
+                self.train,
+                goal=Goal(self.parameters.select.latency_ms, settings.points_per_halving),
+                n_trials=n_trials,
+                n_rungs=settings.rungs,
+                first=FAMILIES[family].first(self.task),
+                seed=self.parameters.seed,
+                report=report,
+            )
+
+    def state(self, family: str) -> Checkpoint:
+        """Return where the state of the search in a family is kept, by everything that decides the search."""
+        facts = {
+            "search": self.parameters.search.model_dump(exclude={"survivors", "families"}),
+            "distill": self.parameters.distill.model_dump(exclude={"students"}),
+            "latency_ms": self.parameters.select.latency_ms,
+            "threads": self.parameters.benchmark.threads,
+            "device": this_device().fingerprint,
+            "optuna": optuna.__version__,
+            "seed": self.parameters.seed,
+        }
+        teacher = [FINETUNE / TEACHER / name for name in ("model.pt", "train_logits.npy")]
+        packed = [packed_images(size) for size in self.sizes.candidates]
+        return open_checkpoint(f"search-{family}", facts, [*packed, *teacher])
+
+    def build(self, candidate: Candidate) -> nn.Module:
+        """Return a candidate's network before its training."""
+        return FAMILIES[candidate.family].build(candidate, self.task, self.parameters.seed)
+
+    def latency(self, candidate: Candidate) -> Latency:
+        """Return a candidate's latency in the precision that is faster, from the table where it is known."""
+        network = self.build(candidate)
+        unlike_biases(network, self.parameters.seed)
+        model = to_onnx(network, candidate.input_size, self.teacher.channels, {})
+        images = self.batches(candidate.input_size)[0][0][:CALIBRATION_IMAGES].numpy()
+        files = {
+            "fp32": model.SerializeToString(),
+            "int8": quantize_static(model, stream_histograms(model, images), "minmax").SerializeToString(),
+        }
+        return min(self.measured(files), key=lambda latency: latency.value)
+
+    def measured(self, files: dict[str, bytes]) -> list[Latency]:
+        """Return the latency of each of these ONNX files, {precision: content}, measured in turns."""
+        threads = self.parameters.benchmark.threads
+        names = {hashlib.sha256(content).hexdigest(): precision for precision, content in files.items()}
+        conditions = {
+            "device": this_device().fingerprint,
+            "onnxruntime": this_device().onnxruntime,
+            "threads": threads,
+            "batch_sizes": [1],
+            "seconds_per_model": SECONDS_PER_MODEL,
+        }
+
+        def time_them() -> dict[str, dict[str, Any]]:
+            sessions = {name: open_session(files[precision], threads) for name, precision in names.items()}
+            timings = measure(sessions, 1, SECONDS_PER_MODEL)
+            if any(timing.p50_high_ms - timing.p50_low_ms > STEADY * timing.p50_ms for timing in timings.values()):
+                timings = measure(sessions, 1, 3 * SECONDS_PER_MODEL)
+            return {name: latency_numbers(timing) for name, timing in timings.items()}
+
+        found = recall_or_measure(table_path(), conditions, sorted(names), time_them)
+        return [
+            Latency(found[name]["p50_ms"], found[name]["p50_low_ms"], found[name]["p50_high_ms"], precision)
+            for name, precision in names.items()
+        ]
+
+    def train(self, candidate: Candidate, rung: int) -> float:
+        """Return the validation accuracy after a training of this rung.
+
+        Every rung starts anew: a learning rate that had not come down yet would say little about the end.
+        """
+        settings, size = self.parameters.distill, candidate.input_size
+        family, n_training = FAMILIES[candidate.family], len(self.training.rows)
+        n_images = self.parameters.search.effort * family.first_rung(self.task) * 2**rung
+        recipe = replace(
+            student_recipe(settings, family.from_teacher, size, n_training, self.parameters.seed),
+            phases=((n_images / n_training, size),),
+        )
+        _, history = fit(
+            self.build(candidate),
+            self.training,
+            self.validation,
+            self.loss,
+            recipe,
+            mean=self.teacher.mean,
+            std=self.teacher.std,
+            device=self.device,
+        )
+        return max(epoch["accuracy"] for epoch in history)
+
+    def save(self, name: str, survivor: Tried) -> None:
+        """Save a survivor's network before its training."""
+        candidate = survivor.candidate
+        save_model(
+            SEARCH / name,
+            self.build(candidate),
+            step="search",
+            parent=TEACHER,
+            input_size=candidate.input_size,
+            channels=self.teacher.channels,
+            fit=self.teacher.fit,
+            mean=self.teacher.mean,
+            std=self.teacher.std,
+            classes=self.teacher.classes,
+            notes={
+                "from_teacher": FAMILIES[candidate.family].from_teacher,
+                "description": candidate.description,
+                "trial": survivor.number,
+            },
+        )
+
+
+if __name__ == "__main__":
+    run_stage(run)

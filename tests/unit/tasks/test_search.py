@@ -1,0 +1,79 @@
+"""What the step `search` makes of the candidates: families, survivors, the table of everything tried."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from kinglet.compression.candidates import Candidate
+from kinglet.compression.search import Latency, Tried
+from kinglet.errors import KingletError
+from tasks.search import families_of, survivors_of, trials_csv
+
+CHOICES = {"width": 16, "first_blocks": 1, "blocks": 2, "stages": 3}
+
+
+def one(
+    number: int, latency: float | None, accuracies: tuple[float, ...], utility: float | None, outcome: str
+) -> Tried:
+    measured = Latency(latency, 0.9 * latency, 1.1 * latency, "int8") if latency else None
+    candidate = Candidate("residual", 28, {**CHOICES, "width": 8 + number})
+    return Tried(number, candidate, measured, accuracies, utility, outcome, utility is not None)
+
+
+FOUND = [
+    one(0, 0.1, (0.8, 0.85), 0.9, "finished all rungs"),
+    one(1, 0.2, (0.7,), None, "dropped after rung 1 of 2"),
+    one(2, None, (), None, "the same as trial 0"),
+    one(3, 0.3, (0.82, 0.9), 0.95, "finished all rungs"),
+]
+
+
+@pytest.mark.parametrize(
+    ("families", "n_training", "expected"),
+    [
+        ("auto", 54_000, []),
+        ("auto", 1_800, ["backbone"]),
+        (["backbone", "residual"], 54_000, ["backbone", "residual"]),
+    ],
+)
+def test_few_images_are_no_school_for_random_weights(
+    families: str | list[str], n_training: int, expected: list[str]
+) -> None:
+    assert families_of(families, n_training) == expected
+
+
+def test_survivors_are_the_finalists_of_highest_utility() -> None:
+    assert [survivor.number for survivor in survivors_of(FOUND, 1, None)] == [3]
+    assert [survivor.number for survivor in survivors_of(FOUND, 5, None)] == [3, 0]
+
+
+def test_budget_that_nothing_meets_names_the_three_nearest() -> None:
+    slow = [one(number, latency, (), None, "over the budget") for number, latency in enumerate((0.9, 0.5, 0.7, 0.6))]
+    with pytest.raises(KingletError) as refused:
+        survivors_of(slow, 1, 0.2)
+    message = str(refused.value)
+    assert "no candidate is within select.latency_ms = 0.2" in message
+    assert "0.55 ms" in message
+    assert "0.66 ms" in message
+    assert "0.77 ms" in message
+    assert "0.99 ms" not in message
+
+
+def test_search_in_which_every_training_failed_says_so() -> None:
+    failed = [one(0, 0.1, (), None, "failed: the loss is nan.")]
+    with pytest.raises(KingletError, match=r"no candidate could be trained .*the loss is nan"):
+        survivors_of(failed, 1, None)
+
+
+def test_table_holds_everything_tried_with_intervals() -> None:
+    rows = list(csv.DictReader(trials_csv(FOUND, survivors_of(FOUND, 1, None), 6000).splitlines()))
+    assert [row["trial"] for row in rows] == ["0", "1", "2", "3"]
+    assert [row["survivor"] for row in rows] == ["", "", "", "student-1"]
+    assert [row["rungs"] for row in rows] == ["2", "1", "0", "2"]
+    last = rows[3]
+    assert float(last["accuracy_low"]) < float(last["accuracy"]) == 0.9 < float(last["accuracy_high"])
+    assert float(last["latency_low_ms"]) < float(last["latency_ms"]) < float(last["latency_high_ms"])
+    assert rows[2]["latency_ms"] == rows[2]["accuracy"] == ""
+    assert rows[1]["outcome"] == "dropped after rung 1 of 2"
