@@ -22,6 +22,7 @@ from kinglet.compression.fusion import fusions_of
 from kinglet.compression.guard import Verdict, judge, set_aside
 from kinglet.compression.quantization import Predict, Variant, compare, quantize_static, spare_layers, try_methods
 from kinglet.compression.quantization_aware_training import simulate_int8, train_simulated, without_simulation
+from kinglet.compression.rounding import round_weights
 from kinglet.data.batches import gather, shuffled_batches, standardize
 from kinglet.errors import KingletError
 from kinglet.models.export import add_metadata, to_onnx
@@ -43,6 +44,8 @@ CHOICE_IMAGES = 6000
 DIVERGENCE_IMAGES = 2000
 # Calibration images that bias correction takes its means from.
 CORRECTION_IMAGES = 64
+# And those that rounding takes the second moments of a layer's inputs from.
+ROUNDING_IMAGES = 256
 QAT_BATCH = 64
 
 
@@ -54,6 +57,7 @@ class Candidate:
     variant: Variant
     source: onnx.ModelProto
     histograms: dict[str, Histogram]
+    is_rounded: bool = False
     is_corrected: bool = False
 
 
@@ -216,15 +220,28 @@ def equalized(candidate: Candidate, bench: Bench) -> Candidate | None:
     return made_from(source, candidate, bench) if n_pairs else None
 
 
+def rounded(candidate: Candidate, bench: Bench) -> Candidate:
+    """Return the candidate made anew with weights rounded by what their layers give, with or without correction."""
+    variant = candidate.variant
+    again = quantize_static(
+        candidate.source, candidate.histograms, variant.method, variant.weight_bits, variant.float_layers
+    )
+    quantized = round_weights(candidate.source, again, bench.calibration[:ROUNDING_IMAGES])
+    plain = scored(replace(candidate, quantized=quantized, is_rounded=True, is_corrected=False), bench)
+    return min(plain, corrected(plain, bench), key=lambda item: item.variant.divergence)
+
+
 def partly_in_float(candidate: Candidate, bench: Bench) -> Candidate | None:
     """Return the candidate with layers left in float."""
     if not bench.settings.max_float_layers:
         return None
 
     def finish(quantized: onnx.ModelProto) -> onnx.ModelProto:
-        if not candidate.is_corrected:
-            return quantized
-        return correct_biases(candidate.source, quantized, bench.calibration[:CORRECTION_IMAGES]).model
+        if candidate.is_rounded:
+            quantized = round_weights(candidate.source, quantized, bench.calibration[:ROUNDING_IMAGES])
+        if candidate.is_corrected:
+            quantized = correct_biases(candidate.source, quantized, bench.calibration[:CORRECTION_IMAGES]).model
+        return quantized
 
     variant, quantized = spare_layers(
         candidate.source,
@@ -288,6 +305,7 @@ BIAS_CORRECTION = "bias correction"
 STEPS: dict[str, Callable[[Candidate, Bench], Candidate | None]] = {
     BIAS_CORRECTION: corrected,
     "cross-layer equalization": equalized,
+    "rounding by layer": rounded,
     "layers in float": partly_in_float,
     "quantization-aware training": trained,
 }

@@ -14,15 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from kinglet.compression.graph_walk import Walk, open_as_written
 from kinglet.compression.quantization import WEIGHTED
 
 INT32 = np.iinfo(np.int32)
-
-Tensors = dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -49,10 +47,10 @@ def correct_biases(
     corrected.CopyFrom(quantized)
     targets = channel_means(model, inputs, batch_size)
     initializers = {item.name: item for item in corrected.graph.initializer}
-    walk = _Walk(corrected, inputs)
+    walk = Walk(corrected, inputs)
     refused = []
     for node in [node for node in corrected.graph.node if node.op_type in WEIGHTED]:
-        output = walk.advance_to(node)
+        output = walk.value(node.output[0])
         bias = _stored_bias(corrected, initializers, node)
         if bias is None:
             refused.append(node.name)
@@ -85,7 +83,7 @@ def channel_means(
     exposed.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs.values()
     )
-    session = _open(exposed)
+    session = open_as_written(exposed)
     sums = {name: np.float64(0) for name in outputs}
     for start in range(0, len(inputs), batch_size):
         batch = inputs[start : start + batch_size]
@@ -97,63 +95,6 @@ def channel_means(
 
 def _per_channel(output: NDArray[np.generic]) -> NDArray[np.float32]:
     return np.moveaxis(np.asarray(output, dtype=np.float32), 1, 0).reshape(output.shape[1], -1)
-
-
-class _Walk:
-    """A model computed piece by piece, each piece from the tensors that the pieces before left."""
-
-    def __init__(self, model: onnx.ModelProto, inputs: NDArray[np.float32]) -> None:
-        self.model = model
-        self.known: Tensors = {model.graph.input[0].name: inputs}
-        self.makers = {name: node for node in model.graph.node for name in node.output}
-        self.initializers = {item.name: item for item in model.graph.initializer}
-        self.waiting = {id(node): node for node in model.graph.node}
-
-    def advance_to(self, node: onnx.NodeProto) -> NDArray[np.float32]:
-        """Compute what `node` still needs, and the node; return its output, and forget what nobody needs."""
-        piece = self._missing_before(node)
-        for done in piece:
-            del self.waiting[id(done)]
-        needed = {name for other in self.waiting.values() for name in other.input}
-        made = [name for done in piece for name in done.output if name in needed or done is node]
-        inputs = sorted({name for done in piece for name in done.input if name in self.known})
-        graph = onnx.helper.make_graph(
-            piece,
-            "piece",
-            [_typed(name, self.known[name]) for name in inputs],
-            [onnx.ValueInfoProto(name=name) for name in made],
-            [self.initializers[name] for done in piece for name in done.input if name in self.initializers],
-        )
-        model = onnx.helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
-        values = _open(model).run(made, {name: self.known[name] for name in inputs})
-        self.known = {name: value for name, value in self.known.items() if name in needed}
-        self.known.update(zip(made, values, strict=True))
-        return np.asarray(self.known[node.output[0]], dtype=np.float32)
-
-    def _missing_before(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        wanted = {id(node)}
-        open_names = list(node.input)
-        while open_names:
-            name = open_names.pop()
-            maker = None if name in self.known else self.makers.get(name)
-            if maker is not None and id(maker) not in wanted:
-                wanted.add(id(maker))
-                open_names.extend(maker.input)
-        return [waiting for waiting in self.waiting.values() if id(waiting) in wanted]
-
-
-def _typed(name: str, value: NDArray[np.generic]) -> onnx.ValueInfoProto:
-    element = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
-    return onnx.helper.make_tensor_value_info(name, element, [None] * value.ndim)
-
-
-def _open(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    # As written, Q and DQ included, and on one thread: the same sums on any number of processors.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 @dataclass(frozen=True)
