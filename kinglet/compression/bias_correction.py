@@ -5,7 +5,7 @@ the order of the graph, each with all earlier corrections in place: what an earl
 is not mended twice.
 
 Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias Correction",
-section 4.2, with means measured on images (its appendix D) instead of derived from batch normalization.
+section 4.2, with means measured on images (its empirical variant) instead of derived from batch normalization.
 """
 
 from __future__ import annotations
