@@ -11,6 +11,7 @@ from kinglet.compression.calibration import METHODS, stream_histograms
 from kinglet.compression.quantization import (
     Variant,
     compare,
+    prices,
     quantize_static,
     spare_layers,
     try_methods,
@@ -111,6 +112,18 @@ def test_quantized_model_answers_nearly_as_the_float_model(model, histograms, me
     assert "kinglet.classes" in {entry.key for entry in quantized.metadata_props}
 
 
+def test_a_layer_without_bias_gets_one_that_can_be_corrected(model):
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    for node in bare.graph.node:
+        if node.op_type in quantization.WEIGHTED:
+            del node.input[2:]
+    found = stream_histograms(bare, CALIBRATION[:16])
+    quantized = quantize_static(bare, found, "minmax")
+    assert all(len(node.input) == 3 for node in quantized.graph.node if node.op_type in quantization.WEIGHTED)
+    assert compare(predict(bare), predict(quantized))[1] < 0.01
+
+
 def test_the_float_model_is_not_changed(model, histograms):
     before = model.SerializeToString()
     quantize_static(model, histograms, "minmax")
@@ -157,15 +170,30 @@ def test_best_variant_has_the_smallest_divergence(model, histograms):
     assert quantized.SerializeToString() == expected.SerializeToString()
 
 
+@smaller_model
+def test_a_layers_price_is_its_share_of_the_work_and_of_the_layers(model):
+    found = prices(model)
+    work = {}
+    weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    size = 16
+    for name, node in ((node.name, node) for node in model.graph.node if node.op_type in quantization.WEIGHTED):
+        strides = next((list(item.ints) for item in node.attribute if item.name == "strides"), [1])
+        size = size // strides[0] if node.op_type == "Conv" else 1
+        work[name] = weights[node.input[1]].size * size**2
+    for name, own in work.items():
+        assert found[name] == pytest.approx(own / sum(work.values()) + 1 / len(work))
+
+
 @pytest.fixture(scope="module")
 def damages(model, histograms):
-    """Layers by what leaving each alone in float takes off the divergence, the largest first."""
-    reference = predict(model)
-    divergences = {
-        name: compare(reference, predict(quantize_static(model, histograms, "minmax", 7, [name])))[1]
+    """Layers by what leaving each alone in float takes off the divergence for its price, the largest first."""
+    reference, costs = predict(model), prices(model)
+    whole = compare(reference, predict(quantize_static(model, histograms, "minmax", 7)))[1]
+    mended = {
+        name: whole - compare(reference, predict(quantize_static(model, histograms, "minmax", 7, [name])))[1]
         for name in weighted_layers(model)
     }
-    return sorted(divergences, key=divergences.get)
+    return sorted((name for name in mended if mended[name] > 0), key=lambda name: -mended[name] / costs[name])
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +224,7 @@ def test_sparing_stops_as_soon_as_the_model_is_good_enough(model, histograms, da
 def test_sparing_ends_at_the_limit(model, histograms, damages, start, max_layers):
     reported = []
     variant, quantized = spare_layers(
-        model, histograms, start, max_layers, lambda _: False, predict, lambda *step: reported.append(step[:2])
+        model, histograms, start, max_layers, lambda _: False, predict, report=lambda *step: reported.append(step[:2])
     )
     assert variant.float_layers == tuple(damages[:max_layers])
     spared = [name for name, stored in stored_weights(quantized).items() if stored is None]

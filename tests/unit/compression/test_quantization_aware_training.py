@@ -1,3 +1,6 @@
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +19,7 @@ from kinglet.compression.quantization_aware_training import (
     without_simulation,
 )
 from kinglet.models.export import fold_batch_norms, to_onnx
+from kinglet.runtime.sessions import open_session, run
 from tests.unit.models.small_networks import NETWORKS
 
 LIMITS = {8: 127, 7: 64}
@@ -194,3 +198,39 @@ def test_training_brings_the_answers_nearer_to_the_originals(family):
     assert reported == [(step + 1, 40) for step in range(40)]
     assert not simulated.training
     assert divergence(simulated, network, held_out) < 0.6 * before
+
+
+def with_simulated_ranges(histograms, model, simulated):
+    """Return the histograms with the ranges of every layer's input as the simulated network rounds it."""
+    pairs = [item for item in simulated.modules() if isinstance(item, nn.Sequential) and len(item) == 2]
+    rounded = [pair[0] for pair in pairs if isinstance(pair[0], RoundedInput)]
+    weighted = [node for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
+    changed = dict(histograms)
+    for node, layer in zip(weighted, rounded, strict=True):
+        ends = {"low": layer.low.item(), "high": layer.high.item()}
+        changed[node.input[0]] = replace(changed[node.input[0]], **ends)
+    return changed
+
+
+@pytest.mark.parametrize("family", list(NETWORKS))
+def test_what_training_simulates_is_what_the_runtime_computes_for_every_example(family):
+    network = NETWORKS[family]()
+    network.classifier.weight.data *= 5
+    x = inputs(48)
+    simulated = simulate_int8(network, 7)
+    with torch.inference_mode():
+        simulated.train()(x)  # sees the ranges
+        expected = simulated.eval()(x).numpy()
+        original = network(x).numpy()
+    model = to_onnx(without_simulation(copy.deepcopy(simulated)), 32, 3, {})
+    histograms = with_simulated_ranges(stream_histograms(model, x.numpy()), model, simulated)
+    quantized = quantize_static(model, histograms, "minmax", 7)
+    found = run(open_session(quantized.SerializeToString(), threads=1), x.numpy())
+    # The file also rounds what goes into an addition, the pooled features and the logits.
+    differences = np.abs(found - expected).max(1)
+    assert differences.max() < 0.05 * np.ptp(expected)
+    assert np.abs(found - expected).mean() < np.abs(found - original).mean()
+    ordered = np.sort(expected, 1)
+    clear = ordered[:, -1] - ordered[:, -2] > 2 * differences
+    assert clear.mean() > 0.5
+    assert (found.argmax(1) == expected.argmax(1))[clear].all()
