@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,10 +18,13 @@ from kinglet.atomic import write_bytes
 from kinglet.compression.calibration import stream_histograms
 from kinglet.compression.quantization import quantize_static, spare_layers, try_methods
 from kinglet.compression.quantization_aware_training import simulate_int8, train_simulated, without_simulation
+from kinglet.compression.saturation import Emulator, emulated_logits, unknown_operators
+from kinglet.compression.saturation_variants import Emulate, spare_saturating_layers
 from kinglet.data.batches import gather, shuffled_batches, standardize
 from kinglet.errors import KingletError
 from kinglet.models.export import add_metadata, to_onnx
 from kinglet.reporting import Report
+from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI
 from kinglet.runtime.preprocessing import Preprocessing, normalize
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import logits_of, open_session
@@ -69,7 +73,7 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
     def accuracy(model: onnx.ModelProto) -> float:
         return float((logits(model).argmax(1) == labels).mean())
 
-    model = onnx.load(folder / "model.onnx")
+    model = source = onnx.load(folder / "model.onnx")
     target = accuracy(model) - settings.tolerance
     with progress(f"quantize {card.name}") as report:
         histograms = stream_histograms(model, calibration)
@@ -96,22 +100,64 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
             )
             steps.append("quantization-aware training")
             if accuracy(candidate) > accuracy(quantized):
-                quantized = candidate
+                quantized, source, histograms = candidate, trained, trained_histograms
             else:
                 steps.append("its result was not better and is not used")
     add_metadata(quantized, {"preprocessing": preprocessing.to_dict(), "classes": card.classes})
     output = QUANTIZE / f"{card.name}-int8"
-    write_bytes(output / "model.onnx", quantized.SerializeToString())
+    write_bytes(output / MODEL, quantized.SerializeToString())
+    reduced = quantize_static(source, histograms, variant.method, 7)
+    add_metadata(reduced, {"preprocessing": preprocessing.to_dict(), "classes": card.classes})
+    emulate = emulated_accuracy(validation, size, preprocessing, accuracy)
     notes = {
         "steps": steps,
         "variant": asdict(variant),
         "tried": [asdict(item) for item in tried],
         "accuracy_on_choice_images": {"float": target + settings.tolerance, "int8": accuracy(quantized)},
         "within_tolerance": accuracy(quantized) >= target,
+        "without_vnni": judge_without_vnni(output, quantized, reduced, emulate, min(target, accuracy(quantized))),
     }
     write_card(
         output, replace(card, name=output.name, step="quantize", parent=card.name, precision="int8", notes=notes)
     )
+
+
+def judge_without_vnni(
+    output: Path, quantized: onnx.ModelProto, reduced: onnx.ModelProto, emulate: Emulate, target: float
+) -> dict[str, Any]:
+    """Return what the model is worth on processors without VNNI; write a file for them where it is below `target`."""
+    if unknown := unknown_operators(quantized):
+        return {"not_emulated": f"the emulator knows no {', '.join(unknown)}"}
+    accuracy, saturated = emulate(quantized)
+    notes: dict[str, Any] = {
+        "accuracy_on_choice_images": accuracy,
+        "saturated_pairs": dict(+saturated),
+        "variant": None,
+    }
+    if accuracy < target:
+        variant, model = spare_saturating_layers(quantized, reduced, saturated, emulate, target)
+        write_bytes(output / WITHOUT_VNNI, model.SerializeToString())
+        notes["variant"] = {**asdict(variant), "file": WITHOUT_VNNI, "within_tolerance": variant.accuracy >= target}
+    return notes
+
+
+def emulated_accuracy(
+    images: ImageSet, size: int, preprocessing: Preprocessing, exact: Callable[[onnx.ModelProto], float]
+) -> Emulate:
+    """Return a function from a model to its accuracy without VNNI on the images that decide between variants.
+
+    exact: gives the accuracy of a model that cannot saturate.
+    """
+    rows, labels = images.rows[:CHOICE_IMAGES], images.labels[:CHOICE_IMAGES]
+
+    def emulate(model: onnx.ModelProto) -> tuple[float, Counter[str]]:
+        if not Emulator(model).layers_at_risk:
+            return exact(model), Counter()
+        packed, workers = images.packed[size], available_processors()
+        logits, saturated = emulated_logits(model, packed, rows, preprocessing, workers)
+        return float((logits.argmax(1) == labels).mean()), saturated
+
+    return emulate
 
 
 def logits_on(images: ImageSet, size: int, preprocessing: Preprocessing) -> Scores:
