@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from kinglet.atomic import read_json, write_bytes, write_json, write_text
+from kinglet.compression.saturation import Emulator, unknown_operators
 from kinglet.runtime import bundles
 from kinglet.runtime.predictor import Predictor
-from kinglet.runtime.preprocessing import Preprocessing
+from kinglet.runtime.preprocessing import Preprocessing, normalize
 from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
+from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import BENCHMARK, BUNDLE, EVALUATE, SELECT, SPLIT, ModelCard, packed_images, read_card
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
@@ -25,26 +28,39 @@ GOLDEN_IMAGES = 10
 def run(parameters: Parameters) -> None:  # noqa: ARG001 (every step takes the parameters)
     """Write the bundle of the chosen model; its checksums come last, so a half-written one is never opened."""
     choice = read_json(SELECT / "choice.json")
-    onnx = Path(choice["onnx"])
+    chosen = Path(choice["onnx"])
     # Nothing of an earlier bundle may stay: the checksums would seal it in.
     shutil.rmtree(BUNDLE, ignore_errors=True)
-    write_bytes(BUNDLE / bundles.MODEL, onnx.read_bytes())
+    write_bytes(BUNDLE / bundles.MODEL, chosen.read_bytes())
     session = open_session(BUNDLE / bundles.MODEL, threads=1)
     preprocessing, classes = read_metadata(session)
+    card = read_card(chosen.parent)
+    other = chosen.parent / bundles.WITHOUT_VNNI
+    if other.is_file():
+        write_bytes(BUNDLE / other.name, other.read_bytes())
     write_json(BUNDLE / bundles.PREPROCESSING, preprocessing.to_dict())
     write_json(BUNDLE / bundles.LABELS, classes)
 
     rows, labels = golden_rows(GOLDEN_IMAGES)
     packed = np.load(packed_images(preprocessing.input_size), mmap_mode="r")
-    golden = {
-        "images": np.asarray(packed[rows]),
-        "labels": labels,
-        "probabilities": softmax(logits_of(session, packed, rows, preprocessing)),
-    }
+    images = np.asarray(packed[rows])
+    golden = {"images": images, "labels": labels, bundles.EXACT: answers(chosen, images, preprocessing, saturate=False)}
+    if card.precision == "int8" and "not_emulated" not in card.notes.get("without_vnni", {}):
+        file = other if other.is_file() else chosen
+        golden[bundles.SATURATED] = answers(file, images, preprocessing, saturate=True)
     write_bytes(BUNDLE / bundles.GOLDEN, bundles.npz_bytes(golden))
-    write_text(BUNDLE / bundles.CARD, model_card(read_card(onnx.parent), preprocessing, choice))
+    write_text(BUNDLE / bundles.CARD, model_card(card, preprocessing, choice))
     bundles.seal(BUNDLE)
     Predictor(BUNDLE, threads=1).check_golden(BUNDLE / bundles.GOLDEN)
+
+
+def answers(file: Path, images: NDArray[np.uint8], preprocessing: Preprocessing, saturate: bool) -> NDArray[np.float32]:
+    """Return a model's probabilities for packed images, on x86 without VNNI if `saturate`, elsewhere if not."""
+    rows = np.arange(len(images))
+    model = onnx.load(file)
+    if saturate == products_saturate() or unknown_operators(model) or not Emulator(model).layers_at_risk:
+        return softmax(logits_of(open_session(file, threads=1), images, rows, preprocessing))
+    return softmax(Emulator(model).run(normalize(images, preprocessing), saturate)[0])
 
 
 def golden_rows(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -96,7 +112,7 @@ images chose nothing. Weakest classes on the test images (F1): \
 {latency["size_bytes"] / 1e6:.2f} MB on disk, {latency["peak_memory_mb"]:.0f} MB of memory above an empty runtime. \
 Measured on {benchmark["device"]["cpu"]} with onnxruntime {benchmark["device"]["onnxruntime"]}.
 
-## How it was made
+{other_processors(scores)}## How it was made
 
 Step `{card.step}`{f" from `{card.parent}`" if card.parent else ""}, {card.precision}, {card.parameters:,} parameters. \
 {choice["reason"]}
@@ -117,6 +133,26 @@ uint8 image, {"gray" if preprocessing.channels == 1 else "RGB"}, any size; broug
 - The scores hold for images like those of the test split; other cameras, light or framing were not tested.
 - Latency was measured on the machine named above and is another on any other.
 - Neither robustness to disturbed images nor fairness between groups of people was examined.
+"""
+
+
+def other_processors(scores: dict[str, Any]) -> str:
+    """Return the model card's words on x86 processors without VNNI; nothing for a model that has no int8 there."""
+    emulated = scores.get("without_vnni")
+    if not emulated:
+        return ""
+    other = emulated["file"] != bundles.MODEL
+    said = (
+        f"`{bundles.MODEL}` alone would have {percent(emulated['model_onnx'])} there; `{emulated['file']}` is opened "
+        "in its place."
+        if other
+        else f"The same file, `{bundles.MODEL}`, is opened there."
+    )
+    return f"""## x86 processors without VNNI
+
+They add 8-bit products in 16 bits, which can saturate. Emulated on {emulated["n"]:,} test images, accuracy there is \
+{percent(emulated["accuracy"])}. {said}
+
 """
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,13 @@ from kinglet.compression.guard import Verdict, judge, set_aside
 from kinglet.compression.quantization import Predict, Variant, compare, quantize_static, spare_layers, try_methods
 from kinglet.compression.quantization_aware_training import simulate_int8, train_simulated, without_simulation
 from kinglet.compression.rounding import round_weights
+from kinglet.compression.saturation import Emulator, emulated_logits, unknown_operators
+from kinglet.compression.saturation_variants import spare_saturating_layers
 from kinglet.data.batches import gather, shuffled_batches, standardize
 from kinglet.errors import KingletError
 from kinglet.models.export import add_metadata, to_onnx
 from kinglet.reporting import Report
+from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI
 from kinglet.runtime.preprocessing import Preprocessing, normalize
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import logits_of, open_session
@@ -66,6 +71,7 @@ class Bench:
     """What the steps work with: one float model, its images for each role, and the judgement on a candidate.
 
     calibration: float32 (n, channels, height, width). training: the images of quantization-aware training.
+    choice: those that decide between variants. predict: a model's logits for them.
     score: agreement and divergence of an int8 model. judge: the verdict on it.
     """
 
@@ -74,6 +80,8 @@ class Bench:
     model: onnx.ModelProto
     calibration: NDArray[np.float32]
     training: ImageSet
+    choice: ImageSet
+    preprocessing: Preprocessing
     settings: Quantize
     seed: int
     report: Report
@@ -109,7 +117,7 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
     quantized = candidate.quantized
     add_metadata(quantized, {"preprocessing": preprocessing.to_dict(), "classes": card.classes})
     output = QUANTIZE / f"{card.name}-int8"
-    write_bytes(output / "model.onnx", quantized.SerializeToString())
+    write_bytes(output / MODEL, quantized.SerializeToString())
     fusions = fusions_of(quantized)
     unfused = fusions.float_layers - len(candidate.variant.float_layers)
     if unfused:
@@ -120,10 +128,52 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
         "tried": [asdict(item) for item in tried],
         "guard": verdict.to_dict(),
         "runtime": {**fusions.to_dict(), "unfused_layers": unfused},
+        "without_vnni": judge_without_vnni(output, candidate, bench),
     }
     write_card(
         output, replace(card, name=output.name, step="quantize", parent=card.name, precision="int8", notes=notes)
     )
+
+
+def judge_without_vnni(output: Path, candidate: Candidate, bench: Bench) -> dict[str, Any]:
+    """Return what the model is worth on x86 processors without VNNI; write a file for them where it is too little.
+
+    Too little is less than the tolerance allows, or than the model has elsewhere if that is less already.
+    """
+    quantized = candidate.quantized
+    if unknown := unknown_operators(quantized):
+        return {"not_emulated": f"the emulator knows no {', '.join(unknown)}"}
+    target = min(
+        accuracy_on_choice(bench.model, bench) - bench.settings.tolerance, accuracy_on_choice(quantized, bench)
+    )
+    accuracy, saturated = emulated_accuracy(quantized, bench)
+    notes: dict[str, Any] = {
+        "accuracy_on_choice_images": accuracy,
+        "saturated_pairs": dict(+saturated),
+        "variant": None,
+    }
+    if accuracy < target:
+        reduced = quantize_static(candidate.source, candidate.histograms, candidate.variant.method, 7)
+        reduced.metadata_props.MergeFrom(quantized.metadata_props)
+        emulate = partial(emulated_accuracy, bench=bench)
+        variant, model = spare_saturating_layers(quantized, reduced, saturated, emulate, target)
+        write_bytes(output / WITHOUT_VNNI, model.SerializeToString())
+        notes["variant"] = {**asdict(variant), "file": WITHOUT_VNNI, "within_tolerance": variant.accuracy >= target}
+    return notes
+
+
+def accuracy_on_choice(model: onnx.ModelProto, bench: Bench) -> float:
+    """Return the accuracy of a model on the images that decide between variants."""
+    return float((bench.predict(model).argmax(1) == bench.choice.labels).mean())
+
+
+def emulated_accuracy(model: onnx.ModelProto, bench: Bench) -> tuple[float, Counter[str]]:
+    """Return the accuracy that a model has there on processors without VNNI, and its saturated pairs by layer."""
+    if not Emulator(model).layers_at_risk:
+        return accuracy_on_choice(model, bench), Counter()
+    packed, rows = bench.choice.packed[bench.card.input_size], bench.choice.rows
+    logits, saturated = emulated_logits(model, packed, rows, bench.preprocessing, available_processors())
+    return float((logits.argmax(1) == bench.choice.labels).mean()), saturated
 
 
 def set_up(
@@ -159,6 +209,8 @@ def set_up(
         model,
         normalize(np.asarray(images.packed[size][images.rows[calibration]]), preprocessing),
         ImageSet(images.packed, images.rows[rest], images.labels[rest]),
+        ImageSet(images.packed, images.rows[choice[:n]], images.labels[choice[:n]]),
+        preprocessing,
         settings,
         seed,
         report,

@@ -22,10 +22,15 @@ MODEL, PREPROCESSING, LABELS, GOLDEN, CARD = (
     "golden.npz",
     "MODEL_CARD.md",
 )
+# The model for x86 processors without VNNI, where there is one (kinglet.runtime.vnni).
+WITHOUT_VNNI = "model-without-vnni.onnx"
 CHECKSUMS = "SHA256SUMS"
 NEEDED = (MODEL, PREPROCESSING, LABELS)
 
-# ONNX Runtime picks its kernels by the processor; int8 rounds differently with and without VNNI.
+# The golden probabilities of processors that add 8-bit products exactly, and those of x86 without VNNI.
+EXACT, SATURATED = "probabilities", "probabilities_without_vnni"
+
+# ONNX Runtime picks its kernels by the processor; floats are rounded differently.
 GOLDEN_TOLERANCE = 1e-3
 
 
@@ -37,8 +42,8 @@ def seal(folder: Path) -> None:
     write_text(folder / CHECKSUMS, "".join(f"{sha256_of(folder / name)}  {name}\n" for name in names))
 
 
-def verify(folder: Path) -> None:
-    """Check that the bundle is whole and unchanged.
+def verify(folder: Path) -> list[str]:
+    """Check that the bundle is whole and unchanged; return the names of its files.
 
     Raises KingletError that names the first file which is missing, changed or unlisted.
     """
@@ -56,6 +61,7 @@ def verify(folder: Path) -> None:
             raise KingletError(f"{folder / name} is missing from the bundle.", hint)
         if sha256_of(folder / name) != expected:
             raise KingletError(f"{folder / name} is not what {CHECKSUMS} says: the file was changed or damaged.", hint)
+    return list(listed)
 
 
 def read_checksums(path: Path) -> dict[str, str]:

@@ -1,0 +1,397 @@
+"""What an int8 file answers on x86 processors without VNNI, where sums of two 8-bit products saturate.
+
+Without VNNI, ONNX Runtime multiplies with the instruction `vpmaddubsw`: it adds the products of two neighbouring
+uint8 activations and int8 weights and cuts the sum off at 16 bits; from there on all sums have 32 bits. Which
+weights are neighbours: all inputs of an output channel in the order kernel row, kernel column, input channel, taken
+two by two. Depthwise convolutions widen every product to 32 bits first and never saturate.
+
+Source: onnxruntime 1.32, core/mlas/lib/amd64/ConvSymKernelAvx2.asm, ConvSymKernelAvx512Core.asm and
+QgemmU8X8KernelAvx2.asm (the instructions); core/mlas/lib/convsym.cpp, MlasConvSymPackW, and
+core/providers/cpu/quantization/qlinearconv.cc, ReorderFilter (the order of the weights).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from kinglet.runtime.preprocessing import Preprocessing, normalize
+
+WEIGHTED = ("Conv", "Gemm")
+LOWEST, HIGHEST = -(2**15), 2**15 - 1
+LARGEST_ACTIVATION = 255
+BATCH_SIZE = 64
+
+Array = NDArray[Any]
+Attributes = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What DequantizeLinear reads: integers, and the scale and zero point of all or of every channel along `axis`."""
+
+    values: Array
+    scale: NDArray[np.float32]
+    zero_point: Array
+    axis: int
+
+    @property
+    def floats(self) -> NDArray[np.float32]:
+        """The numbers that the integers stand for, float32."""
+        shape = [1] * self.values.ndim
+        if self.scale.size > 1:
+            shape[self.axis] = -1
+        zero_point = self.zero_point.astype(np.int32).reshape(shape)
+        return (self.values.astype(np.int32) - zero_point).astype(np.float32) * self.scale.reshape(shape)
+
+
+@dataclass(frozen=True)
+class Accumulated:
+    """Sums of products before they are brought to 8 bits: int32 (n, channels, ...), and the scale of every channel."""
+
+    sums: NDArray[np.int32]
+    scale: NDArray[np.float32]
+
+    def quantized(self, scale: NDArray[np.float32], zero_point: Array) -> NDArray[np.uint8]:
+        """Return the sums as uint8, multiplied and rounded in float32 as ONNX Runtime does."""
+        ratio = (self.scale / scale).reshape(-1, *[1] * (self.sums.ndim - 2))
+        shift = np.float32(zero_point)
+        scaled = self.sums.astype(np.float32)
+        scaled *= ratio
+        np.clip(scaled, -shift, LARGEST_ACTIVATION - shift, out=scaled)
+        np.rint(scaled, out=scaled)
+        scaled += shift
+        return scaled.astype(np.uint8)
+
+
+def sums_of_products(
+    weights: NDArray[np.int8], activations: NDArray[np.uint8], saturate: bool = True
+) -> tuple[NDArray[np.int32], int]:
+    """Return weights @ activations as a processor without VNNI computes it, and how many pairs saturated.
+
+    weights: int8 (n_outputs, n_inputs). activations: uint8 (n_inputs, n_positions). Returns int32
+    (n_outputs, n_positions). saturate: False gives the exact sums, as VNNI and ARM do, and 0.
+    """
+    bound = LARGEST_ACTIVATION * int(np.abs(weights.astype(np.int32)).sum(axis=1).max(initial=0))
+    # Floats hold these integers exactly and multiply matrices many times faster than numpy's integers do.
+    exact: Any = np.float32 if bound < 2**24 else np.float64
+    operands: Array = activations.astype(exact)
+    sums = (weights.astype(exact) @ operands).astype(np.int32)
+    if not saturate:
+        return sums, 0
+    if len(operands) % 2:
+        operands, weights = np.pad(operands, ((0, 1), (0, 0))), np.pad(weights, ((0, 0), (0, 1)))
+    evens, odds = operands[0::2], operands[1::2]
+    even_weights, odd_weights = weights[:, 0::2].astype(exact), weights[:, 1::2].astype(exact)
+    at_risk = can_exceed(even_weights, odd_weights, evens.max(axis=1, initial=0), odds.max(axis=1, initial=0))
+    n_saturated = 0
+    for channel in np.flatnonzero(at_risk.any(axis=1)):
+        pairs = np.flatnonzero(at_risk[channel])
+        of_pairs = even_weights[channel, pairs, None] * evens[pairs] + odd_weights[channel, pairs, None] * odds[pairs]
+        cut_off = of_pairs - np.clip(of_pairs, LOWEST, HIGHEST)
+        sums[channel] -= cut_off.sum(axis=0).astype(np.int32)
+        n_saturated += int(np.count_nonzero(cut_off))
+    return sums, n_saturated
+
+
+def can_exceed(even_weights: Array, odd_weights: Array, even_peaks: Any, odd_peaks: Any) -> NDArray[np.bool_]:
+    """Return which pairs of weights could leave 16 bits with activations between 0 and these peaks.
+
+    weights: (n_outputs, n_pairs). peaks: (n_pairs,) or one for all, in [0, 255].
+    """
+    highest = np.maximum(even_weights, 0) * even_peaks + np.maximum(odd_weights, 0) * odd_peaks
+    lowest = np.minimum(even_weights, 0) * even_peaks + np.minimum(odd_weights, 0) * odd_peaks
+    result: NDArray[np.bool_] = (highest > HIGHEST) | (lowest < LOWEST)
+    return result
+
+
+def in_order_of_the_kernel(weights: Array) -> Array:
+    """Return the weights of a convolution as a matrix (n_outputs, n_inputs), neighbours beside each other.
+
+    weights: (n_outputs, channels, height, width).
+    """
+    return weights.transpose(0, 2, 3, 1).reshape(len(weights), -1)
+
+
+def shifted(
+    images: Array, kernel: tuple[int, ...], attributes: Attributes, padding: Any
+) -> Iterator[tuple[tuple[int, int], Array]]:
+    """Yield for every position in the kernel what its weights meet, a view (channels, n, out_height, out_width).
+
+    images: (n, channels, height, width). kernel: its height and width. padding: the value around the images.
+    """
+    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
+    strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
+    edges = ((0, 0), (0, 0), (top, bottom), (left, right))
+    # Channels first: what one weight meets then lies together.
+    padded = np.moveaxis(np.pad(images, edges, constant_values=padding), 1, 0)
+    height, width = (
+        (size - dilation * (edge - 1) - 1) // stride + 1
+        for size, edge, stride, dilation in zip(padded.shape[2:], kernel, strides, dilations, strict=True)
+    )
+    for row, column in np.ndindex(*kernel):
+        rows = slice(row * dilations[0], row * dilations[0] + strides[0] * (height - 1) + 1, strides[0])
+        columns = slice(column * dilations[1], column * dilations[1] + strides[1] * (width - 1) + 1, strides[1])
+        yield (row, column), padded[:, :, rows, columns]
+
+
+def patches(images: Array, kernel: tuple[int, ...], attributes: Attributes, padding: Any) -> Array:
+    """Return what all weights of a convolution meet: (positions in the kernel, channels, n, out_height, out_width)."""
+    return np.stack([seen for _, seen in shifted(images, kernel, attributes, padding)])
+
+
+def is_depthwise(weights: Array, group: int) -> bool:
+    """Return whether every channel has a filter of its own: then nothing saturates."""
+    return group > 1 and weights.shape[0] == group and weights.shape[1] == 1
+
+
+def convolve_integers(
+    images: NDArray[np.uint8], weights: NDArray[np.int8], attributes: Attributes, padding: int, saturate: bool
+) -> tuple[NDArray[np.int32], int]:
+    """Return the sums of products (n, n_outputs, out_height, out_width), int32, and how many pairs saturated."""
+    group = attributes.get("group", 1)
+    if is_depthwise(weights, group):
+        return convolve_depthwise(images, weights, attributes, padding), 0
+    seen = patches(images, weights.shape[2:], attributes, padding)
+    shape = seen.shape[2:]
+    parts, n_saturated = [], 0
+    for of_group, inputs in zip(np.split(weights, group), np.split(seen, group, axis=1), strict=True):
+        matrix = in_order_of_the_kernel(of_group)
+        sums, count = sums_of_products(matrix, inputs.reshape(matrix.shape[1], -1), saturate)
+        parts.append(sums.reshape(-1, *shape))
+        n_saturated += count
+    return np.moveaxis(np.concatenate(parts), 0, 1), n_saturated
+
+
+def convolve_depthwise(
+    images: NDArray[np.uint8], weights: NDArray[np.int8], attributes: Attributes, padding: int
+) -> NDArray[np.int32]:
+    """Return the exact sums of products of one filter for every channel."""
+    # float32 holds them exactly, up to kernels of 500 weights.
+    filters = weights[:, 0, :, :, None, None, None].astype(np.float32)
+    sums = product = None
+    for at, seen in shifted(images.astype(np.float32), weights.shape[2:], attributes, padding):
+        product = np.multiply(seen, filters[:, *at], out=product)
+        sums = product.copy() if sums is None else np.add(sums, product, out=sums)
+    assert sums is not None
+    return np.moveaxis(sums.astype(np.int32), 0, 1)
+
+
+def convolve_floats(attributes: Attributes, images: Array, weights: Array, bias: Array | None = None) -> Array:
+    """Return a convolution of floats, float32; summed in float64, so that no order of the sums shows."""
+    group = attributes.get("group", 1)
+    seen = patches(images, weights.shape[2:], attributes, np.float32(0)).astype(np.float64)
+    parts = []
+    for of_group, inputs in zip(np.split(weights, group), np.split(seen, group, axis=1), strict=True):
+        matrix = in_order_of_the_kernel(of_group).astype(np.float64)
+        parts.append((matrix @ inputs.reshape(matrix.shape[1], -1)).reshape(-1, *seen.shape[2:]))
+    sums = np.moveaxis(np.concatenate(parts), 0, 1)
+    return (sums if bias is None else sums + bias.reshape(-1, 1, 1)).astype(np.float32)
+
+
+def multiply_floats(attributes: Attributes, rows: Array, weights: Array, bias: Array | None = None) -> Array:
+    """Return a Gemm of floats, float32."""
+    matrix = weights.T if attributes.get("transB") else weights
+    result = attributes.get("alpha", 1.0) * (rows.astype(np.float64) @ matrix.astype(np.float64))
+    return (result if bias is None else result + attributes.get("beta", 1.0) * bias).astype(np.float32)
+
+
+# What a float graph between the integer layers may hold: functions of attributes and float32 arrays.
+OPERATORS: dict[str, Callable[..., Array]] = {
+    "Conv": convolve_floats,
+    "Gemm": multiply_floats,
+    "Add": lambda _, one, other: one + other,
+    "Relu": lambda _, values: np.maximum(values, np.float32(0)),
+    "Clip": lambda _, values, low=-np.inf, high=np.inf: np.clip(values, low, high).astype(np.float32),
+    "GlobalAveragePool": lambda _, images: images.mean((2, 3), np.float64, keepdims=True).astype(np.float32),
+    "Flatten": lambda attributes, values: values.reshape(int(np.prod(values.shape[: attributes.get("axis", 1)])), -1),
+}
+
+
+def unknown_operators(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the operators that the emulator cannot compute, sorted."""
+    known = {*OPERATORS, "QuantizeLinear", "DequantizeLinear"}
+    return sorted({node.op_type for node in model.graph.node} - known)
+
+
+class Emulator:
+    """An int8 classifier as `quantize_static` writes it, computed as on a processor without VNNI.
+
+    Its integers are those of ONNX Runtime up to ties in rounding; float layers agree to about 1e-6.
+    Raises ValueError if the model holds an operator that is not in `OPERATORS`.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        unknown = unknown_operators(model)
+        if unknown:
+            raise ValueError(f"the emulator knows no {', '.join(unknown)}")
+        graph = as_onnxruntime_reads_it(model).graph
+        self._input, self._output = graph.input[0].name, graph.output[0].name
+        self._constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+        self._nodes = [
+            (node, {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}) for node in graph.node
+        ]
+        self._integer_layers = {node.name: weights for node, weights in _integer_layers(graph)}
+
+    @property
+    def layers_at_risk(self) -> list[str]:
+        """The names of the layers that saturate for some activations, in graph order."""
+        return [
+            node.name
+            for node, attributes in self._nodes
+            if node.name in self._integer_layers
+            and _at_risk(self._integer_layers[node.name], attributes.get("group", 1))
+        ]
+
+    def run(self, inputs: NDArray[np.float32], saturate: bool = True) -> tuple[NDArray[np.float32], Counter[str]]:
+        """Return the logits and the number of saturated pairs by layer.
+
+        inputs: float32 (n, channels, height, width). Returns float32 (n, n_classes). saturate: False
+        computes as processors with VNNI do.
+        """
+        values: dict[str, Any] = {**self._constants, self._input: inputs}
+        saturated: Counter[str] = Counter()
+        for node, attributes in self._nodes:
+            arguments = [values[name] for name in node.input]
+            result: Any
+            if node.name in self._integer_layers:
+                result, saturated[node.name] = _accumulate(node.op_type, attributes, arguments, saturate)
+            elif node.op_type == "DequantizeLinear":
+                stored, scale, *zero_points = arguments
+                zero_point = zero_points[0] if zero_points else np.zeros((), stored.dtype)
+                result = Quantized(stored, scale, zero_point, attributes.get("axis", 1))
+            elif node.op_type == "QuantizeLinear":
+                result = _quantize(*arguments)
+            elif isinstance(arguments[0], Accumulated):
+                result = arguments[0]  # A Relu or Clip that the range of the following uint8 does already.
+            else:
+                result = OPERATORS[node.op_type](attributes, *map(_floats, arguments))
+            values[node.output[0]] = result
+        return _floats(values[self._output]), saturated
+
+
+def emulated_logits(
+    model: onnx.ModelProto,
+    packed: NDArray[np.uint8],
+    rows: NDArray[np.integer[Any]],
+    preprocessing: Preprocessing,
+    workers: int = 1,
+) -> tuple[NDArray[np.float32], Counter[str]]:
+    """Return the logits of these rows of packed images without VNNI, and the number of saturated pairs by layer.
+
+    packed: uint8 (n, input_size, input_size, channels). Returns float32 (len(rows), n_classes). workers:
+    batches computed side by side; their number changes nothing in the result.
+    """
+    emulator = Emulator(model)
+    saturated: Counter[str] = Counter()
+
+    def logits_from(start: int) -> tuple[NDArray[np.float32], Counter[str]]:
+        return emulator.run(normalize(np.asarray(packed[rows[start : start + BATCH_SIZE]]), preprocessing))
+
+    parts = []
+    with ThreadPoolExecutor(workers) as pool:
+        for logits, counts in pool.map(logits_from, range(0, len(rows), BATCH_SIZE)):
+            parts.append(logits)
+            saturated.update(counts)
+    return np.concatenate(parts), saturated
+
+
+def as_onnxruntime_reads_it(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model after the rewriting that ONNX Runtime does on every processor before it chooses kernels.
+
+    It is no formality: a layer with float weights between two uint8 tensors gets int8 weights there, with one
+    scale for the whole tensor (core/optimizer/qdq_transformer/weight_bias_quantization.cc).
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.log_severity_level = 3
+    with TemporaryDirectory() as folder:
+        written = Path(folder) / "model.onnx"  # The runtime hands its graph out in no other way.
+        options.optimized_model_filepath = str(written)
+        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return onnx.load(written)
+
+
+def _integer_layers(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, NDArray[np.int8]]]:
+    """Return the nodes that ONNX Runtime computes in integers, and their weights."""
+    constants = {item.name: item for item in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    found = []
+    for node in graph.node:
+        sources = [makers[name] for name in node.input if name in makers and makers[name].op_type == "DequantizeLinear"]
+        all_quantized = len(sources) == len(node.input)
+        if node.op_type in WEIGHTED and all_quantized and _ends_in_uint8(graph, node.output[0], constants):
+            found.append((node, numpy_helper.to_array(constants[sources[1].input[0]])))
+    return found
+
+
+def _ends_in_uint8(graph: onnx.GraphProto, name: str, constants: dict[str, onnx.TensorProto]) -> bool:
+    """Return whether the tensor goes into one QuantizeLinear, if need be through an activation made needless by it."""
+    consumers = [node for node in graph.node if name in node.input]
+    if len(consumers) != 1 or any(name == output.name for output in graph.output):
+        return False
+    if consumers[0].op_type == "QuantizeLinear":
+        return True
+    after = [node for node in graph.node if consumers[0].output[0] in node.input]
+    if consumers[0].op_type not in ("Relu", "Clip") or [node.op_type for node in after] != ["QuantizeLinear"]:
+        return False
+    limits = [float(numpy_helper.to_array(constants[limit])) for limit in consumers[0].input[1:]]
+    low, high = (0.0, np.inf) if consumers[0].op_type == "Relu" else (*limits, *(-np.inf, np.inf)[len(limits) :])
+    scale, zero_point = (float(numpy_helper.to_array(constants[limit])) for limit in after[0].input[1:3])
+    return low <= -zero_point * scale and (LARGEST_ACTIVATION - zero_point) * scale <= high
+
+
+def _at_risk(weights: NDArray[np.int8], group: int) -> bool:
+    if weights.ndim == 4 and is_depthwise(weights, group):
+        return False
+    matrix = in_order_of_the_kernel(weights) if weights.ndim == 4 else weights
+    matrix = np.pad(matrix.astype(np.int32), ((0, 0), (0, matrix.shape[1] % 2)))
+    return bool(can_exceed(matrix[:, 0::2], matrix[:, 1::2], LARGEST_ACTIVATION, LARGEST_ACTIVATION).any())
+
+
+def _accumulate(
+    op_type: str, attributes: Attributes, arguments: list[Quantized], saturate: bool
+) -> tuple[Accumulated, int]:
+    inputs, weights, *biases = arguments
+    zero_point, shift = int(inputs.zero_point), int(weights.zero_point.ravel()[0])
+    sums, count = _multiply(op_type, attributes, inputs, weights.values, saturate)
+    # The kernels multiply what is stored; what the zero points add to every sum is taken off afterwards.
+    stored = weights.values if op_type == "Conv" or attributes.get("transB") else weights.values.T
+    added = zero_point * (stored.astype(np.int32) - shift).reshape(len(stored), -1).sum(axis=1)
+    offsets = sum((bias.values for bias in biases), -added).astype(np.int32)
+    sums = sums + offsets.reshape(-1, *[1] * (sums.ndim - 2))
+    if shift:
+        sums = sums - shift * _multiply(op_type, attributes, inputs, np.ones_like(weights.values), False)[0]
+    return Accumulated(sums, inputs.scale * weights.scale), count
+
+
+def _multiply(
+    op_type: str, attributes: Attributes, inputs: Quantized, weights: NDArray[np.int8], saturate: bool
+) -> tuple[NDArray[np.int32], int]:
+    if op_type == "Conv":
+        return convolve_integers(inputs.values, weights, attributes, int(inputs.zero_point), saturate)
+    matrix = weights if attributes.get("transB") else weights.T
+    sums, count = sums_of_products(matrix, inputs.values.T, saturate)
+    return sums.T, count
+
+
+def _quantize(values: Any, scale: NDArray[np.float32], zero_point: Array) -> NDArray[np.uint8]:
+    if isinstance(values, Accumulated):
+        return values.quantized(scale, zero_point)
+    rounded = np.rint(_floats(values) / scale) + np.float32(zero_point)
+    return np.clip(rounded, 0, LARGEST_ACTIVATION).astype(np.uint8)
+
+
+def _floats(value: Any) -> Array:
+    return value.floats if isinstance(value, Quantized) else value
