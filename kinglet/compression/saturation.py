@@ -124,31 +124,33 @@ def in_order_of_the_kernel(weights: Array) -> Array:
     return weights.transpose(0, 2, 3, 1).reshape(len(weights), -1)
 
 
-def shifted(
-    images: Array, kernel: tuple[int, ...], attributes: Attributes, padding: Any
-) -> Iterator[tuple[tuple[int, int], Array]]:
-    """Yield for every position in the kernel what its weights meet, a view (channels, n, out_height, out_width).
-
-    images: (n, channels, height, width). kernel: its height and width. padding: the value around the images.
-    """
+def padded(images: Array, attributes: Attributes, padding: Any) -> Array:
+    """Return images (n, channels, height, width) with `padding` around them, as the convolution asks for."""
     top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
+    return np.pad(images, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=padding)
+
+
+def shifted(pixels: Array, kernel: tuple[int, ...], attributes: Attributes) -> Iterator[tuple[tuple[int, int], Array]]:
+    """Yield for every position in the kernel what its weights meet, a view (out_height, out_width, ...).
+
+    pixels: (height, width, ...). kernel: its height and width.
+    """
     strides, dilations = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
-    edges = ((0, 0), (0, 0), (top, bottom), (left, right))
-    # Channels first: what one weight meets then lies together.
-    padded = np.moveaxis(np.pad(images, edges, constant_values=padding), 1, 0)
     height, width = (
         (size - dilation * (edge - 1) - 1) // stride + 1
-        for size, edge, stride, dilation in zip(padded.shape[2:], kernel, strides, dilations, strict=True)
+        for size, edge, stride, dilation in zip(pixels.shape, kernel, strides, dilations, strict=False)
     )
     for row, column in np.ndindex(*kernel):
         rows = slice(row * dilations[0], row * dilations[0] + strides[0] * (height - 1) + 1, strides[0])
         columns = slice(column * dilations[1], column * dilations[1] + strides[1] * (width - 1) + 1, strides[1])
-        yield (row, column), padded[:, :, rows, columns]
+        yield (row, column), pixels[rows, columns]
 
 
 def patches(images: Array, kernel: tuple[int, ...], attributes: Attributes, padding: Any) -> Array:
     """Return what all weights of a convolution meet: (positions in the kernel, channels, n, out_height, out_width)."""
-    return np.stack([seen for _, seen in shifted(images, kernel, attributes, padding)])
+    # Channels first: what one weight meets then lies together.
+    pixels = padded(images, attributes, padding).transpose(2, 3, 1, 0)
+    return np.stack([seen.transpose(2, 3, 0, 1) for _, seen in shifted(pixels, kernel, attributes)])
 
 
 def is_depthwise(weights: Array, group: int) -> bool:
@@ -178,14 +180,14 @@ def convolve_depthwise(
     images: NDArray[np.uint8], weights: NDArray[np.int8], attributes: Attributes, padding: int
 ) -> NDArray[np.int32]:
     """Return the exact sums of products of one filter for every channel."""
-    # float32 holds them exactly, up to kernels of 500 weights.
-    filters = weights[:, 0, :, :, None, None, None].astype(np.float32)
-    sums = product = None
-    for at, seen in shifted(images.astype(np.float32), weights.shape[2:], attributes, padding):
-        product = np.multiply(seen, filters[:, *at], out=product)
-        sums = product.copy() if sums is None else np.add(sums, product, out=sums)
-    assert sums is not None
-    return np.moveaxis(sums.astype(np.int32), 0, 1)
+    n, channels = images.shape[:2]
+    # Pixels first: every step then works on long rows, 3 times as fast. float32 holds sums of 500 weights exactly.
+    pixels = padded(images, attributes, padding).transpose(2, 3, 0, 1).astype(np.float32, order="C")
+    sums: Any = np.float32(0)
+    for at, seen in shifted(pixels.reshape(*pixels.shape[:2], -1), weights.shape[2:], attributes):
+        sums = sums + seen * np.tile(weights[:, 0, *at].astype(np.float32), n)
+    result: NDArray[np.int32] = sums.astype(np.int32).reshape(*sums.shape[:2], n, channels).transpose(2, 3, 0, 1)
+    return result
 
 
 def convolve_floats(attributes: Attributes, images: Array, weights: Array, bias: Array | None = None) -> Array:

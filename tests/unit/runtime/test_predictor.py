@@ -45,6 +45,47 @@ def test_packed_images_get_the_golden_answers(bundle):
     assert Predictor(bundle, threads=1).check_golden(bundle / bundles.GOLDEN) < 1e-5
 
 
+@pytest.fixture
+def bundle_of_two(bundle, tmp_path_factory):
+    """A bundle with another model, and its answers, for x86 without VNNI."""
+    images, labels = noisy_quadrants(80, 16, 3, seed=7)
+    other = write_model(tmp_path_factory.mktemp("other"), RECIPES[2], images, labels, np.ones(80, bool), CLASSES)
+    write_bytes(bundle / bundles.WITHOUT_VNNI, (other / "model.onnx").read_bytes())
+    with np.load(bundle / bundles.GOLDEN) as golden:
+        arrays = dict(golden)
+    session = open_session(other / "model.onnx")
+    logits = logits_of(session, arrays["images"], np.arange(10), read_metadata(session)[0])
+    write_bytes(bundle / bundles.GOLDEN, bundles.npz_bytes({**arrays, bundles.SATURATED: softmax(logits)}))
+    bundles.seal(bundle)
+    return bundle
+
+
+@pytest.mark.parametrize(("saturates", "file"), [(False, "model.onnx"), (True, "model-without-vnni.onnx")])
+def test_the_processor_decides_which_model_is_opened_and_the_log_says_it(bundle_of_two, saturates, file, caplog):
+    with caplog.at_level("INFO", "kinglet.runtime"):
+        predictor = Predictor(bundle_of_two, threads=1, saturates=saturates)
+    assert predictor.model_file == file
+    assert f"{file}: this processor is" in caplog.text
+    assert predictor.check_golden(bundle_of_two / bundles.GOLDEN) < 1e-5
+
+
+def test_the_predictor_asks_the_processor(bundle_of_two, monkeypatch):
+    for saturates, file in ((False, bundles.MODEL), (True, bundles.WITHOUT_VNNI)):
+        monkeypatch.setattr("kinglet.runtime.predictor.products_saturate", lambda saturates=saturates: saturates)
+        assert Predictor(bundle_of_two).model_file == file
+
+
+def test_a_bundle_of_one_model_serves_all_processors(bundle):
+    predictor = Predictor(bundle, saturates=True)
+    assert predictor.model_file == bundles.MODEL
+    assert predictor.check_golden(bundle / bundles.GOLDEN) < 1e-5
+
+
+def test_a_model_that_the_checksums_do_not_list_is_not_opened(bundle, model):
+    write_bytes(bundle / bundles.WITHOUT_VNNI, model.read_bytes())
+    assert Predictor(bundle, saturates=True).model_file == bundles.MODEL
+
+
 def test_images_of_any_size_and_of_both_kinds_of_channels(bundle):
     generator = np.random.default_rng(0)
     shapes = [(16, 16, 3), (40, 30, 3), (7, 9), (100, 3, 1), (1, 1, 3)]
