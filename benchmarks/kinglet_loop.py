@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ import torch
 from benchmarks.training_set import TrainingSet, read_training_set
 from kinglet.data.batches import count_batches, open_packed
 from kinglet.models.registry import normalization, pretrained
-from kinglet.training.loop import ImageSet, Recipe, fit
+from kinglet.training.loop import ImageSet, fit
 from kinglet.training.losses import label_loss
+from tasks.finetune import recipe_of
 from tasks.models import prepare_training
 from tasks.parameters import Finetune, load_parameters
 
@@ -35,19 +37,8 @@ def step_ends(images: TrainingSet, settings: Finetune, steps: int) -> list[float
     rows = np.arange(len(images.paths))
     packed = {images.size: open_packed(Path(images.packed))}
     labels = np.array(images.labels, np.int64)
-    recipe = Recipe(
-        phases=((steps / count_batches(len(rows), settings.batch_size), images.size),),
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        layer_decay=settings.layer_decay,
-        ema_decay=settings.ema_decay,
-        patience=settings.patience,
-        augment=AUGMENT,
-        precision="fp32",
-        seed=0,
-    )
+    phases = ((steps / count_batches(len(rows), settings.batch_size), images.size),)
+    recipe = replace(recipe_of(settings, phases, seed=0), augment=AUGMENT, precision="fp32")
     network, _ = pretrained(BACKBONE, images.channels, images.n_classes, settings.dropout)
     mean, std = normalization(images.channels)
     ends: dict[float, float] = {}

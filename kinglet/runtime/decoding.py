@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,22 +60,33 @@ def sniff(content: bytes) -> str:
     return next((name for magic, name in MAGIC if content.startswith(magic)), "")
 
 
+@contextmanager
+def opened(content: bytes, max_pixels: int) -> Iterator[tuple[str, ImageFile]]:
+    """Yield the format of an encoded image and the image, its pixels not yet decoded; close it afterwards.
+
+    Raises UndecodableImageError if it is none, has more than `max_pixels` pixels, or its reader fails meanwhile.
+    """
+    name = sniff(content)
+    if not name:
+        raise UndecodableImageError("not an image")
+    # A reader raises anything on damaged bytes: SyntaxError, OSError, ValueError, struct.error, zlib.error...
+    try:
+        with READERS[name](io.BytesIO(content)) as image:
+            check_size(image.size, max_pixels)
+            yield name, image
+    except (UndecodableImageError, MemoryError):
+        raise
+    except Exception as error:
+        raise UndecodableImageError(describe_damage(name, error)) from error
+
+
 def read_size(content: bytes, max_pixels: int) -> tuple[int, int]:
     """Return (width, height) from the header of an encoded image, as stored (EXIF may turn it).
 
     Raises UndecodableImageError if it has none, or more than `max_pixels` pixels.
     """
-    name = sniff(content)
-    if not name:
-        raise UndecodableImageError("not an image")
-    try:
-        with READERS[name](io.BytesIO(content)) as image:
-            check_size(image.size, max_pixels)
-            return image.size
-    except (UndecodableImageError, MemoryError):
-        raise
-    except Exception as error:
-        raise UndecodableImageError(describe_damage(name, error)) from error
+    with opened(content, max_pixels) as (_, image):
+        return image.size
 
 
 def decode(content: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], ImageFacts]:
@@ -88,21 +101,11 @@ def decode(content: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], ImageFac
     """
     if not content:
         raise UndecodableImageError("empty file (0 bytes)")
-    name = sniff(content)
-    if not name:
-        raise UndecodableImageError("not an image")
-    # A reader raises anything on damaged bytes: SyntaxError, OSError, ValueError, struct.error, zlib.error...
-    try:
-        with READERS[name](io.BytesIO(content)) as image:
-            check_size(image.size, max_pixels)
-            mode = image.mode
-            image.load()
-            frames = int(getattr(image, "n_frames", 1))
-            pixels = to_uint8(upright(image))
-    except (UndecodableImageError, MemoryError):
-        raise
-    except Exception as error:
-        raise UndecodableImageError(describe_damage(name, error)) from error
+    with opened(content, max_pixels) as (name, image):
+        mode = image.mode
+        image.load()
+        frames = int(getattr(image, "n_frames", 1))
+        pixels = to_uint8(upright(image))
     return pixels, ImageFacts(name, mode, pixels.shape[1], pixels.shape[0], frames)
 
 
