@@ -45,7 +45,7 @@ def run(parameters: Parameters) -> None:  # noqa: ARG001 (every step takes the p
     packed = np.load(packed_images(preprocessing.input_size), mmap_mode="r")
     images = np.asarray(packed[rows])
     golden = {"images": images, "labels": labels, bundles.EXACT: answers(chosen, images, preprocessing, saturate=False)}
-    if card.precision == "int8" and "not_emulated" not in card.notes.get("without_vnni", {}):
+    if card.precision == "int8" and not unknown_operators(onnx.load(chosen)):
         file = other if other.is_file() else chosen
         golden[bundles.SATURATED] = answers(file, images, preprocessing, saturate=True)
     write_bytes(BUNDLE / bundles.GOLDEN, bundles.npz_bytes(golden))

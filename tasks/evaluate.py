@@ -143,12 +143,14 @@ def predict(
 
 
 def without_vnni(folder: Path, card: ModelCard, images: HeldOut, parameters: Parameters) -> dict[str, Any]:
-    """Return what an int8 model is worth on x86 processors without VNNI, under one key; nothing for others.
+    """Return what an int8 model is worth on x86 processors without VNNI, under one key.
+
+    Nothing for other models, and for operators that cannot be emulated.
 
     model_onnx: accuracy of model.onnx there. accuracy: of the file that is opened there. n: the first test
     images of the data set, at most EMULATED_IMAGES.
     """
-    if card.precision != "int8" or "not_emulated" in card.notes.get("without_vnni", {}):
+    if card.precision != "int8" or unknown_operators(onnx.load(folder / MODEL)):
         return {}
     labels = images.labels[:EMULATED_IMAGES]
 
@@ -169,7 +171,7 @@ def emulated_answers(file: Path, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     preprocessing, _ = read_metadata(session)
     packed = np.load(packed_images(preprocessing.input_size), mmap_mode="r")
     model, workers = onnx.load(file), available_processors()
-    if unknown_operators(model) or not Emulator(model).layers_at_risk:
+    if not Emulator(model).layers_at_risk:
         return logits_of(session, packed, rows, preprocessing, workers=workers).argmax(axis=1)
     return emulated_logits(model, packed, rows, preprocessing, workers)[0].argmax(axis=1)
 

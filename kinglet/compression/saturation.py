@@ -58,14 +58,18 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Accumulated:
-    """Sums of products before they are brought to 8 bits: int32 (n, channels, ...), and the scale of every channel."""
+    """Sums before they are brought to 8 bits: int32 (n, channels, ...), the scale of every channel or of all.
+
+    count: what they are divided by.
+    """
 
     sums: NDArray[np.int32]
     scale: NDArray[np.float32]
+    count: int = 1
 
     def quantized(self, scale: NDArray[np.float32], zero_point: Array) -> NDArray[np.uint8]:
         """Return the sums as uint8, multiplied and rounded in float32 as ONNX Runtime does."""
-        ratio = (self.scale / scale).reshape(-1, *[1] * (self.sums.ndim - 2))
+        ratio = (self.scale / (scale * np.float32(self.count))).reshape(-1, *[1] * (self.sums.ndim - 2))
         shift = np.float32(zero_point)
         scaled = self.sums.astype(np.float32)
         scaled *= ratio
@@ -73,6 +77,38 @@ class Accumulated:
         np.rint(scaled, out=scaled)
         scaled += shift
         return scaled.astype(np.uint8)
+
+    @property
+    def floats(self) -> NDArray[np.float32]:
+        """The sums, or means, as float32."""
+        scale = self.scale.reshape(-1, *[1] * (self.sums.ndim - 2))
+        return (self.sums * np.float64(1) * scale / self.count).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Added:
+    """Two uint8 tensors to be added."""
+
+    one: Quantized
+    other: Quantized
+
+    def quantized(self, scale: NDArray[np.float32], zero_point: Array) -> NDArray[np.uint8]:
+        """Return the sum as uint8, by the fused multiplications and additions of ONNX Runtime's kernel.
+
+        Source: core/mlas/lib/qladd.cpp.
+        """
+        ratio_one, ratio_other = self.one.scale / scale, self.other.scale / scale
+        zero_one, zero_other = np.float32(self.one.zero_point), np.float32(self.other.zero_point)
+        fixed = np.float32(zero_point) - (ratio_one * zero_one + ratio_other * zero_other)
+        # A fused step rounds once: float64 holds the product exactly.
+        sums = (self.one.values * np.float64(ratio_one) + fixed).astype(np.float32)
+        sums = (self.other.values * np.float64(ratio_other) + sums).astype(np.float32)
+        return np.clip(np.rint(sums), 0, LARGEST_ACTIVATION).astype(np.uint8)
+
+    @property
+    def floats(self) -> NDArray[np.float32]:
+        """The sum as float32."""
+        return self.one.floats + self.other.floats
 
 
 def sums_of_products(
@@ -275,6 +311,10 @@ class Emulator:
                 result = Quantized(stored, scale, zero_point, attributes.get("axis", 1))
             elif node.op_type == "QuantizeLinear":
                 result = _quantize(*arguments)
+            elif node.op_type == "Add" and all(isinstance(argument, Quantized) for argument in arguments):
+                result = Added(*arguments)
+            elif node.op_type == "GlobalAveragePool" and isinstance(arguments[0], Quantized):
+                result = _pool(arguments[0])
             elif isinstance(arguments[0], Accumulated):
                 result = arguments[0]  # A Relu or Clip that the range of the following uint8 does already.
             else:
@@ -388,12 +428,18 @@ def _multiply(
     return sums.T, count
 
 
+def _pool(images: Quantized) -> Accumulated:
+    shifted_values = images.values.astype(np.int32) - images.zero_point.astype(np.int32)
+    sums = shifted_values.sum(axis=(2, 3), keepdims=True, dtype=np.int32)
+    return Accumulated(sums, images.scale, int(np.prod(images.values.shape[2:])))
+
+
 def _quantize(values: Any, scale: NDArray[np.float32], zero_point: Array) -> NDArray[np.uint8]:
-    if isinstance(values, Accumulated):
+    if isinstance(values, Accumulated | Added):
         return values.quantized(scale, zero_point)
     rounded = np.rint(_floats(values) / scale) + np.float32(zero_point)
     return np.clip(rounded, 0, LARGEST_ACTIVATION).astype(np.uint8)
 
 
 def _floats(value: Any) -> Array:
-    return value.floats if isinstance(value, Quantized) else value
+    return value.floats if isinstance(value, Quantized | Added | Accumulated) else value

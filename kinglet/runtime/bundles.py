@@ -32,6 +32,8 @@ EXACT, SATURATED = "probabilities", "probabilities_without_vnni"
 
 # ONNX Runtime picks its kernels by the processor; floats are rounded differently.
 GOLDEN_TOLERANCE = 1e-3
+# Emulated answers may be a step of the quantized logits away, where a tie is rounded the other way.
+EMULATED_TOLERANCE = 2e-2
 
 
 def seal(folder: Path) -> None:

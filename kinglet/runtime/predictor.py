@@ -91,14 +91,17 @@ class Predictor:
         """
         return self.predict(read_image(Path(path), max_pixels) for path in paths)
 
-    def check_golden(self, golden: Path, tolerance: float = bundles.GOLDEN_TOLERANCE) -> float:
+    def check_golden(self, golden: Path, tolerance: float | None = None) -> float:
         """Predict the golden images and return the largest difference from what this kind of processor answers.
 
+        tolerance: None stands for GOLDEN_TOLERANCE, or EMULATED_TOLERANCE where the answers were emulated.
         Raises KingletError if it is above `tolerance`: this machine does not answer as the one that made the bundle.
         """
         with np.load(golden, allow_pickle=False) as expected:
             own = bundles.SATURATED if self.saturates and bundles.SATURATED in expected else bundles.EXACT
             images, probabilities = expected["images"], expected[own]
+        if tolerance is None:
+            tolerance = bundles.GOLDEN_TOLERANCE if own == bundles.EXACT else bundles.EMULATED_TOLERANCE
         difference = float(np.abs(self.predict(images).probabilities - probabilities).max(initial=0))
         if not difference <= tolerance:
             raise KingletError(
