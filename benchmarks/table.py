@@ -195,7 +195,7 @@ def peer_line(model: dict[str, Any]) -> list[str]:
     latency, throughput = model["latency"], model["throughput"]
     return [
         maker,
-        model["settings"],
+        settings_in_words(model),
         accuracy_in_words(model["test_accuracy"]),
         points_in_words(model["difference_to_teacher"]),
         f"{latency['p50_ms']:.3f}",
@@ -211,6 +211,12 @@ def maker_in_words(model: dict[str, Any]) -> str:
     if model["tool"] == "Kinglet":
         return f"**Kinglet, {model['name']}** (chosen)" if model["chosen"] else f"Kinglet, {model['name']}"
     return f"{model['tool']} {next(iter(model['versions'].values()))}"
+
+
+def settings_in_words(model: dict[str, Any]) -> str:
+    """Return what was set, and how a runtime computes floats if that is not in fp32."""
+    precision = model.get("float_precision", "f32")
+    return model["settings"] if precision == "f32" else f"{model['settings']}; floats in {precision}"
 
 
 def points_in_words(difference: dict[str, float]) -> str:

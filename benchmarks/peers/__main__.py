@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shutil
 import sys
 import tempfile
 import time
@@ -35,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers.environments import environment, run_recipe
-from benchmarks.peers.reasons import each_or_reason
+from benchmarks.peers.reasons import PeerError, each_or_reason
 from benchmarks.peers.roster import PEERS, Peer
 from benchmarks.peers.scoring import LOADS, Entrant, print_progress, score_and_time
 from benchmarks.peers.task_folder import FinishedRun, read_run, training_seconds, write_task, write_test_images
@@ -69,9 +70,13 @@ def kinglet_entrants(run: FinishedRun, images: Mapping[str, Path]) -> dict[str, 
 
 def peer_entrant(peer: Peer, environments: Path, work: Path, images: Path, limit_seconds: float) -> Entrant:
     """Return a peer's model, made in its environment; raises PeerError if there is none."""
+    shutil.rmtree(work / peer.name, ignore_errors=True)  # whoever follows must not find an earlier run's
+    start = work / peer.follows / "model.onnx" if peer.follows else None
+    if start and not start.is_file():
+        raise PeerError(f"it starts from the model of {peer.follows}, which is not there.")
     python = environment(environments, peer.environment)
     started = time.perf_counter()
-    model = run_recipe(python, peer.name, work / "task", work / peer.name, limit_seconds)
+    model = run_recipe(python, peer.recipe or peer.name, work / "task", work / peer.name, limit_seconds, start)
     settings = read_json(model.parent / "settings.json")
     row = {**row_of(peer), **settings, "recipe_seconds": round(time.perf_counter() - started, 1)}
     return Entrant(model, Path(sys.executable) if model.suffix == ".onnx" else python, images, row)

@@ -39,15 +39,17 @@ def environment(folder: Path, name: str) -> Path:
     return python
 
 
-def run_recipe(python: Path, name: str, task: Path, output: Path, seconds: float) -> Path:
+def run_recipe(python: Path, name: str, task: Path, output: Path, seconds: float, model: Path | None = None) -> Path:
     """Run a peer's recipe in its environment and return the model that it wrote to `output`.
 
+    model: the ONNX file that it starts from; the task's teacher unless given.
     Raises PeerError if it fails, takes longer than `seconds`, or leaves no model.
     """
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     log = output / "log.txt"
     command = [str(python), "-m", f"benchmarks.peers.recipes.{name}", str(task), str(output)]
+    command += ["--model", str(model)] if model else []
     run_logged(command, log, seconds, "its recipe fails", folder=output)
     for model in (output / "model.onnx", output / "model.xml"):
         if model.is_file():

@@ -12,14 +12,17 @@ from benchmarks.peers.environments import REQUIREMENTS
 class Peer:
     """A peer's recipe and the environment that it, and later its model, runs in.
 
-    name: of the recipe in `recipes/`. title: in the table. packages: those whose version a reader wants to
-    know. environment: name of the requirements file. trains: it is given time for that.
+    name: in the result. title: in the table. packages: those whose version a reader wants to know; the first
+    is shown. environment: name of the requirements file. recipe: in `recipes/`, where it is not called as the
+    peer is. follows: the peer whose model it starts from, instead of the teacher. trains: it is given time.
     """
 
     name: str
     title: str
     packages: tuple[str, ...]
     environment: str
+    recipe: str = ""
+    follows: str = ""
     trains: bool = False
 
     @property
@@ -35,6 +38,14 @@ PEERS = (
     Peer("olive", "Olive", ("olive-ai", "onnxruntime"), "olive"),
     Peer("neural_compressor", "Intel Neural Compressor", ("neural_compressor", "onnxruntime"), "neural_compressor"),
     Peer("torch_pruning", "Torch-Pruning", ("torch-pruning", "torch"), "torch_pruning", trains=True),
+    Peer(
+        "torch_pruning_int8",
+        "Torch-Pruning, then ONNX Runtime's quantizer",
+        ("onnxruntime",),
+        "onnxruntime",
+        recipe="onnxruntime",
+        follows="torch_pruning",
+    ),
 )
 
 

@@ -52,7 +52,7 @@ def main() -> None:
         accuracy_criterion=AccuracyCriterion(tolerable_loss=TOLERABLE_LOSS),
         tuning_criterion=TuningCriterion(max_trials=MAX_TRIALS),
     )
-    model = quantization.fit(onnx.load(task.teacher), config, calib_dataloader=calibration, eval_func=accuracy_of)
+    model = quantization.fit(onnx.load(task.model), config, calib_dataloader=calibration, eval_func=accuracy_of)
     if model is None:
         raise SystemExit(f"Intel Neural Compressor found no model within {TOLERABLE_LOSS:.1%} in {MAX_TRIALS} trials.")
     model.save(str(task.output / "model.onnx"))

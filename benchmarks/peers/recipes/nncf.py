@@ -27,7 +27,7 @@ def accuracy_of(model: Any, task: Task) -> float:
 def main() -> None:
     """Quantize in every way, keep the most accurate; of equals the first."""
     task = read_task()
-    teacher = openvino.convert_model(str(task.teacher))
+    teacher = openvino.convert_model(str(task.model))
     images = task.batches("calibration", 1)
     tried: dict[str, tuple[float, Any]] = {}
     for preset, fast in itertools.product(PRESETS, (True, False)):

@@ -41,7 +41,7 @@ class Images(torch.utils.data.Dataset):
 @Registry.register_dataset()
 def task_images(folder: str, name: str, **_: Any) -> Images:
     """Return the images called `name` of the task in `folder`."""
-    task = Task(Path(folder), Path(folder), {})
+    task = Task(Path(folder), Path(folder), Path(folder), {})
     images = task.array(name)
     labels = task.array("choice_labels") if name == "choice" else np.zeros(len(images), np.int64)
     return Images(images, labels)
@@ -81,7 +81,7 @@ def workflow(task: Task) -> dict[str, Any]:
         ],
     }
     return {
-        "input_model": {"type": "OnnxModel", "model_path": str(task.teacher.resolve())},
+        "input_model": {"type": "OnnxModel", "model_path": str(task.model.resolve())},
         "systems": {
             "local": {
                 "type": "LocalSystem",

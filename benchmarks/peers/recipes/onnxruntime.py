@@ -55,7 +55,7 @@ def main() -> None:
     """Quantize in every way, keep the most accurate; of equals the first."""
     task = read_task()
     prepared = task.output / "prepared.onnx"
-    quant_pre_process(str(task.teacher), str(prepared))
+    quant_pre_process(str(task.model), str(prepared))
     input_name = open_session(prepared).get_inputs()[0].name
     tried = []
     for reduce_range, method in itertools.product((False, True), METHODS):

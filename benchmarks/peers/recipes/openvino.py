@@ -17,7 +17,7 @@ def settings_of(threads: int) -> dict[str, Any]:
 def main() -> None:
     """Convert the teacher."""
     task = read_task()
-    openvino.save_model(openvino.convert_model(str(task.teacher)), str(task.output / "model.xml"), False)
+    openvino.save_model(openvino.convert_model(str(task.model)), str(task.output / "model.xml"), False)
     task.write_settings("converted, not quantized")
 
 

@@ -17,19 +17,15 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class Task:
-    """The folder of a task and the folder for its result.
+    """The folder of a task, the folder for its result, and the fp32 model to make small and fast.
 
     facts: input_size, channels, mean, std, n_classes, seed, threads, training_seconds.
     """
 
     folder: Path
     output: Path
+    model: Path
     facts: dict[str, Any]
-
-    @property
-    def teacher(self) -> Path:
-        """The fp32 model to make small and fast."""
-        return self.folder / "teacher.onnx"
 
     def array(self, name: str) -> NDArray[Any]:
         """Return an array of the task, memory-mapped."""
@@ -57,7 +53,8 @@ def read_task() -> Task:
     parser = argparse.ArgumentParser()
     parser.add_argument("task", type=Path)
     parser.add_argument("output", type=Path)
+    parser.add_argument("--model", type=Path, help="start from this ONNX file (default: the teacher)")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     facts = json.loads((options.task / "task.json").read_text(encoding="utf-8"))
-    return Task(options.task, options.output, facts)
+    return Task(options.task, options.output, options.model or options.task / "teacher.onnx", facts)

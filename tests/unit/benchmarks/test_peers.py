@@ -41,7 +41,8 @@ def small_network() -> nn.Module:
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
 def test_every_peer_has_a_recipe_and_pinned_versions(peer: Any) -> None:
-    assert (RECIPES / f"{peer.name}.py").is_file()
+    assert (RECIPES / f"{peer.recipe or peer.name}.py").is_file()
+    assert not peer.follows or peer.follows in [other.name for other in PEERS[: PEERS.index(peer)]]
     assert set(peer.versions) == set(peer.packages)
     lines = (environments.REQUIREMENTS / f"{peer.environment}.txt").read_text().splitlines()
     assert [line for line in lines if not line.startswith("#") and "==" not in line] == []
@@ -54,7 +55,7 @@ def test_a_package_that_is_not_pinned_is_named(tmp_path: Path) -> None:
         pinned("x", "olive-ai", tmp_path)
 
 
-@pytest.mark.parametrize("module", ["worker", *(f"recipes.{peer.name}" for peer in PEERS)])
+@pytest.mark.parametrize("module", ["worker", *(f"recipes.{path.stem}" for path in sorted(RECIPES.glob("*.py")))])
 def test_what_runs_in_a_peers_environment_imports_nothing_of_ours(module: str) -> None:
     text = (ROOT / "benchmarks" / "peers" / f"{module.replace('.', '/')}.py").read_text()
     ours = [line.strip() for line in text.splitlines() if "import" in line and ("kinglet" in line or "tasks" in line)]
@@ -69,7 +70,7 @@ def test_images_are_given_as_the_model_takes_them(tmp_path: Path) -> None:
     rows = np.arange(2500)[::-1].copy()
     preprocessing = Preprocessing(4, 1, "stretch", (0.4,), (0.2,))
     task_folder.write_normalized(tmp_path / "calibration.npy", packed, rows, preprocessing)
-    task = Task(tmp_path, tmp_path, {})
+    task = Task(tmp_path, tmp_path, tmp_path, {})
     assert np.array_equal(task.array("calibration"), normalize(packed[rows], preprocessing))
     assert [len(batch) for batch in task.batches("calibration", 1000)] == [1000, 1000, 500]
 
@@ -77,7 +78,7 @@ def test_images_are_given_as_the_model_takes_them(tmp_path: Path) -> None:
 def test_accuracy_is_that_on_the_images_set_aside(tmp_path: Path) -> None:
     np.save(tmp_path / "choice.npy", np.zeros((40, 1, 2, 2), np.float32))
     np.save(tmp_path / "choice_labels.npy", np.array([1] * 30 + [0] * 10))
-    task = Task(tmp_path, tmp_path, {})
+    task = Task(tmp_path, tmp_path, tmp_path, {})
     assert task.accuracy(lambda batch: np.tile([0.0, 1.0], (len(batch), 1))) == pytest.approx(0.75)
     task.write_settings("as it comes", tried={"a": 1})
     assert read_json(tmp_path / "settings.json") == {"settings": "as it comes", "tried": {"a": 1}}
@@ -325,7 +326,14 @@ FIGURES = {
     "loads": {"latency": {"batch_size": 1, "threads": 1}, "throughput": {"batch_size": 32, "threads": 2}},
     "models": [
         {"tool": "Kinglet", "name": "small", "settings": "int8", "chosen": True, **MEASURED},
-        {"tool": "NNCF in OpenVINO", "name": "nncf", "versions": {"nncf": "3.4.0"}, "settings": "a | b", **MEASURED},
+        {
+            "tool": "NNCF in OpenVINO",
+            "name": "nncf",
+            "versions": {"nncf": "3.4.0"},
+            "settings": "a | b",
+            **MEASURED,
+            "float_precision": "bf16",
+        },
         {"tool": "Olive", "name": "olive", "versions": {"olive-ai": "0.13.0"}, "failed": "pip cannot install it."},
     ],
 }
@@ -345,7 +353,7 @@ def test_the_table_shows_all_with_the_chosen_one_and_the_reasons(tmp_path: Path)
     measured = "93.00 % (92.50 to 93.50) | -0.20 (-0.40 to +0.00) | 0.250 | 2.0 | 12,346 | 3.0 | 3.80 |"
     assert section.splitlines()[-3:] == [
         f"| **Kinglet, small** (chosen) | int8 | {measured}",
-        f"| NNCF in OpenVINO 3.4.0 | a \\| b | {measured}",
+        f"| NNCF in OpenVINO 3.4.0 | a \\| b; floats in bf16 | {measured}",
         "| Olive 0.13.0 | no result: pip cannot install it. |  |  |  |  |  |  |  |",
     ]
 
