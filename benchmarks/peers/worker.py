@@ -36,6 +36,7 @@ def open_onnx(path: Path, threads: int, batch_size: int | None) -> tuple[Predict
     import onnxruntime
 
     del batch_size  # the same session takes batches of any size
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
