@@ -10,6 +10,7 @@ number of threads given, OpenVINO with a fixed batch size and without copies.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
@@ -28,7 +29,7 @@ REST_SECONDS = 0.05
 
 
 class Worker:
-    """A process that holds a model; a context manager that ends it."""
+    """A process that holds a model until it is closed."""
 
     def __init__(self, python: Path, model: Path, log: Path) -> None:
         self.log = log
@@ -60,7 +61,8 @@ class Worker:
     def close(self) -> None:
         """End the process."""
         if self.process.stdin:
-            self.process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # it has ended already
+                self.process.stdin.close()
         self.process.wait()
         if self.process.stdout:
             self.process.stdout.close()
