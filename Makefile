@@ -15,10 +15,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint report clean
+.PHONY: help install run test lint report bench-peers clean
 
 help: ## say what there is to do
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(STAMP) $(BIN)/kinglet ## install everything into .venv, once per requirements.lock
 
@@ -55,6 +55,10 @@ lint: install ## check style, types, the direction of imports, workflows and dvc
 
 report: install ## say where the report of the last run lies
 	$(BIN)/kinglet report
+
+bench-peers: install ## measure the last run beside other tools, each in an environment of its own
+	$(BIN)/python -m benchmarks.peers
+	$(BIN)/python -m benchmarks.table
 
 clean: ## remove what runs leave, but not the environment and DVC's cache
 	rm -rf artifacts .kinglet .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,8 +1,9 @@
 """The tables of README.md, made from the result files and from nothing else.
 
 Writes what lies between `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->` (what, goal,
-measured, machine, date, command) and between `<!-- models:begin -->` and `<!-- models:end -->` (the models of
-the default run).
+measured, machine, date, command), between `<!-- models:begin -->` and `<!-- models:end -->` (the models of
+the default run), and between `<!-- peers:begin -->` and `<!-- peers:end -->` (Kinglet beside its peers, if that
+was measured).
 
     .venv/bin/python -m benchmarks.table          # write
     .venv/bin/python -m benchmarks.table --check  # only say whether README.md is what the files give
@@ -157,6 +158,73 @@ def models_table(results: Path) -> str:
     return markdown_table(heads, lines, aligned_right=("p50 ms", "MB", "times faster"))
 
 
+def peers_section(results: Path) -> str:
+    """Return the section on Kinglet beside its peers; nothing if that was not measured."""
+    if not (results / "peers.json").is_file():
+        return ""
+    result = read_result(results, "peers")
+    figures = result["figures"]
+    loads = figures["loads"].values()
+    conditions = "; ".join(f"batch {load['batch_size']} on {counted(load['threads'], 'thread')}" for load in loads)
+    told = (
+        f"The same network, data and {figures['calibration_images']} calibration images for each, its own documented "
+        f"recipe; scored on {figures['test_images']:,} test images by the same code, timed in turns ({conditions}). "
+        f"Ratios are to the teacher in fp32. Who trains has {duration(figures['training_seconds'])} for it. "
+        f"{machine_in_words(result['machine'])}, {result['date']}, `{result['command']}`."
+    )
+    heads = [
+        "made by",
+        "settings",
+        "test accuracy",
+        "points to teacher",
+        "p50 ms",
+        "faster",
+        "images/s",
+        "faster",
+        "MB",
+    ]
+    lines = [peer_line(model) for model in figures["models"]]
+    return f"## Beside its peers\n\n{told}\n\n{markdown_table(heads, lines, aligned_right=heads[4:])}"
+
+
+def peer_line(model: dict[str, Any]) -> list[str]:
+    """Return the cells of a model beside its peers, or of a peer that has none."""
+    maker = maker_in_words(model)
+    if "failed" in model:
+        return [maker, f"no result: {model['failed']}", *[""] * 7]
+    latency, throughput = model["latency"], model["throughput"]
+    return [
+        maker,
+        settings_in_words(model),
+        accuracy_in_words(model["test_accuracy"]),
+        points_in_words(model["difference_to_teacher"]),
+        f"{latency['p50_ms']:.3f}",
+        f"{latency['times_faster']:.1f}",
+        f"{throughput['images_per_second']:,.0f}",
+        f"{throughput['times_faster']:.1f}",
+        megabytes(model),
+    ]
+
+
+def maker_in_words(model: dict[str, Any]) -> str:
+    """Return who made a model: Kinglet with the model's name, or a peer with the version that it is known by."""
+    if model["tool"] == "Kinglet":
+        return f"**Kinglet, {model['name']}** (chosen)" if model["chosen"] else f"Kinglet, {model['name']}"
+    return f"{model['tool']} {next(iter(model['versions'].values()))}"
+
+
+def settings_in_words(model: dict[str, Any]) -> str:
+    """Return what was set, and how a runtime computes floats if that is not in fp32."""
+    precision = model.get("float_precision", "f32")
+    return model["settings"] if precision == "f32" else f"{model['settings']}; floats in {precision}"
+
+
+def points_in_words(difference: dict[str, float]) -> str:
+    """Return a difference of accuracies in percentage points, with its interval and sign."""
+    value, low, high = (100 * difference[key] for key in ("value", "low", "high"))
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
 def how_made(model: dict[str, Any]) -> str:
     """Return in words which step made a model, from which, and at which size and precision."""
     origin = f"{HOW_MADE.get(model['step'], model['step'])} {model['parent']}".strip()
@@ -204,12 +272,16 @@ def with_block(text: str, name: str, content: str) -> str:
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise KingletError(f"README.md needs {begin} and {end} once each, in this order.", "Put them back.")
     before, _, rest = text.partition(begin)
-    return f"{before}{begin}\n{content}\n{end}{rest.partition(end)[2]}"
+    block = f"{content}\n" if content else ""
+    return f"{before}{begin}\n{block}{end}{rest.partition(end)[2]}"
 
 
 def with_tables(text: str, results: Path) -> str:
-    """Return README.md's text with both tables as the result files give them."""
-    return with_block(with_block(text, "benchmarks", benchmarks_table(results)), "models", models_table(results))
+    """Return README.md's text with all tables as the result files give them."""
+    tables = {"benchmarks": benchmarks_table, "models": models_table, "peers": peers_section}
+    for name, table_of in tables.items():
+        text = with_block(text, name, table_of(results))
+    return text
 
 
 def update(options: argparse.Namespace) -> None:

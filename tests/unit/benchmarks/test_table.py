@@ -15,6 +15,7 @@ from kinglet.errors import KingletError
 
 EMPTY = (
     "# Title\n\n<!-- benchmarks:begin -->\n<!-- benchmarks:end -->\n\ntext\n<!-- models:begin --><!-- models:end -->\n"
+    "<!-- peers:begin --><!-- peers:end -->\n"
 )
 
 
@@ -85,14 +86,14 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["benchmarks", "models"])
+@pytest.mark.parametrize("name", ["benchmarks", "models", "peers"])
 def test_readme_holds_what_the_result_files_give(name: str) -> None:
     needed = [table.README, *(RESULTS / f"{needed}.json" for needed in table.NEEDED)]
     if missing := [path.name for path in needed if not path.is_file()]:
         pytest.skip(f"not there yet: {', '.join(missing)}")
     text = table.README.read_text(encoding="utf-8")
-    made = table.benchmarks_table(RESULTS) if name == "benchmarks" else table.models_table(RESULTS)
-    assert table.with_block(text, name, made) == text, "run `.venv/bin/python -m benchmarks.table`"
+    tables = {"benchmarks": table.benchmarks_table, "models": table.models_table, "peers": table.peers_section}
+    assert table.with_block(text, name, tables[name](RESULTS)) == text, "run `.venv/bin/python -m benchmarks.table`"
 
 
 def test_every_goal_is_a_row_with_machine_date_and_command(results: Path) -> None:

@@ -1,0 +1,165 @@
+"""What the peers are given: files that need no Kinglet to be read.
+
+task/teacher.onnx            the fine-tuned network, fp32
+task/teacher.pt              the same as a torch.fx graph of plain torch layers, for peers that train
+task/calibration.npy         float32 (n, channels, height, width): the images that `quantize` calibrates with
+task/choice.npy, choice_labels.npy   validation images: `quantize` decides between its variants with these
+task/train_images.npy, train_rows.npy, train_labels.npy   uint8 images, row numbers and labels to train with
+task/task.json               input_size, channels, mean, std, n_classes, seed, threads, training_seconds
+scoring/test_SIZE.npy        float32 test images, which no recipe is given
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import fx, nn
+
+from kinglet.atomic import read_json, write_json
+from kinglet.data.batches import open_packed
+from kinglet.errors import KingletError
+from kinglet.runtime.preprocessing import Preprocessing, normalize
+from kinglet.runtime.processors import available_processors
+from tasks.artifacts import FINETUNE, SELECT, TEACHER, ModelCard, model_folders, packed_images, read_card
+from tasks.models import image_set, load_model, read_manifest
+from tasks.parameters import load_parameters
+from tasks.quantize import CHOICE_IMAGES
+from tasks.stage import read_timings
+
+# The steps in which Kinglet trains after fine-tuning: a peer that trains has as long.
+COMPRESSION_STEPS = ("distill", "prune", "quantize")
+ROWS_AT_A_TIME = 1024
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The models of a run: {name: (card, ONNX file)}, and the name of the chosen one."""
+
+    models: dict[str, tuple[ModelCard, Path]]
+    chosen: str
+
+
+def read_run() -> FinishedRun:
+    """Return what the run in the working directory made; raises KingletError if it is not finished."""
+    if not (FINETUNE / TEACHER / "model.onnx").is_file() or not (SELECT / "choice.json").is_file():
+        raise KingletError(
+            f"{Path.cwd().name} holds no finished run: {SELECT / 'choice.json'} or the teacher is missing.",
+            "Run `make run` first, or name the checkout of a finished run with --run.",
+        )
+    cards = {folder: read_card(folder) for folder in model_folders()}
+    models = {card.name: (card, folder.resolve() / "model.onnx") for folder, card in cards.items()}
+    return FinishedRun(models, str(read_json(SELECT / "choice.json")["chosen"]))
+
+
+def training_seconds() -> float:
+    """Return how long Kinglet trained after fine-tuning in the working directory's run.
+
+    Raises KingletError if the run left no timings.
+    """
+    timings = read_timings()
+    seconds = sum(timings[step]["ended"] - timings[step]["started"] for step in COMPRESSION_STEPS if step in timings)
+    if not seconds:
+        raise KingletError(
+            f"{Path.cwd().name}/.kinglet/timings.json does not say how long {', '.join(COMPRESSION_STEPS)} took.",
+            "Say how long peers may train with --training-minutes.",
+        )
+    return float(seconds)
+
+
+def write_task(folder: Path, seconds: float) -> dict[str, Any]:
+    """Write the task of the run in the working directory to `folder`; return what the result says about it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parameters, manifest = load_parameters(), read_manifest()
+    teacher, card = load_model(FINETUNE / TEACHER)
+    size, preprocessing = card.input_size, preprocessing_of(card)
+    training, validation = (image_set(manifest, split, [size]) for split in ("train", "validation"))
+    chosen = np.random.default_rng(parameters.seed).permutation(len(training.rows))
+    chosen = np.sort(chosen[: parameters.quantize.calibration_images])
+    shutil.copyfile(FINETUNE / TEACHER / "model.onnx", folder / "teacher.onnx")
+    torch.save(as_plain_graph(teacher), folder / "teacher.pt")
+    write_normalized(folder / "calibration.npy", training.packed[size], training.rows[chosen], preprocessing)
+    choice = validation.rows[:CHOICE_IMAGES]
+    write_normalized(folder / "choice.npy", validation.packed[size], choice, preprocessing)
+    np.save(folder / "choice_labels.npy", validation.labels[:CHOICE_IMAGES])
+    shutil.copyfile(packed_images(size), folder / "train_images.npy")
+    np.save(folder / "train_rows.npy", training.rows)
+    np.save(folder / "train_labels.npy", training.labels)
+    facts = {
+        "input_size": size,
+        "channels": card.channels,
+        "mean": card.mean,
+        "std": card.std,
+        "n_classes": len(card.classes),
+        "seed": parameters.seed,
+        "threads": available_processors(),
+        "training_seconds": round(seconds, 1),
+    }
+    write_json(folder / "task.json", facts)
+    counts = {"calibration_images": len(chosen), "choice_images": len(choice), "training_images": len(training.rows)}
+    return {**counts, "training_seconds": facts["training_seconds"]}
+
+
+def write_test_images(folder: Path, card: ModelCard) -> tuple[Path, NDArray[np.int64]]:
+    """Write the test images as `card`'s model takes them, once per size; return the file and the labels."""
+    test = image_set(read_manifest(), "test", [card.input_size])
+    path = folder / f"test_{card.input_size}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_normalized(path, open_packed(packed_images(card.input_size)), test.rows, preprocessing_of(card))
+    return path, test.labels
+
+
+def preprocessing_of(card: ModelCard) -> Preprocessing:
+    """Return how the model's images are prepared."""
+    return Preprocessing(card.input_size, card.channels, card.fit, tuple(card.mean), tuple(card.std))
+
+
+def write_normalized(
+    path: Path, packed: NDArray[np.uint8], rows: NDArray[np.int64], preprocessing: Preprocessing
+) -> None:
+    """Write these rows of packed images as a model's input, float32 (n, channels, height, width)."""
+    shape = (len(rows), preprocessing.channels, preprocessing.input_size, preprocessing.input_size)
+    written = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+    for start in range(0, len(rows), ROWS_AT_A_TIME):
+        part = rows[start : start + ROWS_AT_A_TIME]
+        written[start : start + len(part)] = normalize(np.asarray(packed[part]), preprocessing)
+    written.flush()
+
+
+def as_plain_graph(network: nn.Module) -> fx.GraphModule:
+    """Return the network as a torch.fx graph of torch's own layers, which loads where Kinglet is not installed.
+
+    Kinglet's convolutions compute the same as `nn.Conv2d`, and train faster; a peer gets the latter.
+    """
+    plain = copy.deepcopy(network).cpu().eval()
+    for module in list(plain.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d) and type(child) is not nn.Conv2d:
+                setattr(module, name, as_plain_convolution(child))
+    graph = fx.symbolic_trace(plain)
+    for node in graph.graph.nodes:
+        node.type = None  # annotations are text here, which does not pickle
+    graph.recompile()
+    return graph
+
+
+def as_plain_convolution(convolution: nn.Conv2d) -> nn.Conv2d:
+    """Return the convolution as an `nn.Conv2d`."""
+    plain = nn.Conv2d(
+        convolution.in_channels,
+        convolution.out_channels,
+        convolution.kernel_size,  # type: ignore[arg-type]
+        convolution.stride,  # type: ignore[arg-type]
+        convolution.padding,  # type: ignore[arg-type]
+        groups=convolution.groups,
+        bias=convolution.bias is not None,
+    )
+    plain.load_state_dict(convolution.state_dict())
+    return plain
