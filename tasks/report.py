@@ -151,17 +151,16 @@ def verdict(rows: dict[str, Any], teacher: str, chosen: str, scores: dict[str, A
         change = "not measurably less accurate"
     bounds = f"{signed(difference.low)} to {signed(difference.high)}"
     needed = examples_to_establish(difference, -max_drop, n)
+    allowed = "1 point" if round(100 * max_drop, 6) == 1 else f"{100 * max_drop:g} points"
     if difference.low > 0:
         claim = f"Established on {n:,} test images: it is more accurate than the teacher ({bounds} points)."
     elif needed is None:
-        claim = f"On the test images it lies beyond the {100 * max_drop:g} points that the budget allows ({bounds})."
+        claim = f"On the test images it lies beyond the {allowed} that the budget allows ({bounds})."
     elif needed <= n:
-        claim = (
-            f"Established on {n:,} test images: it stays within {100 * max_drop:g} points of the teacher ({bounds})."
-        )
+        claim = f"Established on {n:,} test images: it stays within {allowed} of the teacher ({bounds})."
     else:
         claim = (
-            f"Not established: that it stays within {100 * max_drop:g} points of the teacher. {n:,} test images "
+            f"Not established: that it stays within {allowed} of the teacher. {n:,} test images "
             f"give {bounds}; it would take about {needed:,}."
         )
     return {"headline": f"{chosen} is {speed}, {size} and {change}.", "claim": claim}

@@ -23,6 +23,7 @@ CHAPTERS = [
     "models",
     "tradeoff",
     "steps",
+    "search",
     "confusion",
     "classes",
     "data",
@@ -105,7 +106,7 @@ def test_every_chapter_and_chart_is_shown_without_a_request(site, tmp_path, widt
     found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', finished.stdout, re.DOTALL).group(1))
 
     assert [name for name in CHAPTERS if name not in found["chapters"]] == []
-    assert found["charts"] == 1  # the wide or the narrow one
+    assert found["charts"] == 2  # of the models and of the search, the wide or the narrow one
     assert found["pictures"] == 6
     assert found["wider"] <= 0  # nothing makes the page scroll sideways
     assert found["resources"] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from benchmarks import table
+from benchmarks.peers import __main__ as command
 from benchmarks.peers import environments, scoring, task_folder
 from benchmarks.peers.reasons import LONGEST_REASON, PeerError, each_or_reason, reason_in
 from benchmarks.peers.recipes.task import Task
@@ -308,6 +310,54 @@ def test_without_the_teacher_nothing_can_be_compared(entrant: Entrant, tmp_path:
     broken = Entrant(tmp_path / "broken.onnx", entrant.python, entrant.images, {})
     with pytest.raises(KingletError, match="The teacher itself does not run"):
         score_and_time({"teacher": broken}, np.zeros(70, np.int64), tmp_path / "answers", 0.01, {})
+
+
+# --- the command
+
+
+def test_the_result_has_a_row_for_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards: Any = {name: (SimpleNamespace(precision="fp32", input_size=8), tmp_path / name) for name in ("a", "teacher")}
+    run = task_folder.FinishedRun(cards, chosen="a")
+    images = dict.fromkeys(cards, tmp_path / "test_8.npy")
+
+    def prepare(*_: Any) -> tuple[Any, ...]:
+        return run, command.Tests(images, np.zeros(4, np.int64)), {"training_seconds": 60.0, "test_images": 4}
+
+    def peer_entrant(peer: Any, *_: Any) -> Entrant:
+        if peer.name == "olive":
+            raise PeerError("pip cannot install it.")
+        return Entrant(tmp_path, tmp_path, tmp_path, command.row_of(peer))
+
+    def score_and_time(entrants: dict[str, Entrant], *_: Any) -> dict[str, Any]:
+        return {name: {**entrant.row, "measured": True} for name, entrant in entrants.items()}
+
+    for stand_in in (prepare, peer_entrant, score_and_time):
+        monkeypatch.setattr(command, stand_in.__name__, stand_in)
+    words = ["--work", "work", "--results", "results", "--only", "nncf", "olive"]
+    monkeypatch.setattr(sys, "argv", ["peers", *words])
+    monkeypatch.chdir(tmp_path)
+    assert command.main() == 0
+    result = read_json(tmp_path / "results" / "peers.json")
+    assert result["command"] == f".venv/bin/python -m benchmarks.peers {' '.join(words)}"
+    rows = result["figures"]["models"]
+    assert [row["name"] for row in rows] == ["teacher", "a", "nncf", "olive"]
+    assert [row["name"] for row in rows if row.get("chosen")] == ["a"]
+    assert [row["name"] for row in rows if row.get("measured")] == ["teacher", "a", "nncf"]
+    assert rows[3]["failed"] == "pip cannot install it."
+
+
+def test_who_follows_needs_the_model_of_the_other(tmp_path: Path) -> None:
+    peer = next(peer for peer in PEERS if peer.follows)
+    with pytest.raises(PeerError, match="it starts from the model of torch_pruning"):
+        command.peer_entrant(peer, tmp_path, tmp_path, tmp_path, 1)
+
+
+def test_a_checkout_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["peers", "--run", str(tmp_path / "nowhere"), "--work", str(tmp_path)])
+    assert command.main() == 2
+    assert "nowhere is no folder." in capsys.readouterr().err
 
 
 # --- the table

@@ -124,7 +124,7 @@ def test_the_teacher_itself_may_be_the_choice(page, built):
         ((-0.004, -0.014, 0.006), "not measurably less accurate", "it would take about 2,778"),
         ((0.004, -0.002, 0.01), "not measurably less accurate", "Established"),
         ((0.01, 0.002, 0.02), "1.00 points more accurate", "more accurate than the teacher"),
-        ((-0.03, -0.04, -0.02), "3.00 points less accurate", "beyond the 1 points"),
+        ((-0.03, -0.04, -0.02), "3.00 points less accurate", "beyond the 1 point that"),
     ],
 )
 def test_the_verdict_claims_no_more_than_the_images_show(difference, said, claim):
