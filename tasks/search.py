@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import hashlib
 import io
@@ -51,7 +52,7 @@ from tasks.stage import run_stage
 
 # From so many training images on a network learns from them alone what a pretrained one brings along.
 IMAGES_FOR_RANDOM_WEIGHTS = 20_000
-IMPORTANCE_BATCHES, IMPORTANCE_BATCH = 4, 128
+IMPORTANCE_BATCHES, IMPORTANCE_BATCH = 8, 64
 # A third of what `benchmark` takes: the interval says what that leaves open.
 SECONDS_PER_MODEL = 0.3
 # An interval wider than this share of the median is measured once more, for longer.
@@ -183,6 +184,7 @@ class Bench:
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
+        self.built: dict[str, nn.Module] = {}
         self.device = pick_device()
         self.sizes = read_input_sizes()
         manifest = read_manifest()
@@ -245,8 +247,11 @@ class Bench:
         return open_checkpoint(f"search-{family}", facts, [*packed, *teacher])
 
     def build(self, candidate: Candidate) -> nn.Module:
-        """Return a candidate's network before its training."""
-        return FAMILIES[candidate.family].build(candidate, self.task, self.parameters.seed)
+        """Return a candidate's network before its training; made once, as finding what to cut takes seconds."""
+        key = repr(candidate)
+        if key not in self.built:
+            self.built[key] = FAMILIES[candidate.family].build(candidate, self.task, self.parameters.seed)
+        return copy.deepcopy(self.built[key])
 
     def latency(self, candidate: Candidate) -> Latency:
         """Return a candidate's latency in the precision that is faster, from the table where it is known."""
