@@ -9,7 +9,7 @@ from typing import Any
 from kinglet.atomic import write_json
 from kinglet.errors import KingletError
 from kinglet.runtime.bundles import sha256_of
-from kinglet.runtime.device import this_device
+from kinglet.runtime.device import Device, this_device
 from kinglet.runtime.latency import Timing, measure
 from kinglet.runtime.latency_table import recall_or_measure, table_path
 from kinglet.runtime.memory import peak_memory_mb
@@ -41,13 +41,7 @@ def run(parameters: Parameters) -> None:
     checksums = {name: sha256_of(path) for name, path in files.items()}
     # Two names may hold the same bytes (a model that quantization left as it was): measured once.
     by_checksum = {checksum: files[name] for name, checksum in checksums.items()}
-    conditions = {
-        "device": device.fingerprint,
-        "onnxruntime": device.onnxruntime,
-        "threads": settings.threads,
-        "batch_sizes": batch_sizes(settings),
-        "seconds_per_model": settings.seconds_per_model,
-    }
+    conditions = conditions_of(device, settings.threads, batch_sizes(settings), settings.seconds_per_model)
     found = recall_or_measure(table_path(), conditions, sorted(by_checksum), lambda: measure_all(by_checksum, settings))
     write_json(
         BENCHMARK / "latency.json",
@@ -61,6 +55,17 @@ def run(parameters: Parameters) -> None:
             },
         },
     )
+
+
+def conditions_of(device: Device, threads: int, batch_sizes: list[int], seconds_per_model: float) -> dict[str, Any]:
+    """Return the conditions under which the table of latencies keeps a measurement."""
+    return {
+        "device": device.fingerprint,
+        "onnxruntime": device.onnxruntime,
+        "threads": threads,
+        "batch_sizes": batch_sizes,
+        "seconds_per_model": seconds_per_model,
+    }
 
 
 def batch_sizes(settings: Benchmark) -> list[int]:

@@ -11,10 +11,10 @@ import onnx
 from numpy.typing import NDArray
 
 from kinglet.atomic import read_json, write_bytes, write_json, write_text
-from kinglet.compression.saturation import Emulator, unknown_operators
+from kinglet.compression.saturation import emulated_logits, unknown_operators
 from kinglet.runtime import bundles
 from kinglet.runtime.predictor import Predictor
-from kinglet.runtime.preprocessing import Preprocessing, normalize
+from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
 from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import BENCHMARK, BUNDLE, EVALUATE, SELECT, SPLIT, ModelCard, packed_images, read_card
@@ -58,9 +58,9 @@ def answers(file: Path, images: NDArray[np.uint8], preprocessing: Preprocessing,
     """Return a model's probabilities for packed images, on x86 without VNNI if `saturate`, elsewhere if not."""
     rows = np.arange(len(images))
     model = onnx.load(file)
-    if saturate == products_saturate() or unknown_operators(model) or not Emulator(model).layers_at_risk:
+    if saturate == products_saturate() or unknown_operators(model):
         return softmax(logits_of(open_session(file, threads=1), images, rows, preprocessing))
-    return softmax(Emulator(model).run(normalize(images, preprocessing), saturate)[0])
+    return softmax(emulated_logits(model, images, rows, preprocessing, saturate=saturate)[0])
 
 
 def golden_rows(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +11,24 @@ import torch
 from torch import nn
 
 from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec, ResidualStage
-from kinglet.training.devices import pick_device
-from kinglet.training.loop import fit
-from kinglet.training.losses import distillation_loss
 from tasks.artifacts import (
     DISTILL,
     FINETUNE,
     SEARCH,
     ModelCard,
     model_folders,
-    packed_images,
     read_card,
     read_input_sizes,
 )
+from tasks.distillation import train_from_teacher
 from tasks.models import (
     TEACHER,
     image_set,
     load_model,
-    open_checkpoint,
     prepare_training,
     read_manifest,
-    read_teacher_logits,
-    save_model,
 )
 from tasks.parameters import Parameters, Student
-from tasks.progress import progress
 from tasks.recipes import student_recipe
 from tasks.stage import run_stage
 
@@ -84,56 +77,26 @@ def untrained_students(parameters: Parameters, teacher: ModelCard) -> Iterator[U
 
 def run(parameters: Parameters) -> None:
     """Train every student."""
+    settings = parameters.distill
     prepare_training(parameters.seed)
     DISTILL.mkdir(parents=True, exist_ok=True)
     manifest = read_manifest()
     teacher = read_card(FINETUNE / TEACHER)
-    teacher_logits = torch.from_numpy(read_teacher_logits())
     for student in untrained_students(parameters, teacher):
-        train_student(student, parameters, manifest, teacher, teacher_logits)
-
-
-def train_student(
-    student: Untrained, parameters: Parameters, manifest: Any, teacher: ModelCard, teacher_logits: torch.Tensor
-) -> None:
-    """Train one student and save it."""
-    settings, size = parameters.distill, student.input_size
-    training, validation = (image_set(manifest, split, [size]) for split in ("train", "validation"))
-    recipe = student_recipe(settings, student.from_teacher, size, len(training.rows), parameters.seed)
-    checkpoint = open_checkpoint(
-        f"distill-{student.name}",
-        {"distill": settings.model_dump(exclude={"students"}), "student": student.facts, "recipe": asdict(recipe)},
-        [packed_images(size), FINETUNE / TEACHER / "train_logits.npy", *student.files],
-    )
-    labels = torch.from_numpy(training.labels)
-    loss = distillation_loss(labels, teacher_logits, settings.loss, settings.temperature, settings.soft_weight)
-    with progress(f"distill {student.name}") as report:
-        trained, history = fit(
+        size = student.input_size
+        training, validation = (image_set(manifest, split, [size]) for split in ("train", "validation"))
+        train_from_teacher(
             student.network,
-            training,
-            validation,
-            loss,
-            recipe,
-            mean=teacher.mean,
-            std=teacher.std,
-            device=pick_device(),
-            checkpoint=checkpoint,
-            report=report,
+            DISTILL / student.name,
+            teacher,
+            (training, validation),
+            student_recipe(settings, student.from_teacher, size, len(training.rows), parameters.seed),
+            settings,
+            parent=TEACHER,
+            facts={"student": student.facts},
+            files=student.files,
+            notes=student.notes,
         )
-    save_model(
-        DISTILL / student.name,
-        trained,
-        step="distill",
-        parent=TEACHER,
-        input_size=size,
-        channels=teacher.channels,
-        fit=teacher.fit,
-        mean=teacher.mean,
-        std=teacher.std,
-        classes=teacher.classes,
-        notes={"history": history, **student.notes},
-    )
-    checkpoint.clear()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from kinglet.atomic import atomic_path, read_json, write_json
-from kinglet.compression.saturation import Emulator, emulated_logits, unknown_operators
+from kinglet.compression.saturation import emulated_logits, unknown_operators
 from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import accuracy_interval, f1_macro_interval, paired_interval
 from kinglet.evidence.metrics import (
@@ -167,13 +167,9 @@ def without_vnni(folder: Path, card: ModelCard, images: HeldOut, parameters: Par
 
 def emulated_answers(file: Path, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the predicted classes of these rows of packed images on x86 without VNNI."""
-    session = open_session(file, threads=1)
-    preprocessing, _ = read_metadata(session)
+    preprocessing, _ = read_metadata(open_session(file, threads=1))
     packed = np.load(packed_images(preprocessing.input_size), mmap_mode="r")
-    model, workers = onnx.load(file), available_processors()
-    if not Emulator(model).layers_at_risk:
-        return logits_of(session, packed, rows, preprocessing, workers=workers).argmax(axis=1)
-    return emulated_logits(model, packed, rows, preprocessing, workers)[0].argmax(axis=1)
+    return emulated_logits(onnx.load(file), packed, rows, preprocessing, available_processors())[0].argmax(axis=1)
 
 
 def report_rows(report: Report, name: str, before: float, total: float, rows: float, _: float) -> None:

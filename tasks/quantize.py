@@ -25,7 +25,7 @@ from kinglet.compression.guard import Verdict, judge, set_aside
 from kinglet.compression.quantization import Predict, Variant, compare, quantize_static, spare_layers, try_methods
 from kinglet.compression.quantization_aware_training import simulate_int8, train_simulated, without_simulation
 from kinglet.compression.rounding import round_weights
-from kinglet.compression.saturation import Emulator, emulated_logits, unknown_operators
+from kinglet.compression.saturation import emulated_logits, unknown_operators
 from kinglet.compression.saturation_variants import spare_saturating_layers
 from kinglet.data.batches import gather, shuffled_batches, standardize
 from kinglet.errors import KingletError
@@ -169,8 +169,6 @@ def accuracy_on_choice(model: onnx.ModelProto, bench: Bench) -> float:
 
 def emulated_accuracy(model: onnx.ModelProto, bench: Bench) -> tuple[float, Counter[str]]:
     """Return the accuracy that a model has there on processors without VNNI, and its saturated pairs by layer."""
-    if not Emulator(model).layers_at_risk:
-        return accuracy_on_choice(model, bench), Counter()
     packed, rows = bench.choice.packed[bench.card.input_size], bench.choice.rows
     logits, saturated = emulated_logits(model, packed, rows, bench.preprocessing, available_processors())
     return float((logits.argmax(1) == bench.choice.labels).mean()), saturated

@@ -31,9 +31,9 @@ from kinglet.runtime.sessions import open_session
 from kinglet.training.checkpoints import Checkpoint
 from kinglet.training.devices import pick_device
 from kinglet.training.loop import fit
-from kinglet.training.losses import distillation_loss
 from tasks.artifacts import FINETUNE, SEARCH, packed_images, read_input_sizes, searched_students
-from tasks.benchmark import latency_numbers
+from tasks.benchmark import conditions_of, latency_numbers
+from tasks.distillation import ANSWERS, save_like, teacher_loss
 from tasks.models import (
     TEACHER,
     image_set,
@@ -41,9 +41,7 @@ from tasks.models import (
     open_checkpoint,
     prepare_training,
     read_manifest,
-    read_teacher_logits,
     sample_batches,
-    save_model,
 )
 from tasks.parameters import AUTO, Parameters
 from tasks.progress import progress
@@ -200,13 +198,7 @@ class Bench:
             self.sizes.student,
             self.batches,
         )
-        self.loss = distillation_loss(
-            torch.from_numpy(self.training.labels),
-            torch.from_numpy(read_teacher_logits()),
-            parameters.distill.loss,
-            parameters.distill.temperature,
-            parameters.distill.soft_weight,
-        )
+        self.loss = teacher_loss(parameters.distill, self.training.labels)
 
     def batches(self, input_size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return training images that decide which parts of the teacher go."""
@@ -242,9 +234,8 @@ class Bench:
             "optuna": optuna.__version__,
             "seed": self.parameters.seed,
         }
-        teacher = [FINETUNE / TEACHER / name for name in ("model.pt", "train_logits.npy")]
         packed = [packed_images(size) for size in self.sizes.candidates]
-        return open_checkpoint(f"search-{family}", facts, [*packed, *teacher])
+        return open_checkpoint(f"search-{family}", facts, [*packed, FINETUNE / TEACHER / "model.pt", ANSWERS])
 
     def build(self, candidate: Candidate) -> nn.Module:
         """Return a candidate's network before its training; made once, as finding what to cut takes seconds."""
@@ -269,13 +260,7 @@ class Bench:
         """Return the latency of each of these ONNX files, {precision: content}, measured in turns."""
         threads = self.parameters.benchmark.threads
         names = {hashlib.sha256(content).hexdigest(): precision for precision, content in files.items()}
-        conditions = {
-            "device": this_device().fingerprint,
-            "onnxruntime": this_device().onnxruntime,
-            "threads": threads,
-            "batch_sizes": [1],
-            "seconds_per_model": SECONDS_PER_MODEL,
-        }
+        conditions = conditions_of(this_device(), threads, [1], SECONDS_PER_MODEL)
 
         def time_them() -> dict[str, dict[str, Any]]:
             sessions = {name: open_session(files[precision], threads) for name, precision in names.items()}
@@ -317,17 +302,12 @@ class Bench:
     def save(self, name: str, survivor: Tried) -> None:
         """Save a survivor's network before its training."""
         candidate = survivor.candidate
-        save_model(
+        save_like(
             SEARCH / name,
             self.build(candidate),
-            step="search",
+            self.teacher,
             parent=TEACHER,
             input_size=candidate.input_size,
-            channels=self.teacher.channels,
-            fit=self.teacher.fit,
-            mean=self.teacher.mean,
-            std=self.teacher.std,
-            classes=self.teacher.classes,
             notes={
                 "from_teacher": FAMILIES[candidate.family].from_teacher,
                 "description": candidate.description,

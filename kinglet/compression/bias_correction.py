@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from kinglet.compression.graph_walk import Walk, open_as_written
-from kinglet.compression.quantization import WEIGHTED
+from kinglet.compression.quantization import WEIGHTED, node_name
 
 INT32 = np.iinfo(np.int32)
 
@@ -75,7 +75,7 @@ def channel_means(
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     outputs = {
-        node.name or f"{node.op_type}_{index}": node.output[0]
+        node_name(node, index): node.output[0]
         for index, node in enumerate(model.graph.node)
         if node.op_type in WEIGHTED
     }

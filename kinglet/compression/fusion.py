@@ -57,9 +57,13 @@ def fusions_of(model: onnx.ModelProto) -> Fusions:
     return Fusions(dict(sorted(Counter(node.op_type for node in optimized(model).graph.node).items())))
 
 
-def optimized(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the graph that ONNX Runtime runs for `model` on this machine, with all optimizations."""
+ALL = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+
+
+def optimized(model: onnx.ModelProto, level: onnxruntime.GraphOptimizationLevel = ALL) -> onnx.ModelProto:
+    """Return the graph that ONNX Runtime makes of `model` on this machine, with the optimizations of this level."""
     options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = level
     options.log_severity_level = 3  # it warns that the graph suits this machine only, which is what is asked for
     options.intra_op_num_threads = 1
     with tempfile.TemporaryDirectory() as folder:  # ONNX Runtime gives the graph to a file only

@@ -114,9 +114,14 @@ def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     for index, node in enumerate(copy.graph.node):
-        node.name = node.name or f"{node.op_type}_{index}"
+        node.name = node_name(node, index)
     _give_biases(copy)
     return onnx.shape_inference.infer_shapes(copy)
+
+
+def node_name(node: onnx.NodeProto, index: int) -> str:
+    """Return the name that a node goes by in a quantized model: its own, else its type and place in the graph."""
+    return node.name or f"{node.op_type}_{index}"
 
 
 def _give_biases(model: onnx.ModelProto) -> None:

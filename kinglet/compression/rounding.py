@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from kinglet.compression.graph_walk import Walk
-from kinglet.compression.quantization import WEIGHTED
+from kinglet.compression.quantization import WEIGHTED, node_name
 
 # Positions of the images that a layer's second moments are taken from.
 SAMPLES = 8192
@@ -40,7 +40,7 @@ def round_weights(model: onnx.ModelProto, quantized: onnx.ModelProto, inputs: ND
     rounded.CopyFrom(quantized)
     floats = {item.name: item for item in model.graph.initializer}
     weights = {
-        node.name or f"{node.op_type}_{index}": floats[node.input[1]]
+        node_name(node, index): floats[node.input[1]]
         for index, node in enumerate(model.graph.node)
         if node.op_type in WEIGHTED and node.input[1] in floats
     }

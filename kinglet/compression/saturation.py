@@ -14,10 +14,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +24,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from kinglet.runtime.preprocessing import Preprocessing, normalize
+from kinglet.compression.fusion import optimized
+from kinglet.runtime.preprocessing import Preprocessing
+from kinglet.runtime.sessions import logits_of, map_batches, open_session
 
 WEIGHTED = ("Conv", "Gemm")
 LOWEST, HIGHEST = -(2**15), 2**15 - 1
@@ -329,23 +329,24 @@ def emulated_logits(
     rows: NDArray[np.integer[Any]],
     preprocessing: Preprocessing,
     workers: int = 1,
+    saturate: bool = True,
 ) -> tuple[NDArray[np.float32], Counter[str]]:
     """Return the logits of these rows of packed images without VNNI, and the number of saturated pairs by layer.
 
     packed: uint8 (n, input_size, input_size, channels). Returns float32 (len(rows), n_classes). workers:
-    batches computed side by side; their number changes nothing in the result.
+    batches computed side by side; their number changes nothing in the result. saturate: False computes as
+    processors with VNNI do. A model at no risk answers alike on all: ONNX Runtime computes it, which is faster.
     """
     emulator = Emulator(model)
+    if not emulator.layers_at_risk:
+        session = open_session(model.SerializeToString(), threads=1)
+        return logits_of(session, packed, rows, preprocessing, workers=workers), Counter()
     saturated: Counter[str] = Counter()
-
-    def logits_from(start: int) -> tuple[NDArray[np.float32], Counter[str]]:
-        return emulator.run(normalize(np.asarray(packed[rows[start : start + BATCH_SIZE]]), preprocessing))
-
     parts = []
-    with ThreadPoolExecutor(workers) as pool:
-        for logits, counts in pool.map(logits_from, range(0, len(rows), BATCH_SIZE)):
-            parts.append(logits)
-            saturated.update(counts)
+    emulate = partial(emulator.run, saturate=saturate)
+    for logits, counts in map_batches(emulate, packed, rows, preprocessing, BATCH_SIZE, workers):
+        parts.append(logits)
+        saturated.update(counts)
     return np.concatenate(parts), saturated
 
 
@@ -355,14 +356,7 @@ def as_onnxruntime_reads_it(model: onnx.ModelProto) -> onnx.ModelProto:
     It is no formality: a layer with float weights between two uint8 tensors gets int8 weights there, with one
     scale for the whole tensor (core/optimizer/qdq_transformer/weight_bias_quantization.cc).
     """
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 3
-    with TemporaryDirectory() as folder:
-        written = Path(folder) / "model.onnx"  # The runtime hands its graph out in no other way.
-        options.optimized_model_filepath = str(written)
-        onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return onnx.load(written)
+    return optimized(model, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
 
 
 def _integer_layers(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, NDArray[np.int8]]]:

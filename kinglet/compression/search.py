@@ -63,7 +63,8 @@ class Goal:
 class Tried:
     """One candidate after the search.
 
-    accuracies: validation accuracy [0, 1] after each rung that it reached. outcome: what became of it, in words.
+    accuracies: validation accuracy [0, 1] after each rung that it reached. utility: None if it did not reach
+    the end. outcome: what became of it, in words.
     """
 
     number: int
@@ -72,7 +73,11 @@ class Tried:
     accuracies: tuple[float, ...]
     utility: float | None
     outcome: str
-    is_finalist: bool
+
+    @property
+    def is_finalist(self) -> bool:
+        """Whether it reached the end of the last rung."""
+        return self.utility is not None
 
 
 def search(
@@ -204,5 +209,4 @@ def tried(trial: FrozenTrial) -> Tried:
         accuracies=tuple(facts.get("accuracies", ())),
         utility=trial.value if trial.state == TrialState.COMPLETE else None,
         outcome=facts["outcome"],
-        is_finalist=trial.state == TrialState.COMPLETE,
     )

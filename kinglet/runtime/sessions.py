@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnxruntime
@@ -20,6 +21,8 @@ INPUT_NAME, OUTPUT_NAME = "images", "logits"
 PREPROCESSING_KEY, CLASSES_KEY = "kinglet.preprocessing", "kinglet.classes"
 
 onnxruntime.disable_telemetry_events()
+
+Result = TypeVar("Result")
 
 
 def open_session(model: Path | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
@@ -78,17 +81,32 @@ def logits_of(
     one thread with several workers gives the same bits on any number of processors.
     report is called with the rows done and all rows.
     """
-
-    def logits_from(start: int) -> NDArray[np.float32]:
-        return run(session, normalize(np.asarray(packed[rows[start : start + batch_size]]), preprocessing))
-
     results = []
-    with ThreadPoolExecutor(workers) as pool:
-        for logits in pool.map(logits_from, range(0, len(rows), batch_size)):
-            results.append(logits)
-            if report:
-                report(min(len(results) * batch_size, len(rows)), len(rows))
+    for logits in map_batches(partial(run, session), packed, rows, preprocessing, batch_size, workers):
+        results.append(logits)
+        if report:
+            report(min(len(results) * batch_size, len(rows)), len(rows))
     return np.concatenate(results) if results else np.empty((0, output_width(session)), np.float32)
+
+
+def map_batches(
+    compute: Callable[[NDArray[np.float32]], Result],
+    packed: NDArray[np.uint8],
+    rows: NDArray[np.integer[Any]],
+    preprocessing: Preprocessing,
+    batch_size: int,
+    workers: int,
+) -> Iterator[Result]:
+    """Yield what `compute` makes of these rows of packed images, batch by batch, `workers` of them side by side.
+
+    compute: takes images as a model takes them, float32 (n, channels, input_size, input_size).
+    """
+
+    def compute_from(start: int) -> Result:
+        return compute(normalize(np.asarray(packed[rows[start : start + batch_size]]), preprocessing))
+
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(compute_from, range(0, len(rows), batch_size))
 
 
 def run(session: onnxruntime.InferenceSession, images: NDArray[np.float32]) -> NDArray[np.float32]:

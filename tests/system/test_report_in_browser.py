@@ -15,22 +15,9 @@ import tasks.benchmark
 import tasks.evaluate
 import tasks.report
 import tasks.select
-from tests.unit.tasks.small_project import build_project, parameters
+from tests.unit.tasks.small_project import CHAPTERS, build_project, parameters
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-CHAPTERS = [
-    "verdict",
-    "models",
-    "tradeoff",
-    "steps",
-    "search",
-    "confusion",
-    "classes",
-    "data",
-    "errors",
-    "measurement",
-    "settings",
-]
 CONSOLE = re.compile(r"CONSOLE[:(\]]")
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome on the path")

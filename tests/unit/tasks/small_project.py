@@ -29,6 +29,20 @@ residual,1,"residual, 16 px, 32-64 channels",16,fp32,0.21,0.2,0.24,\
 residual,2,"residual, 24 px, 32-64 channels",24,int8,0.9,0.88,0.95,\
 0,,,,,"up to 0.95 ms, over the budget of 0.5 ms: not trained",
 """
+# What a report has anchors for.
+CHAPTERS = [
+    "verdict",
+    "models",
+    "tradeoff",
+    "steps",
+    "search",
+    "confusion",
+    "classes",
+    "data",
+    "errors",
+    "measurement",
+    "settings",
+]
 CLASSES = ["bottom", "left", "right", "top"]
 SIZES = (16, 24)
 

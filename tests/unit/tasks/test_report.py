@@ -10,21 +10,9 @@ import tasks.evaluate
 import tasks.report
 import tasks.select
 from kinglet.atomic import read_json, write_json
-from tests.unit.tasks.small_project import RECIPES, build_project, parameters
+from tests.unit.tasks.small_project import CHAPTERS, RECIPES, build_project, parameters
 
 REPORT = Path("artifacts/report/report.html")
-CHAPTERS = [
-    "models",
-    "tradeoff",
-    "steps",
-    "search",
-    "confusion",
-    "classes",
-    "data",
-    "errors",
-    "measurement",
-    "settings",
-]
 
 
 @pytest.fixture(scope="module")

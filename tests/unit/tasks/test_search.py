@@ -19,7 +19,7 @@ def one(
 ) -> Tried:
     measured = Latency(latency, 0.9 * latency, 1.1 * latency, "int8") if latency else None
     candidate = Candidate("residual", 28, {**CHOICES, "width": 8 + number})
-    return Tried(number, candidate, measured, accuracies, utility, outcome, utility is not None)
+    return Tried(number, candidate, measured, accuracies, utility, outcome)
 
 
 FOUND = [

@@ -1,0 +1,93 @@
+"""Training from the teacher's answers, as the steps search, distill and prune share it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from kinglet.training.devices import pick_device
+from kinglet.training.loop import ImageSet, Recipe, fit
+from kinglet.training.losses import Loss, distillation_loss
+from tasks.artifacts import FINETUNE, TEACHER, ModelCard, packed_images
+from tasks.models import open_checkpoint, read_teacher_logits, save_model
+from tasks.parameters import Distill
+from tasks.progress import progress
+
+# Of the teacher, over the training images in their order: the answers that all trainings here are decided by.
+ANSWERS = FINETUNE / TEACHER / "train_logits.npy"
+
+
+def teacher_loss(settings: Distill, labels: NDArray[Any]) -> Loss:
+    """Return the loss that the settings describe. labels: int64 (n_training,)."""
+    answers = torch.from_numpy(read_teacher_logits())
+    return distillation_loss(
+        torch.from_numpy(labels), answers, settings.loss, settings.temperature, settings.soft_weight
+    )
+
+
+def train_from_teacher(
+    network: nn.Module,
+    output: Path,
+    card: ModelCard,
+    images: tuple[ImageSet, ImageSet],
+    recipe: Recipe,
+    settings: Distill,
+    *,
+    parent: str,
+    facts: dict[str, Any],
+    files: Iterable[Path],
+    notes: dict[str, Any],
+) -> None:
+    """Train a network from the teacher's answers and save it as `output`, a folder STEP/NAME.
+
+    card: of a model that takes images as this one will, but for their size, which is the recipe's last. images:
+    training and validation. facts, files: what decides the training besides the recipe, the settings and the
+    answers. parent: the model it is made from or taught by. notes: for its own card, beside the history.
+    """
+    step, size = output.parent.name, recipe.phases[-1][1]
+    training, validation = images
+    checkpoint = open_checkpoint(
+        f"{step}-{output.name}",
+        {"distill": settings.model_dump(exclude={"students"}), "recipe": asdict(recipe), **facts},
+        [packed_images(size), ANSWERS, *files],
+    )
+    with progress(f"{step} {output.name}") as report:
+        trained, history = fit(
+            network,
+            training,
+            validation,
+            teacher_loss(settings, training.labels),
+            recipe,
+            mean=card.mean,
+            std=card.std,
+            device=pick_device(),
+            checkpoint=checkpoint,
+            report=report,
+        )
+    save_like(output, trained, card, parent=parent, input_size=size, notes={"history": history, **notes})
+    checkpoint.clear()
+
+
+def save_like(
+    output: Path, network: nn.Module, card: ModelCard, *, parent: str, input_size: int, notes: dict[str, Any]
+) -> None:
+    """Save a network that takes images as the model of `card` does, but for their size, as `output`, STEP/NAME."""
+    save_model(
+        output,
+        network,
+        step=output.parent.name,
+        parent=parent,
+        input_size=input_size,
+        channels=card.channels,
+        fit=card.fit,
+        mean=card.mean,
+        std=card.std,
+        classes=card.classes,
+        notes=notes,
+    )
