@@ -182,6 +182,7 @@ def facts_of(card: ModelCard) -> dict[str, Any]:
     return {
         "step": card.step,
         "parent": card.parent,
+        "control_for": card.control_for,
         "precision": card.precision,
         "input_size": card.input_size,
         "parameters": card.parameters,

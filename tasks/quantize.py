@@ -130,9 +130,8 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
         "runtime": {**fusions.to_dict(), "unfused_layers": unfused},
         "without_vnni": judge_without_vnni(output, candidate, bench),
     }
-    write_card(
-        output, replace(card, name=output.name, step="quantize", parent=card.name, precision="int8", notes=notes)
-    )
+    made = replace(card, name=output.name, step="quantize", parent=card.name, precision="int8", control_for="")
+    write_card(output, replace(made, notes=notes))
 
 
 def judge_without_vnni(output: Path, candidate: Candidate, bench: Bench) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from tasks.artifacts import (
     BENCHMARK,
     CHECK_DATA,
     EVALUATE,
+    REFUSED_CUTS,
     REPORT,
     SEARCH,
     SELECT,
@@ -43,6 +44,7 @@ SPLITS = ("train", "validation", "test")
 MINUS, EN_DASH = "\u2212", "\u2013"
 SEVERITIES = ("critical", "warning", "info")
 STEP_WORDS = {"finetune": "fine-tuned", "distill": "distilled", "prune": "pruned", "quantize": "quantized"}
+CONTROL_WORDS = {"distill": "trained from labels alone", "prune": "dense, trained as long"}
 
 
 def run(parameters: Parameters) -> None:
@@ -67,6 +69,8 @@ def run(parameters: Parameters) -> None:
         "reason": choice["reason"],
         "charts": charts(rows, scores, teacher, parameters),
         "steps": step_rows(rows, answers, parameters),
+        "controls": control_rows(rows, answers, parameters),
+        "refused_cuts": read_json(REFUSED_CUTS),
         "lineage": lineage(rows, chosen),
         "search": search_rows(trials),
         "search_charts": search_charts(trials),
@@ -128,7 +132,7 @@ def model_rows(
             **latencies[name],
             "name": name,
             "kind": kind,
-            "made": STEP_WORDS.get(scores[name]["step"], scores[name]["step"]),
+            "made": (CONTROL_WORDS if scores[name]["control_for"] else STEP_WORDS)[scores[name]["step"]],
             "size_mb": latencies[name]["size_bytes"] / 1e6,
             "speedup": latencies[teacher]["p50_ms"] / latencies[name]["p50_ms"],
             "shrink": latencies[teacher]["size_bytes"] / latencies[name]["size_bytes"],
@@ -205,26 +209,42 @@ def step_rows(rows: dict[str, Any], answers: dict[str, Any], parameters: Paramet
         parent = rows.get(row["parent"])
         if parent is None:
             continue
-        difference = paired_interval(
-            answers[name]["predicted"] == answers[name]["label"],
-            answers[parent["name"]]["predicted"] == answers[parent["name"]]["label"],
-            confidence=parameters.evaluate.confidence,
-            seed=parameters.seed,
-        )
         steps.append(
             {
                 "name": name,
                 "kind": row["kind"],
                 "made": row["made"],
                 "parent": parent["name"],
-                "difference": difference.to_dict(),
-                "established": not difference.low <= 0 <= difference.high,
+                **difference_on_test(answers, name, parent["name"], parameters),
                 "speedup": parent["p50_ms"] / row["p50_ms"],
                 "shrink": parent["size_bytes"] / row["size_bytes"],
             }
         )
     order = {word: position for position, word in enumerate(STEP_WORDS.values())}
     return sorted(steps, key=lambda step: (order.get(step["made"], 9), step["name"]))
+
+
+def control_rows(rows: dict[str, Any], answers: dict[str, Any], parameters: Parameters) -> list[dict[str, Any]]:
+    """Return the models that have a control beside them: paired difference of test accuracy, speed against it."""
+    return [
+        {
+            "name": rows[control["control_for"]]["name"],
+            "kind": rows[control["control_for"]]["kind"],
+            "control": name,
+            "made": control["made"],
+            **difference_on_test(answers, control["control_for"], name, parameters),
+            "speedup": control["p50_ms"] / rows[control["control_for"]]["p50_ms"],
+        }
+        for name, control in sorted(rows.items())
+        if control["control_for"] in rows
+    ]
+
+
+def difference_on_test(answers: dict[str, Any], one: str, other: str, parameters: Parameters) -> dict[str, Any]:
+    """Return the paired difference of two models' test accuracy, and whether it is established."""
+    right = (answers[name]["predicted"] == answers[name]["label"] for name in (one, other))
+    difference = paired_interval(*right, confidence=parameters.evaluate.confidence, seed=parameters.seed)
+    return {"difference": difference.to_dict(), "established": not difference.low <= 0 <= difference.high}
 
 
 def lineage(rows: dict[str, Any], chosen: str) -> list[dict[str, Any]]:
