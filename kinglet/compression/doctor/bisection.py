@@ -33,12 +33,11 @@ class Bisection:
     tries: int
 
 
-def damages(
-    subject: Subject, trials: Trials, model: onnx.ModelProto, report: Report = silent
-) -> dict[str, float]:
+def damages(subject: Subject, trials: Trials, model: onnx.ModelProto, report: Report = silent) -> dict[str, float]:
     """Return what every quantized layer does to the answers by itself: {name: divergence in nats}, graph order.
 
-    model: the subject's file in QDQ form, repaired or not. One layer is as in the file and all others are in float: its own error, times how sensitive the answers are to it.
+    model: the subject's file in QDQ form, repaired or not. One layer is as in the file and all others are in float:
+    its own error, times how sensitive the answers are to it.
     """
     names = [layer.name for layer in subject.quantized]
     found = {}

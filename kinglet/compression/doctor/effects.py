@@ -37,9 +37,7 @@ class Effect:
 
     def is_faster(self, share: float) -> bool:
         """Whether the change takes off at least this share of the latency, its interval below 0."""
-        return bool(
-            self.latency is not None and self.latency.high < 0 and (self.latency_share or 0.0) <= -share
-        )
+        return bool(self.latency is not None and self.latency.high < 0 and (self.latency_share or 0.0) <= -share)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the effect as JSON-ready values: accuracy in [-1, 1], latency in microseconds."""
@@ -50,9 +48,7 @@ class Effect:
         }
 
 
-def difference(
-    logits: NDArray[np.float32], other: NDArray[np.float32], labels: NDArray[np.int64]
-) -> Interval:
+def difference(logits: NDArray[np.float32], other: NDArray[np.float32], labels: NDArray[np.int64]) -> Interval:
     """Return the accuracy of the first logits minus that of the others, paired, [-1, 1].
 
     logits, other: float32 (n, n_classes) for the same images. labels: int64 (n,).
@@ -108,9 +104,7 @@ def latency_changes(
     slows the machine for a moment slows both. seconds: for each file.
     """
     models = {"": model, **changed}
-    actions = {
-        name: timed_action(open_session(item.SerializeToString(), threads), 1) for name, item in models.items()
-    }
+    actions = {name: timed_action(open_session(item.SerializeToString(), threads), 1) for name, item in models.items()}
     rounds = {
         name: 1000 * np.array([np.median(times) for times in blocks])
         for name, blocks in time_in_turns(actions, seconds).items()

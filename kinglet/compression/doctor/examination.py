@@ -39,11 +39,12 @@ SAME_FUNCTION = 0.99
 class Examination:
     """What an examination brought to light.
 
-    n_images: how many it was judged on. accuracy, reference_accuracy: of the file and of the float file or its stand-in, [0, 1]. verdict: the file
-    against the float file. latency_us: the file's median at batch 1. findings: the most important first. errors:
-    signal to quantization noise of every layer. damage: what every layer alone does to the answers, nats. prices:
-    of single layers in float. left_out: checks that could not be made, with the reason. repaired: the file with the
-    repairs that help, None if none does; repaired_effect: what they are worth together.
+    n_images: how many it was judged on. accuracy, reference_accuracy: of the file and of the float file or its
+    stand-in, [0, 1]. verdict: the file against the float file. latency_us: the file's median at batch 1. findings:
+    the most important first. errors: signal to quantization noise of every layer. damage: what every layer alone
+    does to the answers, nats. prices: of single layers in float. left_out: checks that could not be made, with the
+    reason. repaired: the file with the repairs that help, None if none does; repaired_effect: what they are worth
+    together.
     """
 
     n_images: int
@@ -77,7 +78,9 @@ class Examination:
         }
 
     def _layer_to_dict(self, error: LayerError) -> dict[str, Any]:
-        decibels = {f"{kind}_db": round(getattr(error, kind), 2) for kind in ("own", "weights", "output", "accumulated")}
+        decibels = {
+            f"{kind}_db": round(getattr(error, kind), 2) for kind in ("own", "weights", "output", "accumulated")
+        }
         return {"layer": error.name, **decibels, "damage": round(self.damage.get(error.name, 0.0), 6)}
 
     def _repaired_to_dict(self, repaired: Repaired) -> dict[str, Any]:
@@ -140,9 +143,7 @@ def examine(
     )
 
 
-def all_checks(
-    subject: Subject, trials: Trials, errors: list[LayerError], damage: dict[str, float]
-) -> list[Finding]:
+def all_checks(subject: Subject, trials: Trials, errors: list[LayerError], damage: dict[str, float]) -> list[Finding]:
     """Return what every check finds, before any repair was tried."""
     runs = runtime_graph(subject.original)
     return [

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from kinglet.compression.doctor.graph import Grid, Layer
+from kinglet.compression.doctor.layers import Grid, Layer
 from kinglet.compression.doctor.subject import Subject
 from kinglet.compression.doctor.twin import activation_folded, limiting_node
 from kinglet.compression.graph_walk import open_as_written
@@ -192,7 +193,7 @@ def _round(model: onnx.ModelProto, source: str, target: str, grid: Grid, name: s
     shape = grid.scale.shape if grid.per_channel else ()
     parts = {f"{name}:scale": grid.scale.reshape(shape), f"{name}:zero_point": grid.zero_point.reshape(shape)}
     model.graph.initializer.extend(numpy_helper.from_array(values, key) for key, values in parts.items())
-    attributes = {"axis": grid.axis} if grid.per_channel else {}
+    attributes: dict[str, Any] = {"axis": grid.axis} if grid.per_channel else {}
     model.graph.node.append(
         helper.make_node("QuantizeLinear", [source, *parts], [f"{name}:integers"], name=f"{name}:q", **attributes)
     )

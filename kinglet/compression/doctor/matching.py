@@ -9,7 +9,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from kinglet.compression.doctor.graph import Graph, Layer, limits_of
+from kinglet.compression.doctor.graph import Graph, limits_of
+from kinglet.compression.doctor.layers import Layer
 from kinglet.compression.doctor.qdq_form import to_qdq
 from kinglet.compression.fusion import optimized
 from kinglet.errors import KingletError

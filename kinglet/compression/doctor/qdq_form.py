@@ -6,8 +6,9 @@ weights behind a QuantizeLinear. Everything else here reads one form only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -142,16 +143,16 @@ def _in_qdq(
         inputs.append(name)
     if operands.bias is not None and len(node.input) > operands.bias and node.input[operands.bias]:
         name = f"{node.name}.bias"
-        steps = np.ravel(constants[node.input[operands.data[0][1]]]) * np.ravel(constants[node.input[operands.data[1][1]]])
+        steps = np.ravel(constants[node.input[operands.data[0][1]]]) * np.ravel(
+            constants[node.input[operands.data[1][1]]]
+        )
         steps = np.asarray(steps if steps.size > 1 else steps[0], np.float32)
         added.append(numpy_helper.from_array(steps, f"{name}_scale"))
         stored = [node.input[operands.bias], f"{name}_scale"]
         yield _dequantize(stored, name, 0 if steps.ndim else None)
         inputs.append(name)
     attributes = {
-        item.name: helper.get_attribute_value(item)
-        for item in node.attribute
-        if item.name not in FOREIGN_ATTRIBUTES
+        item.name: helper.get_attribute_value(item) for item in node.attribute if item.name not in FOREIGN_ATTRIBUTES
     }
     grid = [node.input[index] for index in operands.output if index < len(node.input) and node.input[index]]
     output = f"{node.name}.output" if grid else node.output[0]
@@ -167,7 +168,7 @@ def _weight_axis(node: onnx.NodeProto) -> int:
 
 
 def _dequantize(inputs: list[str], output: str, axis: int | None) -> onnx.NodeProto:
-    attributes = {} if axis is None else {"axis": axis}
+    attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
     return helper.make_node("DequantizeLinear", inputs, [output], name=f"{output}.dequantize", **attributes)
 
 
@@ -226,5 +227,3 @@ def drop_unused(model: onnx.ModelProto) -> None:
     unused = [item for item in model.graph.initializer if item.name not in needed]
     for item in unused:
         model.graph.initializer.remove(item)
-
-

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from kinglet.compression.calibration import Range, minmax_range, with_zero
-from kinglet.compression.doctor.graph import Graph, Layer, Pair
-from kinglet.compression.doctor.qdq_form import drop_unused
+from kinglet.compression.doctor.edit import Edit, constants_first
+from kinglet.compression.doctor.graph import Graph
+from kinglet.compression.doctor.layers import Layer, Pair
 from kinglet.compression.doctor.subject import Subject
 from kinglet.compression.doctor.twin import activation_folded, limiting_node, set_weights
 from kinglet.compression.quantization import keep_in_float
@@ -21,49 +21,6 @@ INT32_MAX = float(np.iinfo(np.int32).max)
 # Room that is left in an int32 bias for the sums of products that are added to it.
 BIAS_ROOM = 0.5
 LARGEST_WEIGHT = {8: 127, 7: 64}
-
-
-class Edit:
-    """A copy of a model in QDQ form that is being changed."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = onnx.ModelProto()
-        self.model.CopyFrom(model)
-        del self.model.graph.value_info[:]
-        self.graph = Graph(self.model)
-        self._first: list[onnx.NodeProto] = []
-
-    def constant(self, name: str, values: Any) -> str:
-        """Store a constant under this name, in place of one that a former repair stored; return the name."""
-        tensor = numpy_helper.from_array(np.asarray(values), name)
-        for item in self.model.graph.initializer:
-            if item.name == name:
-                item.CopyFrom(tensor)
-                return name
-        self.model.graph.initializer.append(tensor)
-        return name
-
-    def stored(self, name: str, values: NDArray[Any], scale: NDArray[np.float32], axis: int | None) -> str:
-        """Store integers around 0 and their DequantizeLinear; return the name of what it gives."""
-        scales = scale if axis is not None else scale.reshape(())
-        inputs = [
-            self.constant(f"{name}.stored", values),
-            self.constant(f"{name}.scale", scales.astype(np.float32)),
-            self.constant(f"{name}.zero_point", np.zeros(scales.shape, values.dtype)),
-        ]
-        attributes = {} if axis is None else {"axis": axis}
-        node = helper.make_node("DequantizeLinear", inputs, [f"{name}.floats"], name=f"{name}.dequantize", **attributes)
-        if node.name not in self.graph.by_name:
-            self._first.append(node)
-        return str(node.output[0])
-
-    def finish(self) -> onnx.ModelProto:
-        """Return the changed model, its nodes in order and without what nothing reads."""
-        nodes = [*self._first, *self.model.graph.node]
-        del self.model.graph.node[:]
-        self.model.graph.node.extend(nodes)
-        drop_unused(self.model)
-        return self.model
 
 
 def with_ranges(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
@@ -82,11 +39,10 @@ def with_ranges(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.Mod
 
 def _follow_inputs(edit: Edit) -> None:
     """Store the biases of all layers whose input has got another step in steps that go with it."""
-    before = edit.graph.layer
     for layer in Graph(edit.model).layers:
         if layer.source is None or layer.weight is None or layer.bias is None:
             continue
-        source = before[layer.name].source
+        source = edit.before[layer.name].source
         if source is None or not np.array_equal(source.scale, layer.source.scale):
             _store_bias(edit, layer, layer.biases)
 
@@ -97,10 +53,10 @@ def _set_range(edit: Edit, pair: Pair, limits: Range) -> None:
     scale = np.float32((high - low) / (kind.max - kind.min))
     zero_point = np.clip(np.rint(kind.min - low / scale), kind.min, kind.max).astype(pair.grid.zero_point.dtype)
     name = pair.quantize.name
-    _set_grid(edit, pair, edit.constant(f"{name}.scale", scale), edit.constant(f"{name}.zero_point", zero_point))
+    _set_grid(pair, edit.constant(f"{name}.scale", scale), edit.constant(f"{name}.zero_point", zero_point))
 
 
-def _set_grid(edit: Edit, pair: Pair, scale: str, zero_point: str) -> None:
+def _set_grid(pair: Pair, scale: str, zero_point: str) -> None:
     for node in (pair.quantize, *pair.dequantizes):
         del node.input[1:]
         node.input.extend([scale, zero_point])
@@ -115,7 +71,7 @@ def with_unsigned_activations(model: onnx.ModelProto) -> onnx.ModelProto:
             shifted = (pair.grid.zero_point.astype(np.int16) + 128).astype(np.uint8)
             shape = () if not pair.grid.per_channel else shifted.shape
             scale = edit.constant(f"{name}.scale", pair.grid.scale.reshape(shape))
-            _set_grid(edit, pair, scale, edit.constant(f"{name}.zero_point", shifted.reshape(shape)))
+            _set_grid(pair, scale, edit.constant(f"{name}.zero_point", shifted.reshape(shape)))
     return edit.finish()
 
 
@@ -209,17 +165,8 @@ def in_float(model: onnx.ModelProto, subject: Subject, names: Iterable[str]) -> 
         set_weights(edit.model, node, weights, biases)
     result = edit.finish()
     keep_in_float(result, spared)
-    _constants_first(result)
+    constants_first(result)
     return result
-
-
-def _constants_first(model: onnx.ModelProto) -> None:
-    """Put the nodes that read constants only to the front: the format asks for nodes in order."""
-    constants = {item.name for item in model.graph.initializer}
-    first = [node for node in model.graph.node if constants.issuperset(node.input)]
-    rest = [node for node in model.graph.node if not constants.issuperset(node.input)]
-    del model.graph.node[:]
-    model.graph.node.extend([*first, *rest])
 
 
 def _remove(edit: Edit, pair: Pair, subject: Subject) -> None:

@@ -10,7 +10,8 @@ import onnx
 from numpy.typing import NDArray
 
 from kinglet.compression.calibration import Histogram, stream_histograms
-from kinglet.compression.doctor.graph import Graph, Layer
+from kinglet.compression.doctor.graph import Graph
+from kinglet.compression.doctor.layers import Layer
 from kinglet.compression.doctor.matching import Match, match
 from kinglet.compression.doctor.qdq_form import to_qdq
 from kinglet.compression.doctor.twin import float_twin, float_weights
@@ -46,9 +47,7 @@ class Subject:
         return [layer for layer in self.graph.layers if layer.is_quantized]
 
 
-def open_subject(
-    model: onnx.ModelProto, float_model: onnx.ModelProto | None, inputs: NDArray[np.float32]
-) -> Subject:
+def open_subject(model: onnx.ModelProto, float_model: onnx.ModelProto | None, inputs: NDArray[np.float32]) -> Subject:
     """Return what is known of an int8 file.
 
     model: with the input `images` and a free batch axis. float_model: the file that it was made from, if at hand.

@@ -48,7 +48,12 @@ def check_layers(subject: Subject, bisection: Bisection | None) -> list[Finding]
     if bisection is None or not bisection.layers:
         return []
     n_layers = len(subject.quantized)
-    evidence: dict[str, Any] = {"layers": len(bisection.layers), "of": n_layers, "order": bisection.by, "files_tried": bisection.tries}
+    evidence: dict[str, Any] = {
+        "layers": len(bisection.layers),
+        "of": n_layers,
+        "order": bisection.by,
+        "files_tried": bisection.tries,
+    }
     if bisection.prefix is not None:
         evidence["first_layers_that_would_do"] = bisection.prefix
     if not bisection.enough:

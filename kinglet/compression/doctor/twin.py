@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from kinglet.compression.doctor.graph import Graph, Grid, Layer, Pair
+from kinglet.compression.doctor.graph import Graph
+from kinglet.compression.doctor.layers import Grid, Layer, Pair
 from kinglet.compression.doctor.matching import IDENTITY, Activation, Match
 from kinglet.compression.doctor.qdq_form import drop_unused
 
@@ -87,7 +88,9 @@ def limiting_node(
     limits = []
     for word, value in (("low", activation.low), ("high", activation.high)):
         limits.append(f"{name}.{word}")
-        model.graph.initializer.append(numpy_helper.from_array(np.float32(np.clip(value, -3e38, 3e38)), limits[-1]))
+        model.graph.initializer.append(
+            numpy_helper.from_array(np.asarray(np.clip(value, -3e38, 3e38), np.float32), limits[-1])
+        )
     return helper.make_node("Clip", [source, *limits], [target], name=name)
 
 
@@ -101,9 +104,7 @@ def graph_floats(graph: Graph, node: onnx.NodeProto) -> np.ndarray:
     return np.asarray(shifted * grid.scale.reshape(shape), np.float32)
 
 
-def set_weights(
-    model: onnx.ModelProto, node: onnx.NodeProto, weights: np.ndarray, biases: np.ndarray | None
-) -> None:
+def set_weights(model: onnx.ModelProto, node: onnx.NodeProto, weights: np.ndarray, biases: np.ndarray | None) -> None:
     """Give a node of the model float weights and biases of its own, in place."""
     node.input[1] = _add_constant(model, f"{node.name}.float_weight", weights)
     if biases is not None:

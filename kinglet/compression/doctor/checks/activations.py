@@ -8,7 +8,8 @@ import numpy as np
 
 from kinglet.compression.calibration import Histogram, Range, minmax_range
 from kinglet.compression.doctor.findings import WARNING, Finding
-from kinglet.compression.doctor.graph import Graph, Pair
+from kinglet.compression.doctor.graph import Graph
+from kinglet.compression.doctor.layers import Pair
 from kinglet.compression.doctor.matching import IDENTITY, Activation
 from kinglet.compression.doctor.repairs import with_ranges
 from kinglet.compression.doctor.subject import Subject

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from kinglet.compression.doctor.findings import WARNING, Finding
-from kinglet.compression.doctor.graph import Layer
+from kinglet.compression.doctor.layers import Layer
 from kinglet.compression.doctor.repairs import with_biases, with_weights_per_channel
 from kinglet.compression.doctor.subject import Subject
 

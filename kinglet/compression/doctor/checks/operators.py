@@ -17,8 +17,9 @@ def check_operators(subject: Subject) -> list[Finding]:
     That combination gave 0 % with some versions of ONNX Runtime (onnxruntime#12072).
     """
     signed = [
-        pair for pair in subject.graph.pairs if pair.grid.zero_point.dtype == np.int8 and pair.tensor in
-        subject.graph.makers
+        pair
+        for pair in subject.graph.pairs
+        if pair.grid.zero_point.dtype == np.int8 and pair.tensor in subject.graph.makers
     ]
     if not signed:
         return []
@@ -30,8 +31,8 @@ def check_operators(subject: Subject) -> list[Finding]:
                 "qoperator-int8-per-channel",
                 WARNING,
                 tuple(per_channel),
-                f"{len(integer_operators)} integer operators (QOperator) with int8 activations and weights per channel: "
-                "some versions of ONNX Runtime compute them wrong.",
+                f"{len(integer_operators)} integer operators (QOperator) with int8 activations and weights per "
+                "channel: some versions of ONNX Runtime compute them wrong.",
                 {"integer_operators": len(integer_operators), "layers_per_channel": len(per_channel)},
                 "Write the file as QDQ pairs with uint8 activations.",
                 with_unsigned_activations,

@@ -9,7 +9,7 @@ import onnx
 from kinglet.compression.calibration import minmax_range, stream_histograms
 from kinglet.compression.doctor.checks.biases import SAME_STEP, step_ratio
 from kinglet.compression.doctor.findings import NOTE, WARNING, Finding
-from kinglet.compression.doctor.graph import Layer
+from kinglet.compression.doctor.layers import Layer
 from kinglet.compression.doctor.repairs import with_biases, with_pair_behind, with_weights_per_channel
 from kinglet.compression.doctor.runtime_graph import RuntimeGraph
 from kinglet.compression.doctor.subject import Subject
@@ -90,9 +90,7 @@ def _reason(subject: Subject, layer: Layer) -> str:
 
 def _completed(model: onnx.ModelProto, subject: Subject, names: list[str]) -> onnx.ModelProto:
     layers = subject.graph.layer
-    biases = {
-        name: values for name in names if layers[name].pair and (values := layers[name].biases) is not None
-    }
+    biases = {name: values for name in names if layers[name].pair and (values := layers[name].biases) is not None}
     return _with_pairs(with_biases(model, biases), subject, names)
 
 

@@ -10,7 +10,7 @@ import onnx
 
 from kinglet.compression.calibration import Histogram, minmax_range, mse_range, with_zero
 from kinglet.compression.doctor.findings import WARNING, Finding
-from kinglet.compression.doctor.graph import Grid, Pair
+from kinglet.compression.doctor.layers import Grid, Pair
 from kinglet.compression.doctor.repairs import with_ranges
 from kinglet.compression.doctor.subject import Subject
 
@@ -64,10 +64,15 @@ def check_ranges(subject: Subject) -> list[Finding]:
     """Return a finding for every kind of fault that ranges of activations have, the input's own aside."""
     source = subject.original.graph.input[0].name
     faults = [
-        fault for pair in subject.graph.pairs if pair.tensor != source and (fault := fault_of(subject, pair)) is not None
+        fault
+        for pair in subject.graph.pairs
+        if pair.tensor != source and (fault := fault_of(subject, pair)) is not None
     ]
-    return [_finding(subject, code, [fault for fault in faults if fault.code == code]) for code in FAULTS if
-            any(fault.code == code for fault in faults)]
+    return [
+        _finding(subject, code, [fault for fault in faults if fault.code == code])
+        for code in FAULTS
+        if any(fault.code == code for fault in faults)
+    ]
 
 
 def check_input_range(subject: Subject) -> list[Finding]:
@@ -110,7 +115,9 @@ def fault_of(subject: Subject, pair: Pair) -> RangeFault | None:
     gain = 10 * float(np.log10(now / best)) if best > 0 and now > 0 else 0.0
     if gain < LEAST_GAIN:
         return None
-    outside = (histogram.centres < pair.grid.low - pair.grid.step) | (histogram.centres > pair.grid.high + pair.grid.step)
+    outside = (histogram.centres < pair.grid.low - pair.grid.step) | (
+        histogram.centres > pair.grid.high + pair.grid.step
+    )
     clipped = float(histogram.counts[outside].sum() / histogram.counts.sum())
     low, high = minmax_range(histogram)
     used = (min(high, pair.grid.high) - max(low, pair.grid.low)) / (pair.grid.high - pair.grid.low)
@@ -126,8 +133,9 @@ def _code(histogram: Histogram, grid: Grid, clipping_share: float) -> str:
     if one_sided and min(-grid.low, grid.high) > 0.9 * max(-grid.low, grid.high):
         return "symmetric-range"
     shares = np.cumsum(histogram.counts) / histogram.counts.sum()
-    usual = histogram.centres[[np.searchsorted(shares, 5e-5), min(np.searchsorted(shares, 1 - 5e-5), len(shares) - 1)]]
-    low, high = with_zero(float(usual[0]), float(usual[1]))
+    first, last = (int(place) for place in np.searchsorted(shares, [5e-5, 1 - 5e-5]))
+    centres = histogram.centres
+    low, high = with_zero(float(centres[first]), float(centres[min(last, len(centres) - 1)]))
     return "outliers" if histogram.high - histogram.low > OUTLYING * (high - low) else "wide-range"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.compression.doctor.findings import WARNING, Finding
-from kinglet.compression.doctor.graph import Layer
+from kinglet.compression.doctor.layers import Layer
 from kinglet.compression.doctor.repairs import with_weights_per_channel
 from kinglet.compression.doctor.subject import Subject, names_of
 

@@ -1,6 +1,7 @@
 """The fewest layers whose return to float brings the accuracy back."""
 
 import numpy as np
+import onnx
 import pytest
 
 from kinglet.compression.doctor.bisection import bisect, damages
@@ -8,7 +9,7 @@ from kinglet.compression.doctor.effects import logits_of
 from kinglet.compression.doctor.graph import Graph
 from kinglet.compression.doctor.repairs import in_float
 from kinglet.compression.fusion import fusions_of
-from tests.unit.compression.doctor.broken_files import changed, constants, subject_of, trials_of
+from tests.unit.compression.doctor.broken_files import QOPERATOR, changed, constants, quantized, subject_of, trials_of
 from tests.unit.compression.doctor.test_layer_errors import with_model
 
 
@@ -51,11 +52,17 @@ def test_accuracy_that_is_lost_elsewhere_is_not_blamed_on_layers(work, good):
     assert len(found.layers) == 10
 
 
-@pytest.mark.parametrize("names", [["conv_0"], ["conv_4", "conv_7"], ["gemm_23"]])
-def test_layers_in_float_are_computed_in_float_and_no_others(work, good, names):
-    subject = subject_of(good, work)
-    fusions = fusions_of(in_float(subject.graph.model, subject, names))
+@pytest.mark.parametrize("settings", [{}, QOPERATOR], ids=["pairs", "integer operators"])
+@pytest.mark.parametrize("places", [[0], [2, 3], [-1]])
+def test_layers_in_float_are_computed_in_float_and_no_others(work, settings, places):
+    subject = subject_of(quantized(work.float_model, work.calibration, **settings), work)
+    names = [subject.graph.layers[place].name for place in places]
+    model = in_float(subject.graph.model, subject, names)
+    onnx.checker.check_model(model)
+    fusions = fusions_of(model)
     assert (fusions.float_layers, fusions.integer_layers) == (len(names), 10 - len(names))
+    expected = logits_of(work.float_model, work.inputs)
+    assert np.abs(logits_of(model, work.inputs) - expected).mean() < 0.03 * np.ptp(expected)
 
 
 def test_with_all_layers_in_float_the_file_is_the_float_file(work, good):

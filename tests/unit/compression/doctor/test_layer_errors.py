@@ -58,8 +58,9 @@ def test_errors_are_those_computed_by_hand(work, good):
 def test_noise_in_one_layer_shows_there_alone_and_behind_it_accumulated(work, good):
     before = {error.name: error for error in layer_errors(subject_of(good, work))}
     name = subject_of(good, work).graph.layer["conv_11"].weight.name
-    noisy = np.clip(constants(good)[name] + np.random.default_rng(0).integers(-30, 31, constants(good)[name].shape),
-                    -127, 127).astype(np.int8)
+    noisy = np.clip(
+        constants(good)[name] + np.random.default_rng(0).integers(-30, 31, constants(good)[name].shape), -127, 127
+    ).astype(np.int8)
     # Its own integers no longer round the float file's, so that those of the good file are given for comparison.
     subject = subject_of(good, work)
     broken = changed(subject.graph.model, {name: noisy})
