@@ -38,23 +38,25 @@ def run(parameters: Parameters) -> None:
             f"{ARTIFACTS} holds no models to measure.", "Run `dvc repro`, which runs what is missing first."
         )
     files = {read_card(folder).name: folder / "model.onnx" for folder in folders}
+    write_json(BENCHMARK / "latency.json", latencies_of(files, settings, device))
+
+
+def latencies_of(files: dict[str, Path], settings: Benchmark, device: Device) -> dict[str, Any]:
+    """Return the content of latency.json for these files by model, from the table where this machine knows them."""
     checksums = {name: sha256_of(path) for name, path in files.items()}
     # Two names may hold the same bytes (a model that quantization left as it was): measured once.
     by_checksum = {checksum: files[name] for name, checksum in checksums.items()}
     conditions = conditions_of(device, settings.threads, batch_sizes(settings), settings.seconds_per_model)
     found = recall_or_measure(table_path(), conditions, sorted(by_checksum), lambda: measure_all(by_checksum, settings))
-    write_json(
-        BENCHMARK / "latency.json",
-        {
-            "device": device.to_dict(),
-            "threads": settings.threads,
-            "seconds_per_model": settings.seconds_per_model,
-            "models": {
-                name: {**found[checksum], "sha256": checksum, "size_bytes": files[name].stat().st_size}
-                for name, checksum in checksums.items()
-            },
+    return {
+        "device": device.to_dict(),
+        "threads": settings.threads,
+        "seconds_per_model": settings.seconds_per_model,
+        "models": {
+            name: {**found[checksum], "sha256": checksum, "size_bytes": files[name].stat().st_size}
+            for name, checksum in checksums.items()
         },
-    )
+    }
 
 
 def conditions_of(device: Device, threads: int, batch_sizes: list[int], seconds_per_model: float) -> dict[str, Any]:

@@ -65,8 +65,8 @@ def compare_answers(
     hint = "Export it with a free batch axis; for torch.onnx.export: dynamic_axes={'input': {0: 'batch'}}."
     try:
         together = np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])
-    except Exception as error:  # noqa: BLE001 (onnxruntime has a dozen exception types without a common one)
-        raise KingletError(f"{name} cannot take several images at once: {_first_words(error)}", hint) from None
+    except Exception as error:  # onnxruntime has a dozen exception types without a common one.
+        raise KingletError(f"{name} cannot take several images at once: {_first_words(error)}", hint) from error
     if together.shape != alone.shape or not _relative(alone, together) <= tolerance:
         raise KingletError(f"{name} answers otherwise where several images come at once.", hint)
 
@@ -82,7 +82,7 @@ def open_plain(model: onnx.ModelProto, name: str) -> onnxruntime.InferenceSessio
         raise KingletError(
             f"{name} cannot be loaded by onnxruntime {onnxruntime.__version__}: {_first_words(error)}",
             "Export the network again, with operators and an opset that onnxruntime knows.",
-        ) from None
+        ) from error
 
 
 def _images(model: onnx.ModelProto) -> NDArray[Any]:
@@ -106,8 +106,8 @@ def _answers(model: onnx.ModelProto, name: str, images: NDArray[Any]) -> list[ND
 def _run(session: onnxruntime.InferenceSession, images: NDArray[Any], name: str) -> NDArray[Any]:
     try:
         return np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])
-    except Exception as error:  # noqa: BLE001 (as above)
-        raise KingletError(f"{name} cannot be run by onnxruntime: {_first_words(error)}") from None
+    except Exception as error:
+        raise KingletError(f"{name} cannot be run by onnxruntime: {_first_words(error)}") from error
 
 
 def _difference(expected: NDArray[np.float64], logits: NDArray[Any], softmax: bool) -> float:

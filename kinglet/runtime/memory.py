@@ -12,12 +12,14 @@ STATUS = Path("/proc/self/status")
 RUNS = 5
 
 
-def peak_memory_mb(model: Path, threads: int, batch_size: int = 1) -> float:
+def peak_memory_mb(model: Path, threads: int, batch_size: int = 1, input_size: int | None = None) -> float:
     """Return the peak memory in MB (10^6 bytes) that loading and running `model` adds to an empty onnxruntime process.
 
+    input_size: edge length in pixels for a model whose height and width are free.
     Raises RuntimeError with the child's words if it failed.
     """
     command = [sys.executable, "-m", "kinglet.runtime.memory", str(model), str(threads), str(batch_size)]
+    command += [str(input_size)] if input_size else []
     # The child finds this very package, wherever it was started from.
     search_path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     finished = subprocess.run(
@@ -28,13 +30,12 @@ def peak_memory_mb(model: Path, threads: int, batch_size: int = 1) -> float:
     return float(finished.stdout)
 
 
-def added_by(model: Path, threads: int, batch_size: int) -> float:
+def added_by(model: Path, threads: int, batch_size: int, input_size: int | None = None) -> float:
     """Return the megabytes by which opening and running `model` raises this process's peak."""
-    from kinglet.runtime.latency import timed_action
-    from kinglet.runtime.sessions import open_session
+    from kinglet.runtime.any_model import action_of
 
     before = peak_of_this_process()
-    action = timed_action(open_session(model, threads), batch_size)
+    action = action_of(model, threads, batch_size, input_size)
     for _ in range(RUNS):
         action()
     return (peak_of_this_process() - before) / 1e6
@@ -52,4 +53,4 @@ def peak_of_this_process(status: Path = STATUS) -> int:
 
 
 if __name__ == "__main__":
-    print(added_by(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    print(added_by(Path(sys.argv[1]), *map(int, sys.argv[2:])))

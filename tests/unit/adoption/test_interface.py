@@ -102,7 +102,7 @@ def with_outputs(*names: str) -> onnx.ModelProto:
 
 def test_one_of_several_outputs_is_taken_by_name_and_what_only_the_others_need_is_dropped():
     given = with_outputs("flat")
-    with pytest.raises(KingletError, match="has 2 outputs: probabilities: float .*, flat") as caught:
+    with pytest.raises(KingletError, match=r"has 2 outputs: probabilities: float .*, flat") as caught:
         adopt(given, "model.onnx")
     assert "--output-name NAME" in caught.value.hint
     taken = adopt(given, "model.onnx", output="flat")
