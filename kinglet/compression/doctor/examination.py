@@ -123,9 +123,9 @@ def examine(
     repaired = repair(subject, findings, trials, report)
     effect = None
     if repaired is not None:
-        change = latency_changes(model, {"repaired": repaired.model}, seconds, threads)[1]["repaired"]
+        before, changes = latency_changes(model, {"repaired": repaired.model}, seconds, threads)
         gain = difference(logits_of(repaired.model, inputs), answers, labels)
-        effect = Effect(gain, change, change.value / latency)
+        effect = Effect(gain, changes["repaired"], changes["repaired"].value / before)
     return Examination(
         n_images=len(labels),
         accuracy=float((answers.argmax(1) == labels).mean()),

@@ -51,6 +51,11 @@ class Finding:
         }
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words: 1 layer, 2 layers."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def judged(finding: Finding, effect: Effect, tolerance: float) -> Finding:
     """Return the finding with the measured effect of its repair, and the severity that follows from it.
 

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from kinglet.compression.calibration import Histogram, Range, minmax_range
-from kinglet.compression.doctor.findings import WARNING, Finding
+from kinglet.compression.doctor.findings import WARNING, Finding, counted
 from kinglet.compression.doctor.graph import Graph
 from kinglet.compression.doctor.layers import Pair
 from kinglet.compression.doctor.matching import IDENTITY, Activation
@@ -23,14 +23,7 @@ def check_activations(subject: Subject) -> list[Finding]:
     """
     if subject.found is None:
         return []
-    lost: dict[str, tuple[Pair, Activation]] = {}
-    for pair in subject.graph.pairs:
-        maker = subject.graph.makers.get(pair.tensor)
-        if maker is None or subject.graph.activation_after(maker) is not None:
-            continue
-        activation = subject.found.activations.get(maker.name, IDENTITY)
-        if _lets_pass(pair, activation):
-            lost[maker.name] = (pair, activation)
+    lost = lost_activations(subject)
     unrounded = _lost_without_a_pair(subject.graph, subject.found.activations)
     if not lost and not unrounded:
         return []
@@ -45,13 +38,29 @@ def check_activations(subject: Subject) -> list[Finding]:
             "dropped-activation",
             WARNING,
             where,
-            f"The float file has a ReLU or Clip behind {len(where)} nodes that the int8 file has not, "
+            f"The float file has a ReLU or Clip behind {counted(len(where), 'node')} that the int8 file has not, "
             "and no range in its place cuts off what it did.",
             {"activations": len(where), "furthest_below": round(max(reach.values(), default=0.0), 4)},
             "Quantize with uint8 activations, or asymmetric int8: a range that begins at 0 is a ReLU.",
             partial(with_ranges, ranges=ranges) if ranges else None,
         )
     ]
+
+
+def lost_activations(subject: Subject) -> dict[str, tuple[Pair, Activation]]:
+    """Return the nodes behind which an activation is lost, {name: (pair that should do its work, activation)}.
+
+    Empty without the float file.
+    """
+    lost: dict[str, tuple[Pair, Activation]] = {}
+    for pair in subject.graph.pairs:
+        maker = subject.graph.makers.get(pair.tensor)
+        if subject.found is None or maker is None or subject.graph.activation_after(maker) is not None:
+            continue
+        activation = subject.found.activations.get(maker.name, IDENTITY)
+        if _lets_pass(pair, activation):
+            lost[maker.name] = (pair, activation)
+    return lost
 
 
 def _lets_pass(pair: Pair, activation: Activation) -> bool:

@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from kinglet.compression.doctor.findings import WARNING, Finding
+from kinglet.compression.doctor.findings import WARNING, Finding, counted
 from kinglet.compression.doctor.layers import Layer
 from kinglet.compression.doctor.repairs import with_biases, with_weights_per_channel
 from kinglet.compression.doctor.subject import Subject
@@ -32,8 +32,8 @@ def check_bias_overflow(subject: Subject) -> list[Finding]:
             "bias-overflow",
             WARNING,
             tuple(names),
-            f"Biases of {len(names)} layers do not fit into int32: the weights of these channels are so small that "
-            "the steps are, too.",
+            f"Biases of {counted(len(names), 'layer')} do not fit into int32: the weights of these channels are so "
+            "small that the steps are, too.",
             {"channels_share": {name: round(found[name], 4) for name in names}},
             "Give such channels larger steps for their weights, or leave these layers in float."
             + ("" if mendable else " The true biases are not known without the float file."),
@@ -75,8 +75,8 @@ def check_bias_scales(subject: Subject) -> list[Finding]:
             "bias-scale",
             WARNING,
             tuple(names),
-            f"Biases of {len(names)} layers are stored in other steps than input scale times weight scale: no integer "
-            "kernel can add them to its sums.",
+            f"Biases of {counted(len(names), 'layer')} are stored in other steps than input scale times weight scale: "
+            "no integer kernel can add them to its sums.",
             {"step_ratio": {name: round(ratios[name], 4) for name in names}},
             "Store them in steps of input scale times weight scale.",
             partial(with_biases, biases={name: values for name, values in biases.items() if values is not None}),

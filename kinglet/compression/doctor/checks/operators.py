@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from kinglet.compression.doctor.findings import NOTE, WARNING, Finding
+from kinglet.compression.doctor.findings import NOTE, WARNING, Finding, counted
 from kinglet.compression.doctor.qdq_form import QOPERATORS, dynamic_nodes
 from kinglet.compression.doctor.repairs import with_unsigned_activations
 from kinglet.compression.doctor.subject import Subject
@@ -43,7 +43,7 @@ def check_operators(subject: Subject) -> list[Finding]:
             "int8-activations",
             NOTE,
             tuple(dict.fromkeys(subject.graph.makers[pair.tensor].name for pair in signed)),
-            f"{len(signed)} tensors are rounded to int8; ONNX Runtime's kernels for x86 want uint8.",
+            f"In int8: {counted(len(signed), 'tensor')}; ONNX Runtime's kernels for x86 want uint8.",
             {"tensors": len(signed)},
             "Quantize activations to uint8: the same numbers, 128 added to each integer.",
             with_unsigned_activations,

@@ -20,38 +20,54 @@ PREPROCESSING_IMAGES = 500
 
 @dataclass(frozen=True)
 class Way:
-    """A way to prepare images: mean, deviation and fit, with the channels as red, green, blue or the reverse."""
+    """A way to prepare images: mean and deviation of every colour, fit, and whether blue comes first."""
 
     name: str
     preprocessing: Preprocessing
-    reverse_channels: bool = False
+    blue_first: bool = False
 
     def prepare(self, packed: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return packed images, uint8 (n, size, size, channels), as a model's input (n, channels, size, size)."""
-        images = packed[..., ::-1] if self.reverse_channels else packed
-        return normalize(images, self.preprocessing)
+        inputs = normalize(packed, self.preprocessing)
+        return np.ascontiguousarray(inputs[:, ::-1]) if self.blue_first else inputs
+
+    def scales_like(self, other: Preprocessing) -> bool:
+        """Whether pixels are scaled as the other says, as far as anybody would notice."""
+        own = self.preprocessing
+        return np.allclose(own.mean, other.mean, atol=0.01) and np.allclose(own.std, other.std, rtol=0.05)
 
 
-def other_ways(stated: Preprocessing, fits: Mapping[str, NDArray[np.uint8]]) -> list[Way]:
-    """Return the usual ways that differ from the stated one in one thing, and every range with reversed channels.
+def other_ways(stated: Way, fits: Mapping[str, NDArray[np.uint8]]) -> list[Way]:
+    """Return the usual scales, each with red and with blue first, and the stated one with other fits.
 
     fits: packed images for every fit that there are images for.
     """
-    ways = []
+    known = stated.preprocessing
+    scales = [Way("the stated scale", known)]
     for name, normalization in NORMALIZATIONS.items():
-        usual = normalization.of_channels(stated.channels)
-        plain = replace(stated, mean=usual.mean, std=usual.std)
-        if not (np.allclose(plain.mean, stated.mean, atol=0.01) and np.allclose(plain.std, stated.std, rtol=0.05)):
-            ways.append(Way(f"pixels scaled as {name!r}", plain))
-    if stated.channels == 3:
-        ways = [*ways, *(Way(f"{way.name}, blue first", way.preprocessing, True) for way in ways)]
-        ways.append(Way("blue first", stated, True))
-    ways += [Way(f"fit {fit!r}", replace(stated, fit=fit)) for fit in FITS if fit != stated.fit and fit in fits]
-    return ways
+        usual = normalization.of_channels(known.channels)
+        way = Way(f"pixels scaled as {name!r}", replace(known, mean=usual.mean, std=usual.std))
+        scales += [] if any(way.scales_like(other.preprocessing) for other in scales) else [way]
+    orders = (False, True) if known.channels == 3 else (False,)
+    ways = [
+        replace(
+            way,
+            name=f"{way.name}, {'blue' if blue_first else 'red'} first" if len(orders) > 1 else way.name,
+            blue_first=blue_first,
+        )
+        for way in scales
+        for blue_first in orders
+        if (way.preprocessing, blue_first) != (known, stated.blue_first)
+    ]
+    return ways + [
+        Way(f"fit {fit!r}", replace(known, fit=fit), stated.blue_first)
+        for fit in FITS
+        if fit != known.fit and fit in fits
+    ]
 
 
 def check_preprocessing(
-    stated: Preprocessing,
+    stated: Way,
     packed: Mapping[str, NDArray[np.uint8]],
     labels: NDArray[np.int64],
     predict: Callable[[NDArray[np.float32]], NDArray[np.float32]],
@@ -62,7 +78,7 @@ def check_preprocessing(
     stated: how the file says, or its user, that images are prepared. packed: {fit: uint8 (n, size, size, channels)}.
     labels: int64 (n,). predict: the file's logits for prepared images.
     """
-    reference = predict(Way("as stated", stated).prepare(packed[stated.fit]))
+    reference = predict(stated.prepare(packed[stated.preprocessing.fit]))
     found: list[tuple[Effect, Way]] = []
     for way in other_ways(stated, packed):
         logits = predict(way.prepare(packed[way.preprocessing.fit]))

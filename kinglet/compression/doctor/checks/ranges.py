@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 
 from kinglet.compression.calibration import Histogram, minmax_range, mse_range, with_zero
-from kinglet.compression.doctor.findings import WARNING, Finding
+from kinglet.compression.doctor.checks.activations import lost_activations
+from kinglet.compression.doctor.findings import WARNING, Finding, counted
 from kinglet.compression.doctor.layers import Grid, Pair
 from kinglet.compression.doctor.repairs import with_ranges
 from kinglet.compression.doctor.subject import Subject
@@ -38,35 +39,38 @@ class RangeFault:
     used: float
 
 
-# {code: (what is wrong with so many tensors, what to do)}
+# {code: (what is wrong with a tensor's range, what to do)}
 FAULTS = {
     "clipped-range": (
-        "The ranges of {n} tensors cut off values that occur",
+        "the range cuts off values that occur",
         "Calibrate with images like those of the data set, with the same preprocessing, or with a wider method.",
     ),
     "wide-range": (
-        "The ranges of {n} tensors are far wider than what occurs, most levels are never used",
+        "the range is far wider than what occurs, so that most levels are never used",
         "Calibrate with images like those of the data set, with the same preprocessing.",
     ),
     "symmetric-range": (
-        "The ranges of {n} tensors lie around 0 although their values lie on one side of it, half of the levels "
-        "are never used",
+        "the range lies around 0 although the values lie on one side of it, so that half of the levels are never used",
         "Quantize activations asymmetrically (ActivationSymmetric=False).",
     ),
     "outliers": (
-        "The ranges of {n} tensors are stretched by a few values far outside the others",
+        "the range is stretched by a few values far outside the others",
         "Calibrate by mean squared error or percentile instead of by the extremes.",
     ),
 }
 
 
 def check_ranges(subject: Subject) -> list[Finding]:
-    """Return a finding for every kind of fault that ranges of activations have, the input's own aside."""
+    """Return a finding for every kind of fault that ranges of activations have, the input's own aside.
+
+    A range that should have cut off what a lost activation did is not named a second time.
+    """
     source = subject.original.graph.input[0].name
+    named = {pair.tensor for pair, _ in lost_activations(subject).values()}
     faults = [
         fault
         for pair in subject.graph.pairs
-        if pair.tensor != source and (fault := fault_of(subject, pair)) is not None
+        if pair.tensor not in {source, *named} and (fault := fault_of(subject, pair)) is not None
     ]
     return [
         _finding(subject, code, [fault for fault in faults if fault.code == code])
@@ -159,7 +163,7 @@ def _finding(subject: Subject, code: str, faults: list[RangeFault]) -> Finding:
         code,
         WARNING,
         tuple(fault.node for fault in faults),
-        f"{what.format(n=len(faults))}; the worst behind {worst.node}: from {worst.pair.grid.low:.3g} to "
+        f"In {counted(len(faults), 'tensor')} {what}; the worst behind {worst.node}: {worst.pair.grid.low:.3g} to "
         f"{worst.pair.grid.high:.3g}, {worst.clipped:.2%} of the values outside, {worst.used:.0%} of it used.",
         {
             fault.node: {

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from kinglet.compression.doctor.findings import WARNING, Finding
+from kinglet.compression.doctor.findings import WARNING, Finding, counted
 from kinglet.compression.doctor.layers import Layer
 from kinglet.compression.doctor.repairs import with_weights_per_channel
 from kinglet.compression.doctor.subject import Subject, names_of
@@ -34,8 +34,8 @@ def check_weights(subject: Subject) -> list[Finding]:
             "per-tensor-weights",
             WARNING,
             tuple(worth),
-            f"One scale for all channels in {len(worth)} layers: {sum(few.values())} of their {n_channels} channels "
-            f"are left fewer than {FEW_LEVELS} of 255 levels.",
+            f"One scale for all channels in {counted(len(worth), 'layer')}: {sum(few.values())} of their {n_channels} "
+            f"channels are left fewer than {FEW_LEVELS} of 255 levels.",
             {
                 "layers": len(worth),
                 "noise_gain_db": {name: round(gains[name], 1) for name in worth},

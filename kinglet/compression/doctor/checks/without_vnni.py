@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.compression.doctor.effects import Trials, difference, logits_of
-from kinglet.compression.doctor.findings import CRITICAL, NOTE, WARNING, Finding
+from kinglet.compression.doctor.findings import CRITICAL, NOTE, WARNING, Finding, counted
 from kinglet.compression.doctor.repairs import with_weights_per_channel
 from kinglet.compression.doctor.subject import Subject
 from kinglet.compression.saturation import Emulator, unknown_operators
@@ -59,8 +59,9 @@ def check_without_vnni(subject: Subject, trials: Trials, saturates: bool | None 
             "saturation",
             severity,
             tuple(layers),
-            f"On x86 processors without VNNI sums saturate in {len(layers)} layers: {100 * loss.value:+.2f} points "
-            f"({100 * loss.low:+.2f} to {100 * loss.high:+.2f}) on {len(inputs)} images; {here}.",
+            f"On x86 processors without VNNI sums saturate in {counted(len(layers), 'layer')}: "
+            f"{100 * loss.value:+.2f} points ({100 * loss.low:+.2f} to {100 * loss.high:+.2f}) on {len(inputs)} "
+            f"images; {here}.",
             {
                 "accuracy_difference": loss.to_dict(),
                 "with_7_bit_weights": kept.to_dict(),

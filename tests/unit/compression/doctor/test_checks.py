@@ -13,7 +13,7 @@ from kinglet.compression.doctor.checks.activations import check_activations
 from kinglet.compression.doctor.checks.biases import check_bias_overflow, check_bias_scales
 from kinglet.compression.doctor.checks.operators import check_dynamic, check_operators
 from kinglet.compression.doctor.checks.placement import check_conversions, check_float_layers, check_fusion
-from kinglet.compression.doctor.checks.preprocessing import check_preprocessing
+from kinglet.compression.doctor.checks.preprocessing import Way, check_preprocessing
 from kinglet.compression.doctor.checks.ranges import check_input_range, check_ranges, noise
 from kinglet.compression.doctor.checks.sensitivity import check_sensitive_places, sensitive_places
 from kinglet.compression.doctor.checks.weights import check_weights
@@ -311,9 +311,9 @@ def test_saturation_is_computed_and_unknown_operators_are_said(work, good):
 )
 def test_a_preprocessing_that_suits_better_is_found(work, good, stated, best):
     images = bright_quadrants(300, seed=2)
-    preprocessing = Preprocessing(16, 3, "stretch", **stated)
+    way = Way("stated", Preprocessing(16, 3, "stretch", **stated))
     packed = {"stretch": images.packed[16]}
-    found = check_preprocessing(preprocessing, packed, images.labels, lambda x: logits_of(good, x), 0.01)
+    found = check_preprocessing(way, packed, images.labels, lambda x: logits_of(good, x), 0.01)
     assert [finding.code for finding in found] == ([] if best is None else ["preprocessing"])
     if best:
         assert found[0].severity == "critical"
@@ -329,7 +329,7 @@ def test_blue_first_is_tried_where_there_are_colours(work):
     def predict(inputs):
         return inputs.mean((2, 3))[:, [2, 0]]  # a network that was given blue first
 
-    stated = Preprocessing(4, 3, "stretch", (0.0,) * 3, (1.0,) * 3)
+    stated = Way("stated", Preprocessing(4, 3, "stretch", (0.0,) * 3, (1.0,) * 3))
     (finding,) = check_preprocessing(stated, {"stretch": images}, labels, predict, 0.01)
     assert "blue first" in finding.what
 
