@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from flows.diagnosis import print_diagnosis
 from flows.results import models_table, number
 from kinglet.errors import KingletError
 
@@ -144,3 +145,55 @@ def print_measured(result: dict[str, Any], console: Console) -> None:
         f"onnxruntime {device['onnxruntime']}. In brackets: {100 * result['confidence']:g} % intervals.",
         soft_wrap=True,
     )
+
+
+def doctor(
+    model: Annotated[Path, typer.Argument(help="The int8 ONNX file, Kinglet's or anybody's.")],
+    data: Annotated[str, typer.Option(help="Labelled images: a folder with one sub-folder per class, or a table.")],
+    float_model: Annotated[
+        Path | None, typer.Option("--float", help="The float file it was made from; a stand-in is made without it.")
+    ] = None,
+    write: Annotated[Path | None, typer.Option(help="Write the file with the repairs that help to this path.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Accuracy that may be lost, as a share.")] = 0.005,
+    max_images: Annotated[int, typer.Option(help="Look at no more than these many images.")] = 1000,
+    classes: Annotated[
+        Path | None, typer.Option(help="Names of the outputs in their order; by default as the file says, or sorted.")
+    ] = None,
+    preprocessing: Annotated[str | None, typer.Option(help="Scale of the pixels, as for optimize.")] = None,
+    mean: Annotated[str | None, typer.Option(help="Mean of pixels in [0, 1]: one number or three.")] = None,
+    std: Annotated[str | None, typer.Option(help="Their standard deviation.")] = None,
+    fit: Annotated[str | None, typer.Option(help="stretch, crop or pad.")] = None,
+    output_name: Annotated[str | None, typer.Option("--output-name", help="Which of several outputs.")] = None,
+    input_size: InputSize = None,
+    threads: Threads = 1,
+    seconds: Seconds = 0.5,
+    as_json: AsJson = False,
+) -> None:
+    """Find why an int8 file lost accuracy or speed, and what each repair costs. Exit code 1 for critical findings."""
+    from tasks.doctor import Request, diagnose
+    from tasks.optimize_options import parse_numbers
+
+    result = diagnose(
+        Request(
+            model=model,
+            data=data,
+            float_model=float_model,
+            write=write,
+            classes=classes,
+            preprocessing=preprocessing,
+            mean=parse_numbers("--mean", mean),
+            std=parse_numbers("--std", std),
+            fit=fit,
+            output_name=output_name,
+            input_size=input_size,
+            tolerance=tolerance,
+            max_images=max_images,
+            threads=threads,
+            seconds=seconds,
+        )
+    )
+    print_diagnosis(result, Console(stderr=True, highlight=False))
+    if as_json:
+        print(json.dumps(result, indent=2, sort_keys=True))
+    if any(finding["severity"] == "critical" for finding in result["findings"]):
+        raise typer.Exit(1)
