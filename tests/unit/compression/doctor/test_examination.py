@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnxruntime.quantization import quantize_dynamic
 
 from kinglet.compression.calibration import stream_histograms
 from kinglet.compression.doctor import effects
@@ -67,6 +68,15 @@ def largest_of_conv_9(work):
 def test_a_float_file_is_no_int8_file(work):
     with pytest.raises(ValueError, match="not quantized"):
         examined(work.float_model, work)
+
+
+def test_scales_chosen_while_the_file_runs_are_said_and_nothing_breaks(work, tmp_path):
+    onnx.save(work.float_model, tmp_path / "float.onnx")
+    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "dynamic.onnx", op_types_to_quantize=["Conv"])
+    found = examined(onnx.load(tmp_path / "dynamic.onnx"), work, with_float=False)
+    codes = {finding.code: finding for finding in found.findings}
+    assert len(codes["dynamic-quantization"].where) >= 9
+    assert (found.errors, found.damage) == ([], {})
 
 
 def test_answers_that_are_no_numbers_are_refused(work, good):
