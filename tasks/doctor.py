@@ -96,6 +96,8 @@ def diagnose(request: Request) -> dict[str, Any]:
         "notes": prepared.notes,
     }
     if not is_quantized(model):
+        if request.write is not None:
+            result["notes"] = [*prepared.notes, f"{request.write} was not written: there is nothing to repair."]
         return result | of_a_float_file(model, prepared)
     with progress("doctor") as report:
         found = examine(

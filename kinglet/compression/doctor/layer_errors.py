@@ -1,6 +1,9 @@
 """How much of a layer's output is noise of quantization: signal to quantization noise ratios in decibels.
 
 20 dB: the noise has a hundredth of the signal's power. A good 8-bit rounding of one tensor leaves 35 to 45 dB.
+
+Source: Nagel et al. 2021, "A White Paper on Neural Network Quantization" (the measure, and finding faults layer by
+layer with it).
 """
 
 from __future__ import annotations

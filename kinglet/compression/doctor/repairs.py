@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from onnx import helper
 
 from kinglet.compression.calibration import Range, minmax_range, with_zero
@@ -48,12 +49,18 @@ def _follow_inputs(edit: Edit) -> None:
 
 
 def _set_range(edit: Edit, pair: Pair, limits: Range) -> None:
-    low, high = with_zero(*limits)
-    kind = np.iinfo(pair.grid.zero_point.dtype)
-    scale = np.float32((high - low) / (kind.max - kind.min))
-    zero_point = np.clip(np.rint(kind.min - low / scale), kind.min, kind.max).astype(pair.grid.zero_point.dtype)
+    scale, zero_point = _asymmetric(limits, pair.grid.zero_point.dtype)
     name = pair.quantize.name
     _set_grid(pair, edit.constant(f"{name}.scale", scale), edit.constant(f"{name}.zero_point", zero_point))
+
+
+def _asymmetric(limits: Range, kind: DTypeLike) -> tuple[np.float32, NDArray[np.integer[Any]]]:
+    """Return scale and zero point of a range, in this integer type, with a zero that is held exactly."""
+    low, high = with_zero(*limits)
+    integers = np.iinfo(np.dtype(kind))
+    scale = np.float32((high - low) / (integers.max - integers.min))
+    zero_point = np.clip(np.rint(integers.min - low / scale), integers.min, integers.max)
+    return scale, np.asarray(zero_point).astype(kind)
 
 
 def _set_grid(pair: Pair, scale: str, zero_point: str) -> None:
@@ -180,20 +187,19 @@ def _remove(edit: Edit, pair: Pair, subject: Subject) -> None:
 
 
 def with_pair_behind(model: onnx.ModelProto, ranges: Mapping[str, Range]) -> onnx.ModelProto:
-    """Return the model with a uint8 pair behind each of these nodes' outputs, so that the node can be fused.
+    """Return the model with a pair behind each of these layers' outputs, so that the layer can be fused.
 
-    ranges: {name of a node: (low, high)}; the pair follows the ReLU or Clip that alone reads the node.
+    ranges: {name of a layer: (low, high)}; the pair follows the ReLU or Clip that alone reads the layer. It has the
+    integer type of the layer's input: no kernel mixes two.
     """
     edit = Edit(model)
     added: dict[str, list[onnx.NodeProto]] = {}
     for name, limits in ranges.items():
         tensor = edit.graph.end_of(edit.graph.by_name[name])
-        low, high = with_zero(*limits)
-        scale = np.float32((high - low) / 255)
-        grid = [
-            edit.constant(f"{name}.output_scale", scale),
-            edit.constant(f"{name}.output_zero_point", np.uint8(np.clip(np.rint(-low / scale), 0, 255))),
-        ]
+        source = edit.graph.layer[name].source
+        kind: DTypeLike = np.uint8 if source is None else source.zero_point.dtype
+        scale, zero_point = _asymmetric(limits, kind)
+        grid = [edit.constant(f"{name}.output_scale", scale), edit.constant(f"{name}.output_zero_point", zero_point)]
         for reader in edit.graph.readers.get(tensor, []):
             for place, given in enumerate(reader.input):
                 if given == tensor:

@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from kinglet.compression.doctor.graph import Graph
-from kinglet.compression.doctor.layers import Grid, Layer, Pair
+from kinglet.compression.doctor.layers import Grid, Layer, Pair, Stored
 from kinglet.compression.doctor.matching import IDENTITY, Activation, Match
 from kinglet.compression.doctor.qdq_form import drop_unused
 
@@ -33,7 +33,8 @@ def float_twin(graph: Graph, found: Match | None) -> onnx.ModelProto:
             nodes.append(limiting_node(twin, node.input[0], node.output[0], inserted[node.name], node.name))
         elif node.op_type == "DequantizeLinear":
             if node.output[0] not in stored and node.input[0] in graph.constants:
-                _add_constant(twin, node.output[0], graph_floats(graph, node))
+                stored_constant = Stored(node.input[0], graph.constants[node.input[0]], graph.grid(node))
+                _add_constant(twin, node.output[0], stored_constant.floats)
             elif node.output[0] not in stored:
                 nodes.append(helper.make_node("Identity", [node.input[0]], [node.output[0]], name=node.name))
         else:
@@ -92,16 +93,6 @@ def limiting_node(
             numpy_helper.from_array(np.asarray(np.clip(value, -3e38, 3e38), np.float32), limits[-1])
         )
     return helper.make_node("Clip", [source, *limits], [target], name=name)
-
-
-def graph_floats(graph: Graph, node: onnx.NodeProto) -> np.ndarray:
-    """Return what a DequantizeLinear makes of a constant that belongs to no layer."""
-    grid, values = graph.grid(node), graph.constants[node.input[0]]
-    shape = [1] * values.ndim
-    if grid.per_channel:
-        shape[grid.axis] = -1
-    shifted = values.astype(np.int64) - grid.zero_point.astype(np.int64).reshape(shape)
-    return np.asarray(shifted * grid.scale.reshape(shape), np.float32)
 
 
 def set_weights(model: onnx.ModelProto, node: onnx.NodeProto, weights: np.ndarray, biases: np.ndarray | None) -> None:

@@ -251,22 +251,29 @@ def test_layers_left_in_float_are_found_and_can_be_quantized(work):
     assert distance(mended, work) < 0.03
 
 
-def test_a_missing_pair_that_stops_a_fusion_is_found_and_put_in(work, good):
-    graph = Graph(to_qdq(good))
-    pair = graph.layer["conv_9"].pair
+@pytest.mark.parametrize(
+    ("kind", "name", "behind"),
+    [
+        pytest.param(QuantType.QUInt8, "conv_9", "Relu", id="uint8, behind a ReLU"),
+        pytest.param(QuantType.QInt8, "conv_4", "Identity", id="int8"),
+    ],
+)
+def test_a_missing_pair_that_stops_a_fusion_is_found_and_put_in(work, kind, name, behind):
+    graph = Graph(to_qdq(quantized(work.float_model, work.calibration, activation_type=kind)))
+    pair = graph.layer[name].pair
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     dropped = [pair.quantize.name, *(node.name for node in pair.dequantizes)]
-    relu = onnx.helper.make_node("Relu", [pair.tensor], [pair.dequantizes[0].output[0]], name="relu")
-    nodes = [node if node.name != pair.quantize.name else relu for node in model.graph.node]
+    instead = onnx.helper.make_node(behind, [pair.tensor], [pair.dequantizes[0].output[0]], name="instead")
+    nodes = [node if node.name != pair.quantize.name else instead for node in model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(node for node in nodes if node.name not in dropped)
+    assert not runtime_graph(model).is_integer(name)
     subject = subject_of(model, work)
     (finding,) = check_fusion(subject, runtime_graph(model))
-    assert finding.where[0] in ("conv_9", "conv_11")
-    assert "conv_9" in finding.where
+    assert finding.evidence["reasons"][name] == "its output is not quantized"
     mended = finding.mend(subject.graph.model)
-    assert fusions_of(mended).integer_layers == 10
+    assert runtime_graph(mended).is_integer(name)
     assert distance(mended, work) < 0.03
 
 

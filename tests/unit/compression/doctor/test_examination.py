@@ -3,8 +3,10 @@
 import numpy as np
 import onnx
 import pytest
+from onnxruntime.quantization import quantize_dynamic
 
 from kinglet.compression.calibration import stream_histograms
+from kinglet.compression.doctor import effects
 from kinglet.compression.doctor.effects import Effect, latency_changes, logits_of
 from kinglet.compression.doctor.examination import examine
 from kinglet.compression.doctor.findings import CRITICAL, NOTE, WARNING, Finding, judged, ranked
@@ -68,6 +70,15 @@ def test_a_float_file_is_no_int8_file(work):
         examined(work.float_model, work)
 
 
+def test_scales_chosen_while_the_file_runs_are_said_and_nothing_breaks(work, tmp_path):
+    onnx.save(work.float_model, tmp_path / "float.onnx")
+    quantize_dynamic(tmp_path / "float.onnx", tmp_path / "dynamic.onnx", op_types_to_quantize=["Conv"])
+    found = examined(onnx.load(tmp_path / "dynamic.onnx"), work, with_float=False)
+    codes = {finding.code: finding for finding in found.findings}
+    assert len(codes["dynamic-quantization"].where) >= 9
+    assert (found.errors, found.damage) == ([], {})
+
+
 def test_answers_that_are_no_numbers_are_refused(work, good):
     inputs = work.inputs.copy()
     broken = onnx.ModelProto()
@@ -107,8 +118,19 @@ def test_the_most_important_finding_comes_first():
     assert [finding.code for finding in ranked(findings)] == ["a", "b", "d", "c"]
 
 
-def test_changes_of_latency_are_against_the_same_file(work, good):
-    latency, changes = latency_changes(good, {"same": good, "float": work.float_model}, 0.05)
-    assert latency > 0
-    assert abs(changes["same"].value) < 0.5 * latency
-    assert changes["float"].low <= changes["float"].value <= changes["float"].high
+def test_changes_of_latency_are_paired_by_round_and_in_microseconds(work, good, monkeypatch):
+    drift = np.linspace(1.0, 5.0, 20)  # a machine that becomes five times as slow hides no change
+    rounds = {"": drift, "faster": drift - 0.1, "same": drift}
+
+    def in_turns(actions, seconds):
+        assert seconds == 0.5
+        for action in actions.values():
+            action()
+        return {name: [np.array([milliseconds]) for milliseconds in rounds[name]] for name in actions}
+
+    monkeypatch.setattr(effects, "time_in_turns", in_turns)
+    latency, changes = latency_changes(good, {"faster": good, "same": work.float_model}, 0.5)
+    assert latency == pytest.approx(3000)
+    assert changes["faster"].value == pytest.approx(-100)
+    assert changes["faster"].high == pytest.approx(-100)
+    assert changes["same"].value == 0

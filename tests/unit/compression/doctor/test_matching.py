@@ -43,6 +43,29 @@ def test_without_names_layers_are_matched_by_order_and_weights(work, good):
     assert len(found.layers) == 10
 
 
+def test_batch_normalization_of_the_float_file_is_folded_first(work, good):
+    model = onnx.ModelProto()
+    model.CopyFrom(work.float_model)
+    first = model.graph.node[0]
+    values = constants(model)
+    factors = np.linspace(0.25, 4, 16).astype(np.float32)
+    zeros, ones = np.zeros(16, np.float32), np.full(16, 1 - 1e-5, np.float32)
+    parts = {"gamma": factors, "beta": values[first.input[2]], "mean": zeros, "variance": ones}
+    model = changed(model, {first.input[1]: values[first.input[1]] / factors[:, None, None, None]})
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in parts.items())
+    first = model.graph.node[0]
+    norm = onnx.helper.make_node("BatchNormalization", ["raw", *parts], [first.output[0]], name="norm", epsilon=1e-5)
+    first.output[0] = "raw"
+    del first.input[2:]
+    model.graph.node.insert(1, norm)
+    found = match(Graph(to_qdq(good)), model)
+    assert found.altered == ()
+    assert found.activations["conv_0"] == RELU
+    np.testing.assert_allclose(
+        found.layers["conv_0"].weights, values[work.float_model.graph.node[0].input[1]], rtol=1e-4
+    )
+
+
 def test_files_of_another_network_are_refused(work, good):
     other = to_onnx(NETWORKS["residual-cnn"](seed=5), 16, 3, {})
     with pytest.raises(KingletError, match="another network: 0 of the 10 layers"):
