@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kinglet.atomic import read_json, write_json
+from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 
 # The name of the fine-tuned model.
 TEACHER = "teacher"
@@ -21,6 +22,7 @@ SEARCH = ARTIFACTS / "search"
 DISTILL = ARTIFACTS / "distill"
 PRUNE = ARTIFACTS / "prune"
 QUANTIZE = ARTIFACTS / "quantize"
+EXPORT = ARTIFACTS / "export"
 EVALUATE = ARTIFACTS / "evaluate"
 BENCHMARK = ARTIFACTS / "benchmark"
 SELECT = ARTIFACTS / "select"
@@ -28,7 +30,7 @@ BUNDLE = ARTIFACTS / "bundle"
 REPORT = ARTIFACTS / "report"
 
 # Steps that leave models, in the order a model passes through them.
-MODEL_STEPS = (FINETUNE, DISTILL, PRUNE, QUANTIZE)
+MODEL_STEPS = (FINETUNE, DISTILL, PRUNE, QUANTIZE, EXPORT)
 
 # What a run keeps beside DVC's outputs: checkpoints to resume from, locks.
 WORKSPACE = Path(".kinglet")
@@ -74,12 +76,13 @@ def packed_images(input_size: int) -> Path:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The facts about one model, kept as `model.json` beside its `model.onnx` (and `model.pt`).
+    """The facts about one model, kept as `model.json` beside its `model.onnx` (and `model.pt`), or what it became.
 
     name: unique among all models of a run. step: the step that made it. parent: the model it was
     made from or taught by, empty for the teacher. precision: "fp32" or "int8". architecture:
     {"family": ..., "spec": {...}}, enough to rebuild the network before its weights are loaded.
-    mean, std: one value per channel, of pixels in [0, 1].
+    mean, std: one value per channel, of pixels in [0, 1]. runtime: what computes it, a key of
+    `kinglet.runtime.engines.RUNTIMES`, which says how its files are called.
     """
 
     name: str
@@ -96,6 +99,17 @@ class ModelCard:
     classes: list[str]
     parameters: int
     notes: dict[str, Any]
+    runtime: str = ONNXRUNTIME
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the model's input."""
+        return self.channels, self.input_size, self.input_size
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The names of the model's files; the first is the one that its runtime opens."""
+        return RUNTIMES[self.runtime].files
 
 
 def write_card(folder: Path, card: ModelCard) -> None:

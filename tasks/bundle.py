@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from kinglet.atomic import read_json, write_bytes, write_json, write_text
 from kinglet.compression.saturation import emulated_logits, unknown_operators
 from kinglet.runtime import bundles
+from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 from kinglet.runtime.predictor import Predictor
 from kinglet.runtime.preprocessing import Preprocessing
-from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
+from kinglet.runtime.sessions import gather_logits, logits_of, open_session, softmax
 from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import BENCHMARK, BUNDLE, EVALUATE, SELECT, SPLIT, ModelCard, packed_images, read_card
 from tasks.image_tables import read_parquet
+from tasks.opened_models import OpenedModel, files_of, open_model
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
 
@@ -28,30 +30,44 @@ GOLDEN_IMAGES = 10
 def run(parameters: Parameters) -> None:  # noqa: ARG001 (every step takes the parameters)
     """Write the bundle of the chosen model; its checksums come last, so a half-written one is never opened."""
     choice = read_json(SELECT / "choice.json")
-    chosen = Path(choice["onnx"])
+    chosen = Path(choice["model"])
     # Nothing of an earlier bundle may stay: the checksums would seal it in.
     shutil.rmtree(BUNDLE, ignore_errors=True)
-    write_bytes(BUNDLE / bundles.MODEL, chosen.read_bytes())
-    session = open_session(BUNDLE / bundles.MODEL, threads=1)
-    preprocessing, classes = read_metadata(session)
     card = read_card(chosen.parent)
-    other = chosen.parent / bundles.WITHOUT_VNNI
-    if other.is_file():
+    for file in files_of(chosen.parent, card):
+        write_bytes(BUNDLE / file.name, file.read_bytes())
+    model = open_model(BUNDLE, card, threads=1)
+    if card.runtime == ONNXRUNTIME and (other := chosen.parent / bundles.WITHOUT_VNNI).is_file():
         write_bytes(BUNDLE / other.name, other.read_bytes())
-    write_json(BUNDLE / bundles.PREPROCESSING, preprocessing.to_dict())
-    write_json(BUNDLE / bundles.LABELS, classes)
+    write_json(BUNDLE / bundles.PREPROCESSING, {**model.preprocessing.to_dict(), bundles.RUNTIME: card.runtime})
+    write_json(BUNDLE / bundles.LABELS, model.classes)
 
     rows, labels = golden_rows(GOLDEN_IMAGES)
-    packed = np.load(packed_images(preprocessing.input_size), mmap_mode="r")
+    packed = np.load(packed_images(model.preprocessing.input_size), mmap_mode="r")
     images = np.asarray(packed[rows])
-    golden = {"images": images, "labels": labels, bundles.EXACT: answers(chosen, images, preprocessing, saturate=False)}
-    if card.precision == "int8" and not unknown_operators(onnx.load(chosen)):
-        file = other if other.is_file() else chosen
-        golden[bundles.SATURATED] = answers(file, images, preprocessing, saturate=True)
-    write_bytes(BUNDLE / bundles.GOLDEN, bundles.npz_bytes(golden))
-    write_text(BUNDLE / bundles.CARD, model_card(card, preprocessing, choice))
+    expected = golden_answers(model, card, images)
+    write_bytes(BUNDLE / bundles.GOLDEN, bundles.npz_bytes({"images": images, "labels": labels, **expected}))
+    write_text(BUNDLE / bundles.CARD, model_card(card, model.preprocessing, choice))
     bundles.seal(BUNDLE)
     Predictor(BUNDLE, threads=1).check_golden(BUNDLE / bundles.GOLDEN)
+
+
+def golden_answers(model: OpenedModel, card: ModelCard, images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+    """Return the probabilities that the bundle's model is to give for packed images, under the names of golden.npz.
+
+    Those of another runtime than ONNX Runtime come with the tolerance that they are to be compared with.
+    """
+    if card.runtime != ONNXRUNTIME:
+        rows = np.arange(len(images))
+        logits = gather_logits(model.engine.run, len(model.classes), images, rows, model.preprocessing)
+        tolerance = bundles.INT8_TOLERANCE if card.precision == "int8" else bundles.GOLDEN_TOLERANCE
+        return {bundles.EXACT: softmax(logits), bundles.TOLERANCE: np.array([tolerance])}
+    file, other = BUNDLE / bundles.MODEL, BUNDLE / bundles.WITHOUT_VNNI
+    golden = {bundles.EXACT: answers(file, images, model.preprocessing, saturate=False)}
+    if card.precision == "int8" and not unknown_operators(onnx.load(file)):
+        opened = other if other.is_file() else file
+        golden[bundles.SATURATED] = answers(opened, images, model.preprocessing, saturate=True)
+    return golden
 
 
 def answers(file: Path, images: NDArray[np.uint8], preprocessing: Preprocessing, saturate: bool) -> NDArray[np.float32]:
@@ -110,9 +126,10 @@ images chose nothing. Weakest classes on the test images (F1): \
 {latency["p99_ms"]:.3g} ms at the 99th percentile, batch 1, {threads}; \
 {teacher_latency["p50_ms"] / latency["p50_ms"]:.1f} times as fast as the teacher in the same measurement. \
 {latency["size_bytes"] / 1e6:.2f} MB on disk, {latency["peak_memory_mb"]:.0f} MB of memory above an empty runtime. \
-Measured on {benchmark["device"]["cpu"]} with onnxruntime {benchmark["device"]["onnxruntime"]}.
+Measured on {benchmark["device"]["cpu"]} with \
+{latency.get("runtime", f"onnxruntime {benchmark['device']['onnxruntime']}")}.
 
-{other_processors(scores)}## How it was made
+{other_processors(scores)}{other_runtime(card)}## How it was made
 
 Step `{card.step}`{f" from `{card.parent}`" if card.parent else ""}, {card.precision}, {card.parameters:,} parameters. \
 {choice["reason"]}
@@ -152,6 +169,24 @@ def other_processors(scores: dict[str, Any]) -> str:
 
 They add 8-bit products in 16 bits, which can saturate. Emulated on {emulated["n"]:,} test images, accuracy there is \
 {percent(emulated["accuracy"])}. {said}
+
+"""
+
+
+def other_runtime(card: ModelCard) -> str:
+    """Return the model card's words on a model that was converted for another runtime; nothing for an ONNX file."""
+    if card.runtime == ONNXRUNTIME:
+        return ""
+    runtime, fidelity = RUNTIMES[card.runtime], card.notes["fidelity"]
+    tolerance = bundles.INT8_TOLERANCE if card.precision == "int8" else bundles.GOLDEN_TOLERANCE
+    differs = f" The arithmetic differs: {card.notes['arithmetic']}" if "arithmetic" in card.notes else ""
+    return f"""## {runtime.title}
+
+Converted from the ONNX file of `{card.parent}` and computed by {runtime.title} \
+({", ".join(f"`{name}`" for name in runtime.files)}). On {fidelity["images"]:,} validation images it gives that \
+file's class for {100 * fidelity["agreement"]:.2f} %; its logits differ by {fidelity["mean_difference"]:.2g} on \
+average and by {fidelity["largest_difference"]:.2g} at most, where they spread by \
+{fidelity["spread"]:.2g}.{differs} Its probabilities for the golden images may differ by {tolerance:g} elsewhere.
 
 """
 

@@ -42,7 +42,13 @@ SMALL_IMAGE = 96  # pixels: below this, enlarged pictures show their pixels
 SPLITS = ("train", "validation", "test")
 MINUS, EN_DASH = "\u2212", "\u2013"
 SEVERITIES = ("critical", "warning", "info")
-STEP_WORDS = {"finetune": "fine-tuned", "distill": "distilled", "prune": "pruned", "quantize": "quantized"}
+STEP_WORDS = {
+    "finetune": "fine-tuned",
+    "distill": "distilled",
+    "prune": "pruned",
+    "quantize": "quantized",
+    "export": "converted",
+}
 
 
 def run(parameters: Parameters) -> None:

@@ -8,16 +8,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+from kinglet.runtime.engines import ONNXRUNTIME, open_engine, version_of
+from kinglet.runtime.latency import timed_action
+
 STATUS = Path("/proc/self/status")
 RUNS = 5
 
 
-def peak_memory_mb(model: Path, threads: int, batch_size: int = 1) -> float:
-    """Return the peak memory in MB (10^6 bytes) that loading and running `model` adds to an empty onnxruntime process.
+def peak_memory_mb(
+    model: Path,
+    input_shape: tuple[int, int, int],
+    threads: int,
+    batch_size: int = 1,
+    runtime: str = ONNXRUNTIME,
+) -> float:
+    """Return the peak memory in MB (10^6 bytes) that loading and running `model` adds to an empty runtime's process.
 
+    input_shape: (channels, height, width). runtime: a key of `kinglet.runtime.engines.RUNTIMES`.
     Raises RuntimeError with the child's words if it failed.
     """
-    command = [sys.executable, "-m", "kinglet.runtime.memory", str(model), str(threads), str(batch_size)]
+    numbers = [str(number) for number in (*input_shape, threads, batch_size)]
+    command = [sys.executable, "-m", "kinglet.runtime.memory", runtime, str(model), *numbers]
     # The child finds this very package, wherever it was started from.
     search_path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     finished = subprocess.run(
@@ -28,13 +39,11 @@ def peak_memory_mb(model: Path, threads: int, batch_size: int = 1) -> float:
     return float(finished.stdout)
 
 
-def added_by(model: Path, threads: int, batch_size: int) -> float:
+def added_by(runtime: str, model: Path, input_shape: tuple[int, int, int], threads: int, batch_size: int) -> float:
     """Return the megabytes by which opening and running `model` raises this process's peak."""
-    from kinglet.runtime.latency import timed_action
-    from kinglet.runtime.sessions import open_session
-
+    version_of(runtime)  # the runtime itself does not count: it is imported before the first look
     before = peak_of_this_process()
-    action = timed_action(open_session(model, threads), batch_size)
+    action = timed_action(open_engine(runtime, model, input_shape, threads), batch_size)
     for _ in range(RUNS):
         action()
     return (peak_of_this_process() - before) / 1e6
@@ -52,4 +61,5 @@ def peak_of_this_process(status: Path = STATUS) -> int:
 
 
 if __name__ == "__main__":
-    print(added_by(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
+    channels, height, width, threads, batch_size = map(int, sys.argv[3:])
+    print(added_by(sys.argv[1], Path(sys.argv[2]), (channels, height, width), threads, batch_size))
