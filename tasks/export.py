@@ -58,12 +58,13 @@ def run(parameters: Parameters) -> None:
     """
     settings = parameters.export
     shutil.rmtree(EXPORT, ignore_errors=True)
-    exported: dict[str, Any] = {}
-    left_out: dict[str, str] = {}
+    exported, left_out = {}, {}
+    for runtime in settings.runtimes:
+        version_of(runtime)  # one that cannot be imported shall not be found out after the work for another
     if settings.runtimes:
-        for runtime in settings.runtimes:
-            version_of(runtime)  # one that is missing shall not be found out after the work for another
-        export_all(pick_models(settings.models), settings.runtimes, bool(settings.models), exported, left_out)
+        exported, left_out = export_all(
+            pick_models(settings.models), settings.runtimes, must_succeed=bool(settings.models)
+        )
     write_json(SUMMARY, {"exported": exported, "left_out": left_out})
 
 
@@ -84,13 +85,13 @@ def pick_models(names: list[str]) -> dict[str, Path]:
 
 
 def export_all(
-    folders: dict[str, Path],
-    runtimes: list[str],
-    are_named: bool,
-    exported: dict[str, Any],
-    left_out: dict[str, str],
-) -> None:
-    """Convert every model for every runtime; fill in what the conversions of each say, and the reasons of the rest."""
+    folders: dict[str, Path], runtimes: list[str], *, must_succeed: bool
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Convert every model for every runtime; return {name: notes} of those, and {name: reason} of the rest.
+
+    must_succeed: raise the reason instead.
+    """
+    exported, left_out = {}, {}
     rows = read_parquet(SPLIT / "manifest.parquet", ["index"], "validation")["index"].to_numpy().astype(np.int64)
     if not len(rows):
         raise KingletError("The validation split has no images to compare models on.", "Raise split.validation.")
@@ -103,11 +104,12 @@ def export_all(
                 try:
                     exported[name] = export_model(original, runtime, EXPORT / name)
                 except UnreadableError as error:
-                    if are_named:
+                    if must_succeed:
                         raise
                     left_out[name] = error.message
                     print(f"warning: {name} is left out: {error.message}", file=sys.stderr)
-        report(1, 1)
+        report(len(folders) * len(runtimes), len(folders) * len(runtimes))
+    return exported, left_out
 
 
 class UnreadableError(KingletError):

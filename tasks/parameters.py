@@ -36,6 +36,7 @@ ZOOS = ("timm", "torchvision")
 CALIBRATION_METHODS = ("minmax", "percentile", "mse", "entropy")
 DISTANCES = ("kl", "dkd", "dist")
 FAMILIES = ("residual", "backbone")
+# Light to import, unlike those.
 EXPORT_RUNTIMES = tuple(name for name in RUNTIMES if name != ONNXRUNTIME)
 
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kinglet.runtime.engines import RUNTIMES, refuse
+from kinglet.runtime.engines import RUNTIMES, refusal
 from kinglet.runtime.engines.openvino import NAME, load
 
 
@@ -20,7 +20,7 @@ def convert_to_openvino(model: Path, folder: Path) -> None:
         # Not by openvino.convert_model, which keeps in the file what it was asked for.
         representation = openvino.Core().read_model(model)
     except RuntimeError as error:
-        raise refuse(NAME, model, error) from error
+        raise refusal(NAME, model, error) from error
     number_anew(representation)
     openvino.save_model(representation, folder / RUNTIMES[NAME].files[0], compress_to_fp16=False)
 

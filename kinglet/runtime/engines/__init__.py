@@ -94,7 +94,7 @@ def import_runtime(name: str, module: str | None = None) -> Any:
         raise KingletError(f"{RUNTIMES[name].title} {reason}; `pip install 'kinglet[{name}]'` installs it.") from None
 
 
-def refuse(name: str, file: Path, error: Exception) -> KingletError:
+def refusal(name: str, file: Path, error: Exception) -> KingletError:
     """Return the error for a file that a runtime could not read, in one sentence."""
     said = " ".join(str(error).split())
     return KingletError(f"{file} cannot be loaded by {RUNTIMES[name].title}: {said.rstrip('.')}.")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinglet.runtime.engines import Engine, import_runtime, refuse
+from kinglet.runtime.engines import Engine, import_runtime, refusal
 from kinglet.runtime.processors import available_processors
 
 NAME = "litert"
@@ -26,7 +26,7 @@ def open_model(file: Path, input_shape: tuple[int, int, int], threads: int | Non
         interpreter = interpreters.Interpreter(model_path=str(file), num_threads=threads or available_processors())
         model = Interpreted(interpreter, input_shape)
     except (ValueError, RuntimeError) as error:
-        raise refuse(NAME, file, error) from error
+        raise refusal(NAME, file, error) from error
     return Engine(model.run, input_shape)
 
 

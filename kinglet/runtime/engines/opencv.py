@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinglet.runtime.engines import Engine, import_runtime, refuse
+from kinglet.runtime.engines import Engine, import_runtime, refusal
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import OUTPUT_NAME
 
@@ -27,27 +27,17 @@ def open_model(file: Path, input_shape: tuple[int, int, int], threads: int | Non
     cv2.setNumThreads(threads or available_processors())
     reasons = []
     with silence(cv2):
-        for options in ways_to_read(cv2):
+        # The new engine is faster; the classic one also knows files with Q/DQ pairs.
+        for engine in (cv2.dnn.ENGINE_NEW, cv2.dnn.ENGINE_CLASSIC):
             try:
-                net = Net(cv2.dnn.readNetFromONNX(str(file), *options))
+                net = Net(cv2.dnn.readNetFromONNX(str(file), engine))
                 # Only now it says what it cannot compute.
                 net.run(np.zeros((1, *input_shape), np.float32))
             except cv2.error as error:
                 reasons.append(error)
             else:
                 return Engine(net.run, input_shape)
-    raise refuse(NAME, file, reasons[0])
-
-
-def ways_to_read(cv2: Any) -> list[tuple[int, ...]]:
-    """Return the options to read a file with, in the order in which they are tried.
-
-    OpenCV 5 has two engines: the new one is faster, the classic one also knows files with Q/DQ pairs. OpenCV 4 has
-    none to choose from.
-    """
-    if not hasattr(cv2.dnn, "ENGINE_NEW"):
-        return [()]
-    return [(cv2.dnn.ENGINE_NEW,), (cv2.dnn.ENGINE_CLASSIC,)]
+    raise refusal(NAME, file, reasons[0])
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinglet.runtime.engines import Engine, import_runtime, refuse
+from kinglet.runtime.engines import Engine, import_runtime, refusal
 from kinglet.runtime.processors import available_processors
 
 NAME = "openvino"
@@ -38,7 +38,7 @@ def open_model(file: Path, input_shape: tuple[int, int, int], threads: int | Non
         model = core.read_model(file)
         compiled = CompiledModel(core, model, input_shape, threads or available_processors())
     except RuntimeError as error:
-        raise refuse(NAME, file, error) from error
+        raise refusal(NAME, file, error) from error
     return Engine(compiled.run, input_shape)
 
 

@@ -8,17 +8,15 @@ import pytest
 
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 
-OTHERS = [
-    pytest.param(
-        name,
-        marks=pytest.mark.skipif(find_spec(runtime.module) is None, reason=f"{runtime.title} is not installed"),
-    )
-    for name, runtime in RUNTIMES.items()
-    if name != ONNXRUNTIME
-]
+
+def is_installed(name: str) -> bool:
+    """Return whether a runtime can be imported."""
+    return find_spec(RUNTIMES[name].module) is not None
 
 
 def needs(name: str) -> pytest.MarkDecorator:
     """Return the mark that skips a test where this runtime is missing."""
-    runtime = RUNTIMES[name]
-    return pytest.mark.skipif(find_spec(runtime.module) is None, reason=f"{runtime.title} is not installed")
+    return pytest.mark.skipif(not is_installed(name), reason=f"{RUNTIMES[name].title} is not installed")
+
+
+OTHERS = [pytest.param(name, marks=needs(name)) for name in RUNTIMES if name != ONNXRUNTIME]

@@ -11,7 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from kinglet.conversion.litert import Window, convert_to_litert
+from kinglet.conversion.convolution_window import Window
+from kinglet.conversion.litert import convert_to_litert
 from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, open_engine
 from tests.unit.conversion.conftest import IMAGES, SHAPE, Files

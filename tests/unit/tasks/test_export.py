@@ -21,9 +21,8 @@ from kinglet.atomic import read_json, write_json
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.predictor import Predictor
-from kinglet.runtime.sessions import open_session
 from tasks.artifacts import ModelCard, model_folders, read_card
-from tests.unit.conversion.runtimes import needs
+from tests.unit.conversion.runtimes import is_installed, needs
 from tests.unit.tasks.small_project import RECIPES, build_project, parameters
 
 SUMMARY = Path("artifacts/export/export.json")
@@ -128,10 +127,8 @@ def test_an_int8_model_that_answers_differently_is_warned_of(
 def test_what_a_runtime_cannot_read_is_left_out_with_the_reason_and_an_error_where_it_is_named(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    session = open_session(Path("artifacts/distill/student/model.onnx"))
-    assert session.get_inputs()[0].name == "images"
-    unreadable = Path("artifacts/distill/student/model.onnx").read_bytes().replace(b"AveragePool", b"AveragePoor")
     original = Path("artifacts/distill/student/model.onnx").read_bytes()
+    unreadable = original.replace(b"AveragePool", b"AveragePoor")
 
     def convert(model: Path, folder: Path) -> None:
         content = model.read_bytes()
@@ -150,11 +147,9 @@ def test_what_a_runtime_cannot_read_is_left_out_with_the_reason_and_an_error_whe
     assert "export.models" in caught.value.hint
 
 
-@pytest.mark.parametrize(
-    "runtime",
-    [pytest.param("opencv", marks=needs("opencv")), pytest.param("openvino", marks=needs("openvino"))],
-)
-def test_a_converted_model_is_scored_timed_chosen_and_bundled_like_any_other(project: Path, runtime: str) -> None:
+@needs("opencv")
+def test_a_converted_model_is_scored_timed_chosen_and_bundled_like_any_other(project: Path) -> None:
+    runtime = "openvino" if is_installed("openvino") else "opencv"  # the one with several files where it is there
     for step in ("prune", "quantize"):
         shutil.rmtree(Path("artifacts", step))
     export(runtime, models=("student",))
