@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from flows.file_commands import bench, optimize
 from flows.parameter_file import use_parameters
 from flows.results import REPORT_PAGE, print_summary, spent, summary
 from flows.supervise import StoppedError, run_flow
@@ -65,6 +66,10 @@ def report() -> None:
     if not REPORT_PAGE.exists():
         raise KingletError(f"{REPORT_PAGE} does not exist.", "Run `make run` first: its last step writes the report.")
     print(REPORT_PAGE)
+
+
+app.command()(optimize)
+app.command()(bench)
 
 
 def main() -> None:

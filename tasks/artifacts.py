@@ -18,9 +18,12 @@ PROFILE = ARTIFACTS / "profile"
 CHECK_DATA = ARTIFACTS / "check_data"
 SPLIT = ARTIFACTS / "split"
 FINETUNE = ARTIFACTS / "finetune"
+# Of the teacher, to the training images in their order: what all trainings after its own learn from.
+ANSWERS = ARTIFACTS / "answer" / "logits.npy"
 SEARCH = ARTIFACTS / "search"
 DISTILL = ARTIFACTS / "distill"
 PRUNE = ARTIFACTS / "prune"
+REFUSED_CUTS = PRUNE / "refused.json"
 QUANTIZE = ARTIFACTS / "quantize"
 EXPORT = ARTIFACTS / "export"
 EVALUATE = ARTIFACTS / "evaluate"
@@ -69,6 +72,16 @@ def searched_students(n_survivors: int) -> list[str]:
     return [f"student-{rank}" for rank in range(1, n_survivors + 1)]
 
 
+def untaught(student: str) -> str:
+    """Return the name of the control beside a student: the same network, trained as long from the labels alone."""
+    return f"{student}-untaught"
+
+
+def as_fast_as_pruned(model: str) -> str:
+    """Return the name of the control beside a pruned model: a dense network that takes as long."""
+    return f"{model}-dense"
+
+
 def packed_images(input_size: int) -> Path:
     """Return the file of packed images of this edge length in pixels."""
     return INGEST / f"images_{input_size}.npy"
@@ -81,7 +94,8 @@ class ModelCard:
     name: unique among all models of a run. step: the step that made it. parent: the model it was
     made from or taught by, empty for the teacher. precision: "fp32" or "int8". architecture:
     {"family": ..., "spec": {...}}, enough to rebuild the network before its weights are loaded.
-    mean, std: one value per channel, of pixels in [0, 1]. runtime: what computes it, a key of
+    mean, std: one value per channel, of pixels in [0, 1]. control_for: the model that this one is there to be
+    compared with, empty for one that is there for its own sake. runtime: what computes it, a key of
     `kinglet.runtime.engines.RUNTIMES`, which says how its files are called.
     """
 
@@ -99,6 +113,7 @@ class ModelCard:
     classes: list[str]
     parameters: int
     notes: dict[str, Any]
+    control_for: str = ""
     runtime: str = ONNXRUNTIME
 
     @property

@@ -60,28 +60,30 @@ def run(parameters: Parameters) -> None:
     subjects = {
         card.name: Subject(card.runtime, files_of(folder, card), card.input_shape) for folder, card in cards.items()
     }
+    write_json(BENCHMARK / "latency.json", latencies_of(subjects, settings, device))
+
+
+def latencies_of(subjects: dict[str, Subject], settings: Benchmark, device: Device) -> dict[str, Any]:
+    """Return the content of latency.json for these models by name, from the table where this machine knows them."""
     keys = {name: subject.key for name, subject in subjects.items()}
     # Two names may hold the same bytes (a model that quantization left as it was): measured once.
     by_key = {key: subjects[name] for name, key in keys.items()}
     conditions = conditions_of(device, settings.threads, batch_sizes(settings), settings.seconds_per_model)
     found = recall_or_measure(table_path(), conditions, sorted(by_key), lambda: measure_all(by_key, settings))
-    write_json(
-        BENCHMARK / "latency.json",
-        {
-            "device": device.to_dict(),
-            "threads": settings.threads,
-            "seconds_per_model": settings.seconds_per_model,
-            "models": {
-                name: {
-                    **found[key],
-                    **runtime_of(subjects[name]),
-                    "sha256": digest_of(subjects[name].files),
-                    "size_bytes": sum(file.stat().st_size for file in subjects[name].files),
-                }
-                for name, key in keys.items()
-            },
+    return {
+        "device": device.to_dict(),
+        "threads": settings.threads,
+        "seconds_per_model": settings.seconds_per_model,
+        "models": {
+            name: {
+                **found[key],
+                **runtime_of(subjects[name]),
+                "sha256": digest_of(subjects[name].files),
+                "size_bytes": sum(file.stat().st_size for file in subjects[name].files),
+            }
+            for name, key in keys.items()
         },
-    )
+    }
 
 
 def runtime_of(subject: Subject) -> dict[str, str]:
@@ -134,7 +136,8 @@ def measure_all(subjects: dict[str, Subject], settings: Benchmark) -> dict[str, 
 
 def memory_of(subject: Subject, threads: int) -> float:
     """Return the megabytes of memory that a model needs at its peak above its empty runtime."""
-    return peak_memory_mb(subject.files[0], subject.input_shape, threads, runtime=subject.runtime)
+    channels, _, input_size = subject.input_shape
+    return peak_memory_mb(subject.files[0], threads, 1, input_size, subject.runtime, channels)
 
 
 def report_seconds(report: Report, gone: float, total: float) -> None:

@@ -15,14 +15,15 @@ from tasks.artifacts import (
     DISTILL,
     FINETUNE,
     SEARCH,
+    TEACHER,
     ModelCard,
     model_folders,
     read_card,
     read_input_sizes,
+    untaught,
 )
 from tasks.distillation import train_from_teacher
 from tasks.models import (
-    TEACHER,
     image_set,
     load_model,
     prepare_training,
@@ -38,6 +39,7 @@ class Untrained:
     """A student before its training.
 
     facts: what decides its network, JSON-ready. files: what else its training is decided by. notes: for its card.
+    control_for: the student that shows what the teacher is worth beside this one, which learns from labels alone.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Untrained:
     facts: dict[str, Any]
     files: list[Path]
     notes: dict[str, Any]
+    control_for: str = ""
 
 
 def student_spec(student: Student, channels: int, n_classes: int) -> ResidualCnnSpec:
@@ -55,13 +58,21 @@ def student_spec(student: Student, channels: int, n_classes: int) -> ResidualCnn
     return ResidualCnnSpec(channels, stages, n_classes)
 
 
+def random_network(spec: ResidualCnnSpec, seed: int) -> ResidualCnn:
+    """Return a network with random weights."""
+    torch.manual_seed(seed)
+    return ResidualCnn(spec)
+
+
 def untrained_students(parameters: Parameters, teacher: ModelCard) -> Iterator[Untrained]:
-    """Yield the students of the settings, with random weights, then the survivors of the search."""
+    """Yield the students of the settings and their controls, with random weights, then the survivors of the search."""
     sizes = read_input_sizes().students
     for name, student in parameters.distill.students.items():
-        torch.manual_seed(parameters.seed)
-        network = ResidualCnn(student_spec(student, teacher.channels, len(teacher.classes)))
-        yield Untrained(name, network, sizes[name], False, student.model_dump(), [], {})
+        spec, facts = student_spec(student, teacher.channels, len(teacher.classes)), student.model_dump()
+        yield Untrained(name, random_network(spec, parameters.seed), sizes[name], False, facts, [], {})
+        if name in parameters.distill.controls:
+            control = random_network(spec, parameters.seed)
+            yield Untrained(untaught(name), control, sizes[name], False, facts, [], {}, control_for=name)
     for folder in model_folders(SEARCH):
         survivor, card = load_model(folder)
         yield Untrained(
@@ -91,11 +102,12 @@ def run(parameters: Parameters) -> None:
             teacher,
             (training, validation),
             student_recipe(settings, student.from_teacher, size, len(training.rows), parameters.seed),
-            settings,
-            parent=TEACHER,
+            settings.model_copy(update={"soft_weight": 0.0}) if student.control_for else settings,
+            parent="" if student.control_for else TEACHER,
             facts={"student": student.facts},
             files=student.files,
             notes=student.notes,
+            control_for=student.control_for,
         )
 
 

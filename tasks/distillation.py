@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -14,18 +15,15 @@ from torch import nn
 from kinglet.training.devices import pick_device
 from kinglet.training.loop import ImageSet, Recipe, fit
 from kinglet.training.losses import Loss, distillation_loss
-from tasks.artifacts import FINETUNE, TEACHER, ModelCard, packed_images
-from tasks.models import open_checkpoint, read_teacher_logits, save_model
+from tasks.artifacts import ANSWERS, ModelCard, packed_images
+from tasks.models import open_checkpoint, save_model
 from tasks.parameters import Distill
 from tasks.progress import progress
-
-# Of the teacher, over the training images in their order: the answers that all trainings here are decided by.
-ANSWERS = FINETUNE / TEACHER / "train_logits.npy"
 
 
 def teacher_loss(settings: Distill, labels: NDArray[Any]) -> Loss:
     """Return the loss that the settings describe. labels: int64 (n_training,)."""
-    answers = torch.from_numpy(read_teacher_logits())
+    answers = torch.from_numpy(np.load(ANSWERS)).float()
     return distillation_loss(
         torch.from_numpy(labels), answers, settings.loss, settings.temperature, settings.soft_weight
     )
@@ -43,12 +41,13 @@ def train_from_teacher(
     facts: dict[str, Any],
     files: Iterable[Path],
     notes: dict[str, Any],
+    control_for: str = "",
 ) -> None:
     """Train a network from the teacher's answers and save it as `output`, a folder STEP/NAME.
 
     card: of a model that takes images as this one will, but for their size, which is the recipe's last. images:
     training and validation. facts, files: what decides the training besides the recipe, the settings and the
-    answers. parent: the model it is made from or taught by. notes: for its own card, beside the history.
+    answers. parent: the model it is made from or taught by. notes, control_for: for its own card, beside the history.
     """
     step, size = output.parent.name, recipe.phases[-1][1]
     training, validation = images
@@ -70,12 +69,20 @@ def train_from_teacher(
             checkpoint=checkpoint,
             report=report,
         )
-    save_like(output, trained, card, parent=parent, input_size=size, notes={"history": history, **notes})
+    notes = {"history": history, **notes}
+    save_like(output, trained, card, parent=parent, input_size=size, notes=notes, control_for=control_for)
     checkpoint.clear()
 
 
 def save_like(
-    output: Path, network: nn.Module, card: ModelCard, *, parent: str, input_size: int, notes: dict[str, Any]
+    output: Path,
+    network: nn.Module,
+    card: ModelCard,
+    *,
+    parent: str,
+    input_size: int,
+    notes: dict[str, Any],
+    control_for: str = "",
 ) -> None:
     """Save a network that takes images as the model of `card` does, but for their size, as `output`, STEP/NAME."""
     save_model(
@@ -90,4 +97,5 @@ def save_like(
         std=card.std,
         classes=card.classes,
         notes=notes,
+        control_for=control_for,
     )

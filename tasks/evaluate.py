@@ -154,29 +154,44 @@ def without_vnni(folder: Path, card: ModelCard, images: HeldOut, parameters: Par
     """Return what an int8 model is worth on x86 processors without VNNI, under one key.
 
     Nothing for other models and other runtimes, and for operators that cannot be emulated.
-
-    model_onnx: accuracy of model.onnx there. accuracy: of the file that is opened there. n: the first test
-    images of the data set, at most EMULATED_IMAGES.
     """
     if card.precision != "int8" or card.runtime != ONNXRUNTIME or unknown_operators(onnx.load(folder / MODEL)):
         return {}
+    packed = np.load(packed_images(card.input_size), mmap_mode="r")
+    scores = emulated_scores(
+        folder / MODEL, folder / WITHOUT_VNNI, packed, images, parameters.evaluate.confidence, parameters.seed
+    )
+    return {"without_vnni": scores}
+
+
+def emulated_scores(
+    model: Path, other: Path, packed: NDArray[np.uint8], images: HeldOut, confidence: float, seed: int
+) -> dict[str, Any]:
+    """Return what an int8 model is worth on x86 processors without VNNI.
+
+    model, other: its file, and that of its variant for such processors; there may be none. packed: what
+    images.rows point into. In the result, model_onnx: accuracy of the model there. accuracy: of the file that is
+    opened there, called as in a bundle. n: the first images, at most EMULATED_IMAGES.
+    """
     labels = images.labels[:EMULATED_IMAGES]
 
-    def accuracy(file: str) -> dict[str, float]:
-        predicted = emulated_answers(folder / file, images.rows[:EMULATED_IMAGES])
-        settings = parameters.evaluate
-        return accuracy_interval(predicted == labels, confidence=settings.confidence, seed=parameters.seed).to_dict()
+    def accuracy(file: Path) -> dict[str, float]:
+        predicted = emulated_answers(file, packed, images.rows[:EMULATED_IMAGES])
+        return accuracy_interval(predicted == labels, confidence=confidence, seed=seed).to_dict()
 
-    file = WITHOUT_VNNI if (folder / WITHOUT_VNNI).is_file() else MODEL
-    of_model = accuracy(MODEL)
-    of_file = of_model if file == MODEL else accuracy(file)
-    return {"without_vnni": {"file": file, "n": len(labels), "accuracy": of_file, "model_onnx": of_model}}
+    of_model = accuracy(model)
+    has_other = other.is_file()
+    return {
+        "file": WITHOUT_VNNI if has_other else MODEL,
+        "n": len(labels),
+        "accuracy": accuracy(other) if has_other else of_model,
+        "model_onnx": of_model,
+    }
 
 
-def emulated_answers(file: Path, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def emulated_answers(file: Path, packed: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the predicted classes of these rows of packed images on x86 without VNNI."""
     preprocessing, _ = read_metadata(open_session(file, threads=1))
-    packed = np.load(packed_images(preprocessing.input_size), mmap_mode="r")
     return emulated_logits(onnx.load(file), packed, rows, preprocessing, available_processors())[0].argmax(axis=1)
 
 
@@ -190,6 +205,7 @@ def facts_of(card: ModelCard) -> dict[str, Any]:
     return {
         "step": card.step,
         "parent": card.parent,
+        "control_for": card.control_for,
         "runtime": card.runtime,
         "precision": card.precision,
         "input_size": card.input_size,

@@ -58,7 +58,8 @@ def run(parameters: Parameters) -> None:
     """
     settings = parameters.export
     shutil.rmtree(EXPORT, ignore_errors=True)
-    exported, left_out = {}, {}
+    exported: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, str] = {}
     for runtime in settings.runtimes:
         version_of(runtime)  # one that cannot be imported shall not be found out after the work for another
     if settings.runtimes:
@@ -91,7 +92,8 @@ def export_all(
 
     must_succeed: raise the reason instead.
     """
-    exported, left_out = {}, {}
+    exported: dict[str, dict[str, Any]] = {}
+    left_out: dict[str, str] = {}
     rows = read_parquet(SPLIT / "manifest.parquet", ["index"], "validation")["index"].to_numpy().astype(np.int64)
     if not len(rows):
         raise KingletError("The validation split has no images to compare models on.", "Raise split.validation.")

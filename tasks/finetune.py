@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
-from kinglet.atomic import write_bytes
-from kinglet.models.export import fold_batch_norms
 from kinglet.models.registry import normalization, pretrained
 from kinglet.training.devices import pick_device
-from kinglet.training.loop import ImageSet, Recipe, fit, fit_head, predict
+from kinglet.training.loop import Recipe, fit, fit_head
 from kinglet.training.losses import label_loss
 from kinglet.training.schedules import EpochBudget
-from tasks.artifacts import FINETUNE, InputSizes, packed_images, read_input_sizes
+from tasks.artifacts import FINETUNE, TEACHER, InputSizes, packed_images, read_input_sizes
 from tasks.models import (
-    TEACHER,
     channels_of,
     image_set,
     open_checkpoint,
@@ -77,7 +70,7 @@ def recipe_of(settings: Finetune, phases: tuple[tuple[float, int], ...], seed: i
 
 
 def run(parameters: Parameters) -> None:
-    """Train the teacher, and keep its answers to the training images for its students."""
+    """Train the teacher."""
     settings = parameters.finetune
     prepare_training(parameters.seed)
     device = pick_device()
@@ -104,8 +97,6 @@ def run(parameters: Parameters) -> None:
         network, history = fit(
             network, training, validation, loss, recipe, checkpoint=checkpoint, report=report, **preparation
         )
-    views = [False, True] if "flip" in parameters.distill.augment else [False]
-    answers = answers_of(network, training, sizes.teacher, views, preparation)
     folder = FINETUNE / TEACHER
     folder.mkdir(parents=True, exist_ok=True)
     save_model(
@@ -121,26 +112,7 @@ def run(parameters: Parameters) -> None:
         classes=classes,
         notes={"backbone": settings.backbone, "history": history},
     )
-    # Through memory: numpy reports a full disk with an error that does not say so.
-    content = io.BytesIO()
-    np.save(content, answers)
-    write_bytes(folder / "train_logits.npy", content.getvalue())
     checkpoint.clear()
-
-
-def answers_of(
-    network: nn.Module, training: ImageSet, size: int, views: list[bool], preparation: dict[str, Any]
-) -> NDArray[np.float32]:
-    """Return the logits of all training images, float32 (n_train, views, n_classes); a view is mirrored or not."""
-    # Without the batch normalizations it answers the same, sooner.
-    folded = fold_batch_norms(network).to(preparation["device"])
-    answers = []
-    with progress("finetune: teacher's answers") as report:
-        for number, mirrored in enumerate(views):
-            report(number, len(views), "views")
-            answers.append(predict(folded, training.packed[size], training.rows, **preparation, mirrored=mirrored))
-        report(len(views), len(views), "views")
-    return torch.stack(answers, dim=1).numpy().astype(np.float32)
 
 
 if __name__ == "__main__":

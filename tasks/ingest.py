@@ -125,14 +125,17 @@ def tell(source: Source, ignored: dict[str, int]) -> None:
         print(f"note: class {label!r} is left out with its {count} images (data.ignore_classes)", file=sys.stderr)
 
 
-def decode_all(records: list[Record], source: Source, packing: Packing) -> list[dict[str, Any]]:
-    """Return the manifest rows of all records, in their order; the packed files are filled on the way."""
+def decode_all(records: list[Record], source: Source, packing: Packing, title: str = "ingest") -> list[dict[str, Any]]:
+    """Return the manifest rows of all records, in their order; the packed files are filled on the way.
+
+    title: what the display of the progress calls it.
+    """
     jobs = [
         Job(first, records[first : first + RECORDS_PER_JOB], source.read, source.concurrent_reads, packing)
         for first in range(0, len(records), RECORDS_PER_JOB)
     ]
     rows: list[dict[str, Any]] = []
-    with progress("ingest") as report:
+    with progress(title) as report:
         for done in in_processes(
             jobs, n_processes=available_processors() if len(records) >= RECORDS_WORTH_PROCESSES else 1
         ):

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kinglet.atomic import read_json, write_bytes
@@ -23,10 +22,8 @@ from kinglet.training.checkpoints import Checkpoint, checkpoint_key, write_state
 from kinglet.training.devices import make_deterministic
 from kinglet.training.loop import ImageSet
 from tasks.artifacts import (
-    FINETUNE,
     INGEST,
     SPLIT,
-    TEACHER,
     WORKSPACE,
     ModelCard,
     packed_images,
@@ -106,6 +103,7 @@ def save_model(
     std: list[float],
     classes: list[str],
     notes: dict[str, Any],
+    control_for: str = "",
 ) -> None:
     """Write a network as model.pt, model.json and model.onnx."""
     network = network.cpu().eval()
@@ -128,6 +126,7 @@ def save_model(
         classes=classes,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         notes=notes,
+        control_for=control_for,
     )
     write_card(folder, card)
 
@@ -137,8 +136,3 @@ def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:
     card = read_card(folder)
     state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
     return rebuild(card.architecture, state), card
-
-
-def read_teacher_logits() -> NDArray[np.float32]:
-    """Return the teacher's answers to the training images: float32 (n_train, views, n_classes)."""
-    return np.load(FINETUNE / TEACHER / "train_logits.npy")

@@ -24,13 +24,13 @@ from pydantic import (
 
 from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
-from tasks.artifacts import TEACHER, searched_students
+from tasks.artifacts import TEACHER, as_fast_as_pruned, searched_students, untaught
 
 PARAMS_FILE = Path("params.yaml")
 
 # The keys of the tables in kinglet/, written down again: importing those would cost every step the seconds
 # that torch takes. A test holds them equal.
-AUGMENTATIONS = ("flip", "flip_vertically", "crop", "rotate", "shift", "color", "erase")
+AUGMENTATIONS = ("flip", "flip_vertically", "crop", "rotate", "shift", "color", "erase", "mixup")
 BACKBONES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "mobilenet-v2")
 ZOOS = ("timm", "torchvision")
 CALIBRATION_METHODS = ("minmax", "percentile", "mse", "entropy")
@@ -84,6 +84,13 @@ def auto_or_positive(value: Any) -> Any:
     raise ValueError("auto, or a number above 0")
 
 
+def auto_or_count(value: Any) -> Any:
+    """Return a value that is "auto" or a whole number above 0; raises ValueError for any other."""
+    if value == AUTO or (type(value) is int and value > 0):
+        return value
+    raise ValueError("auto, or a whole number above 0")
+
+
 def auto_or_augmentations(value: Any) -> Any:
     """Return a value that is "auto" or a list of augmentations' names; raises ValueError for any other."""
     if value == AUTO or (isinstance(value, list) and all(name in AUGMENTATIONS for name in value)):
@@ -101,6 +108,7 @@ def auto_or_families(value: Any) -> Any:
 # "auto" is resolved by the steps: sizes from the images' own, epochs from their number.
 InputSize = Annotated[int | Literal["auto"], BeforeValidator(auto_or_pixels)]
 Epochs = Annotated[float | Literal["auto"], BeforeValidator(auto_or_positive)]
+Views = Annotated[int | Literal["auto"], BeforeValidator(auto_or_count)]
 Augmentations = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_augmentations)]
 Families = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_families)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
@@ -210,6 +218,7 @@ class FromTeacher(Section):
 
 class Distill(Section):
     students: dict[Name, Student] = {}
+    controls: list[str] = []
     from_teacher: FromTeacher = FromTeacher()
     epochs: Epochs = AUTO
     batch_size: Count = 256
@@ -220,6 +229,7 @@ class Distill(Section):
     temperature: Positive = 1.0
     soft_weight: Annotated[float, Field(ge=0, le=1)] = 0.7
     augment: list[Augmentation] = ["flip", "shift"]
+    views: Views = AUTO
     ema_decay: Share = 0.99
     patience: Count = 1000
 
@@ -227,8 +237,11 @@ class Distill(Section):
 class Prune(Section):
     models: list[str] = []
     channel_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    importance: Literal["l2", "taylor"] = "taylor"
+    importance: Literal["l2", "taylor", "hessian"] = "taylor"
+    scope: Literal["layer", "global"] = "layer"
+    steps: Count = 1
     round_to: Count = 8
+    baseline: bool = False
     epochs: Epochs = AUTO
     batch_size: Count = 256
     learning_rate: Positive = 1e-3
@@ -331,9 +344,13 @@ def read_yaml(path: Path) -> dict[Any, Any]:
 
 def refuse_wrong_models(parameters: Parameters, path: Path) -> None:
     """Raise KingletError if a step is to work on a model that no step before it makes, or two share a name."""
-    trained = [TEACHER, *parameters.distill.students, *searched_students(parameters.search.survivors)]
+    students, searched = list(parameters.distill.students), searched_students(parameters.search.survivors)
+    trained = [TEACHER, *students, *map(untaught, parameters.distill.controls), *searched]
     pruned = [f"{name}-pruned" for name in parameters.prune.models]
+    if parameters.prune.baseline:
+        pruned += [as_fast_as_pruned(name) for name in parameters.prune.models]
     for key, names, known in (
+        ("distill.controls", parameters.distill.controls, students),
         ("prune.models", parameters.prune.models, trained),
         ("quantize.models", parameters.quantize.models, [*trained, *pruned]),
     ):

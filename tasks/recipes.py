@@ -14,6 +14,17 @@ FROM_TEACHER_BUDGET = EpochBudget(pixels=155e6, fewest=2, most=30)
 PRUNED_BUDGET = EpochBudget(pixels=130e6, fewest=2, most=30)
 
 
+# More views cost the teacher's time, once; an image is seen about as often in a long training.
+MANY_VIEWS = 16
+
+
+def number_of_views(settings: Distill) -> int:
+    """Return how many views of a training image the teacher answers: all where there are only one or two."""
+    if settings.views != AUTO:
+        return settings.views
+    return {(): 1, ("flip",): 2, ("flip_vertically",): 2}.get(tuple(settings.augment), MANY_VIEWS)
+
+
 def student_recipe(settings: Distill, from_teacher: bool, input_size: int, n_examples: int, seed: int) -> Recipe:
     """Return how a student is trained: anew, or on from the teacher's weights."""
     own = settings.from_teacher if from_teacher else settings
@@ -29,6 +40,7 @@ def student_recipe(settings: Distill, from_teacher: bool, input_size: int, n_exa
         ema_decay=settings.ema_decay,
         patience=settings.patience,
         augment=tuple(settings.augment),
+        views=number_of_views(settings),
         precision="auto",
         seed=seed,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import hashlib
 import io
 from dataclasses import replace
 from functools import partial
@@ -17,26 +16,17 @@ import torch
 from torch import nn
 
 from kinglet.atomic import write_text
-from kinglet.compression.calibration import stream_histograms
 from kinglet.compression.candidates import FAMILIES, Candidate, Task
-from kinglet.compression.quantization import quantize_static
 from kinglet.compression.search import Goal, Latency, Tried, search
 from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import accuracy_interval
-from kinglet.models.export import to_onnx
 from kinglet.runtime.device import this_device
-from kinglet.runtime.engines.onnxruntime import engine_of
-from kinglet.runtime.latency import measure
-from kinglet.runtime.latency_table import recall_or_measure, table_path
-from kinglet.runtime.sessions import open_session
 from kinglet.training.checkpoints import Checkpoint
 from kinglet.training.devices import pick_device
 from kinglet.training.loop import fit
-from tasks.artifacts import FINETUNE, SEARCH, packed_images, read_input_sizes, searched_students
-from tasks.benchmark import conditions_of, latency_numbers
-from tasks.distillation import ANSWERS, save_like, teacher_loss
+from tasks.artifacts import ANSWERS, FINETUNE, SEARCH, TEACHER, packed_images, read_input_sizes, searched_students
+from tasks.distillation import save_like, teacher_loss
 from tasks.models import (
-    TEACHER,
     image_set,
     load_model,
     open_checkpoint,
@@ -48,15 +38,11 @@ from tasks.parameters import AUTO, Parameters
 from tasks.progress import progress
 from tasks.recipes import student_recipe
 from tasks.stage import run_stage
+from tasks.untrained_latency import untrained_latency
 
 # From so many training images on a network learns from them alone what a pretrained one brings along.
 IMAGES_FOR_RANDOM_WEIGHTS = 20_000
 IMPORTANCE_BATCHES, IMPORTANCE_BATCH = 8, 64
-# A third of what `benchmark` takes: the interval says what that leaves open.
-SECONDS_PER_MODEL = 0.3
-# An interval wider than this share of the median is measured once more, for longer.
-STEADY = 0.1
-CALIBRATION_IMAGES = 16
 COLUMNS = (
     "family",
     "trial",
@@ -166,18 +152,6 @@ def trials_csv(found: list[Tried], survivors: list[Tried], n_validation: int) ->
     return written.getvalue()
 
 
-def unlike_biases(network: nn.Module, seed: int) -> None:
-    """Give every bias of the batch normalizations another value, in place.
-
-    Those of a network that has learnt nothing are all zero: the exporter shares them between layers, and
-    ONNX Runtime then neither fuses nor quantizes what it would in the trained file.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.bias, -0.1, 0.1, generator=generator)
-
-
 class Bench:
     """What the candidates of one run are made of, measured on and trained with."""
 
@@ -247,34 +221,8 @@ class Bench:
 
     def latency(self, candidate: Candidate) -> Latency:
         """Return a candidate's latency in the precision that is faster, from the table where it is known."""
-        network = self.build(candidate)
-        unlike_biases(network, self.parameters.seed)
-        model = to_onnx(network, candidate.input_size, self.teacher.channels, {})
-        images = self.batches(candidate.input_size)[0][0][:CALIBRATION_IMAGES].numpy()
-        files = {
-            "fp32": model.SerializeToString(),
-            "int8": quantize_static(model, stream_histograms(model, images), "minmax").SerializeToString(),
-        }
-        return min(self.measured(files), key=lambda latency: latency.value)
-
-    def measured(self, files: dict[str, bytes]) -> list[Latency]:
-        """Return the latency of each of these ONNX files, {precision: content}, measured in turns."""
-        threads = self.parameters.benchmark.threads
-        names = {hashlib.sha256(content).hexdigest(): precision for precision, content in files.items()}
-        conditions = conditions_of(this_device(), threads, [1], SECONDS_PER_MODEL)
-
-        def time_them() -> dict[str, dict[str, Any]]:
-            engines = {name: engine_of(open_session(files[precision], threads)) for name, precision in names.items()}
-            timings = measure(engines, 1, SECONDS_PER_MODEL)
-            if any(timing.p50_high_ms - timing.p50_low_ms > STEADY * timing.p50_ms for timing in timings.values()):
-                timings = measure(engines, 1, 3 * SECONDS_PER_MODEL)
-            return {name: latency_numbers(timing) for name, timing in timings.items()}
-
-        found = recall_or_measure(table_path(), conditions, sorted(names), time_them)
-        return [
-            Latency(found[name]["p50_ms"], found[name]["p50_low_ms"], found[name]["p50_high_ms"], precision)
-            for name, precision in names.items()
-        ]
+        images = self.batches(candidate.input_size)[0][0].numpy()
+        return untrained_latency(self.build(candidate), images, self.parameters.benchmark.threads, self.parameters.seed)
 
     def train(self, candidate: Candidate, rung: int) -> float:
         """Return the validation accuracy after a training of this rung.

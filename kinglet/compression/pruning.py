@@ -1,13 +1,15 @@
 """Structured pruning: whole channels leave the network, along its dependency graph of layers.
 
 Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (the graph, group L2 importance);
-Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", equation 8 (Taylor).
+Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", equation 8 (Taylor);
+LeCun et al. 1989, "Optimal Brain Damage" (second order, the Hessian's diagonal by squared gradients);
+Fang et al. 2024, "Isomorphic Pruning for Vision Models" (groups of one shape compete with each other).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch_pruning
@@ -19,7 +21,14 @@ from kinglet.models.registry import architecture_of, rebuild
 IMPORTANCES: dict[str, Callable[[], torch_pruning.importance.Importance]] = {
     "l2": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),
     "taylor": torch_pruning.importance.GroupTaylorImportance,
+    "hessian": torch_pruning.importance.GroupHessianImportance,
 }
+# "layer": every group loses the same share. "global": groups of the same shape compete for what stays.
+SCOPES = ("layer", "global")
+# Where groups compete, the most that one of them may lose.
+MOST_OF_A_GROUP = 0.9
+# Second order takes a backward pass for every single example.
+HESSIAN_EXAMPLES = 64
 
 
 def prune_channels(
@@ -28,42 +37,72 @@ def prune_channels(
     channel_share: float,
     importance: str,
     round_to: int,
-    batches: Iterable[tuple[Tensor, Tensor]] = (),
+    batches: Sequence[tuple[Tensor, Tensor]] = (),
+    scope: str = "layer",
+    n_steps: int = 1,
 ) -> nn.Module:
-    """Return a copy of `network` without `channel_share` of the channels of every prunable group.
+    """Return a copy of `network` without `channel_share` of the channels of its prunable groups.
 
     example: float32 input (n, channels, height, width) to trace the graph with. importance: a key of
-    `IMPORTANCES`; "taylor" needs `batches` of (inputs, labels) for gradients. round_to: the channels
-    that stay are a multiple of it. The classes of the last layer stay, and every layer keeps channels.
-    The result is rebuilt from its architecture as data, so that it is known to reload.
-    Raises ValueError for an importance that is not known or that lacks its batches.
+    `IMPORTANCES`; "taylor" and "hessian" need `batches` of (inputs, labels) for gradients. round_to: the channels
+    that stay are a multiple of it. scope: one of `SCOPES`. n_steps: cuts in which the channels leave; importance and
+    batch normalization are measured anew before each. The classes of the last layer stay, and every layer keeps
+    channels. The result is rebuilt from its architecture as data, so that it is known to reload.
+    Raises ValueError for an importance or scope that is not known or an importance that lacks its batches.
     """
     if importance not in IMPORTANCES:
         raise ValueError(f"importance must be one of {', '.join(IMPORTANCES)}, got {importance!r}")
+    if scope not in SCOPES:
+        raise ValueError(f"scope must be one of {', '.join(SCOPES)}, got {scope!r}")
+    if importance in NEED_GRADIENTS and not batches:
+        raise ValueError(f"{importance} importance needs batches to take gradients from")
     pruned = copy.deepcopy(network).eval().requires_grad_(True)
-    if importance == "taylor":
-        _accumulate_gradients(pruned, batches)
+    measure = IMPORTANCES[importance]()
     pruner = torch_pruning.pruner.MetaPruner(
         pruned,
         example,
-        importance=IMPORTANCES[importance](),
+        importance=measure,
         pruning_ratio=channel_share,
+        global_pruning=scope == "global",
+        isomorphic=scope == "global",
+        max_pruning_ratio=MOST_OF_A_GROUP if scope == "global" else 1.0,
+        iterative_steps=n_steps,
         ignored_layers=[module for module in pruned.modules() if isinstance(module, nn.Linear)],
         round_to=round_to,
     )
-    pruner.step()
+    for step in range(n_steps):
+        if step and batches:
+            reestimate_batch_norms(pruned, [inputs for inputs, _ in batches])
+        if importance in NEED_GRADIENTS:
+            NEED_GRADIENTS[importance](pruned, measure, batches)
+        pruner.step()
     pruned.zero_grad(set_to_none=True)
     return rebuild(architecture_of(pruned), pruned.state_dict())
 
 
-def _accumulate_gradients(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+def _accumulate_gradients(
+    network: nn.Module, measure: torch_pruning.importance.Importance, batches: Sequence[tuple[Tensor, Tensor]]
+) -> None:
+    del measure
     network.zero_grad(set_to_none=True)
-    n_batches = 0
     for inputs, labels in batches:
         functional.cross_entropy(network(inputs), labels).backward()
-        n_batches += 1
-    if not n_batches:
-        raise ValueError("Taylor importance needs batches to take gradients from")
+
+
+def _accumulate_squared_gradients(
+    network: nn.Module, measure: torch_pruning.importance.Importance, batches: Sequence[tuple[Tensor, Tensor]]
+) -> None:
+    measure.zero_grad()
+    left = HESSIAN_EXAMPLES
+    for inputs, labels in batches:
+        for example, label in zip(inputs[:left], labels[:left], strict=True):
+            network.zero_grad(set_to_none=True)
+            functional.cross_entropy(network(example[None]), label[None]).backward()
+            measure.accumulate_grad(network)
+        left = max(0, left - len(inputs))
+
+
+NEED_GRADIENTS = {"taylor": _accumulate_gradients, "hessian": _accumulate_squared_gradients}
 
 
 @torch.no_grad()

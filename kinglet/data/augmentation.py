@@ -1,31 +1,38 @@
 """Augmentation of whole batches of pixels: one call per batch, not one per image.
 
-Every function takes float32 pixels in [0, 255] of shape (n, channels, height, width) and a random
-generator, and returns pixels of the same shape. A new augmentation is a function and a line in the table.
+Every function takes float32 pixels in [0, 255] of shape (n, channels, height, width) and random numbers in
+[0, 1) of shape (n, k), and returns pixels of the same shape. The same numbers show an image in the same way at
+any resolution, so that a teacher and its student may look at one view. A new augmentation is a function and
+a line in the table.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.nn import functional
 
 
-def flip_vertically(pixels: Tensor, generator: Generator) -> Tensor:
-    """Mirror every second image or so upside down."""
-    mirrored = torch.rand(len(pixels), generator=generator) < 0.5
-    return torch.where(mirrored.view(-1, 1, 1, 1).to(pixels.device), pixels.flip(2), pixels)
+def flip(pixels: Tensor, random: Tensor) -> Tensor:
+    """Mirror half of the images."""
+    return torch.where((random[:, 0] < 0.5).view(-1, 1, 1, 1), pixels.flip(3), pixels)
 
 
-def shift(pixels: Tensor, generator: Generator, share: float = 0.07) -> Tensor:
-    """Move every image by up to `share` of its edge, black where nothing was."""
+def flip_vertically(pixels: Tensor, random: Tensor) -> Tensor:
+    """Mirror half of the images upside down."""
+    return torch.where((random[:, 0] < 0.5).view(-1, 1, 1, 1), pixels.flip(2), pixels)
+
+
+def shift(pixels: Tensor, random: Tensor, share: float = 0.07) -> Tensor:
+    """Move every image by whole pixels, up to `share` of its edge, black where nothing was."""
     n, _, height, width = pixels.shape
     reach = max(1, round(share * max(height, width)))
     padded = functional.pad(pixels, (reach, reach, reach, reach))
-    offsets = torch.randint(0, 2 * reach + 1, (n, 2), generator=generator).to(pixels.device)
+    offsets = (random * (2 * reach + 1)).long()
     rows = offsets[:, :1] + torch.arange(height, device=pixels.device)
     columns = offsets[:, 1:] + torch.arange(width, device=pixels.device)
     # Indexing the channels-last view keeps the memory format that convolutions want.
@@ -33,13 +40,13 @@ def shift(pixels: Tensor, generator: Generator, share: float = 0.07) -> Tensor:
     return moved.permute(0, 3, 1, 2)
 
 
-def crop(pixels: Tensor, generator: Generator, smallest_share: float = 0.4) -> Tensor:
+def crop(pixels: Tensor, random: Tensor, smallest_share: float = 0.4) -> Tensor:
     """Cut a random part of each image, of `smallest_share` to all of its area, and stretch it to full size.
 
     Source: Szegedy et al. 2015, "Going Deeper with Convolutions", section 6 (random resized crop).
     """
     n = len(pixels)
-    random = torch.rand(n, 4, generator=generator)
+    random = random.cpu()
     area = smallest_share + (1 - smallest_share) * random[:, 0]
     ratio = torch.exp((random[:, 1] * 2 - 1) * math.log(4 / 3) / 2)
     width, height = (area.sqrt() * ratio).clamp(max=1), (area.sqrt() / ratio).clamp(max=1)
@@ -52,10 +59,10 @@ def crop(pixels: Tensor, generator: Generator, smallest_share: float = 0.4) -> T
     return cut.contiguous(memory_format=torch.channels_last)
 
 
-def rotate(pixels: Tensor, generator: Generator, degrees: float = 15.0) -> Tensor:
+def rotate(pixels: Tensor, random: Tensor, degrees: float = 15.0) -> Tensor:
     """Turn every image by up to `degrees` either way, mirrored at the borders."""
     n = len(pixels)
-    angle = (torch.rand(n, generator=generator) * 2 - 1) * math.radians(degrees)
+    angle = (random[:, 0].cpu() * 2 - 1) * math.radians(degrees)
     transform = torch.zeros(n, 2, 3)
     transform[:, 0, 0], transform[:, 0, 1] = angle.cos(), -angle.sin()
     transform[:, 1, 0], transform[:, 1, 1] = angle.sin(), angle.cos()
@@ -64,25 +71,23 @@ def rotate(pixels: Tensor, generator: Generator, degrees: float = 15.0) -> Tenso
     return turned.contiguous(memory_format=torch.channels_last)
 
 
-def color(pixels: Tensor, generator: Generator, strength: float = 0.25) -> Tensor:
+def color(pixels: Tensor, random: Tensor, strength: float = 0.25) -> Tensor:
     """Change brightness and contrast of every image, and saturation where it has colours."""
-    n, channels = pixels.shape[:2]
-    factors = 1 + (torch.rand(3, n, 1, 1, 1, generator=generator) * 2 - 1).to(pixels.device) * strength
+    factors = 1 + (random.t()[:, :, None, None, None] * 2 - 1) * strength
     mean = pixels.mean((1, 2, 3), keepdim=True)
     changed = (pixels - mean) * factors[0] + mean * factors[1]
-    if channels == 3:
+    if pixels.shape[1] == 3:
         gray = changed.mean(1, keepdim=True)
         changed = gray + (changed - gray) * factors[2]
     return changed.clamp(0, 255)
 
 
-def erase(pixels: Tensor, generator: Generator, probability: float = 0.5, largest_share: float = 0.2) -> Tensor:
+def erase(pixels: Tensor, random: Tensor, probability: float = 0.5, largest_share: float = 0.2) -> Tensor:
     """Blank a random rectangle in some of the images.
 
     Source: Zhong et al. 2017, "Random Erasing Data Augmentation".
     """
-    n, _, height, width = pixels.shape
-    random = torch.rand(n, 5, generator=generator).to(pixels.device)
+    height, width = pixels.shape[2:]
     area = 0.02 + (largest_share - 0.02) * random[:, 0]
     ratio = torch.exp((random[:, 1] * 2 - 1) * math.log(10 / 3) / 2)
     tall, wide = (area.sqrt() * ratio).clamp(max=1) * height, (area.sqrt() / ratio).clamp(max=1) * width
@@ -96,28 +101,41 @@ def erase(pixels: Tensor, generator: Generator, probability: float = 0.5, larges
     return pixels.masked_fill(blank, 0.0)
 
 
-# In the order in which they are applied. "flip" stands apart: the teacher's cached answers know its view.
-FLIP = "flip"
-AUGMENTATIONS: dict[str, Callable[[Tensor, Generator], Tensor]] = {
-    "flip_vertically": flip_vertically,
-    "crop": crop,
-    "rotate": rotate,
-    "shift": shift,
-    "color": color,
-    "erase": erase,
+@dataclass(frozen=True)
+class Augmentation:
+    """A way to show an image differently. n_random: how many random numbers it takes for one image."""
+
+    apply: Callable[[Tensor, Tensor], Tensor]
+    n_random: int
+
+
+# In the order in which they are applied.
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "flip": Augmentation(flip, 1),
+    "flip_vertically": Augmentation(flip_vertically, 1),
+    "crop": Augmentation(crop, 4),
+    "rotate": Augmentation(rotate, 1),
+    "shift": Augmentation(shift, 2),
+    "color": Augmentation(color, 3),
+    "erase": Augmentation(erase, 5),
 }
 
 
-def augment(pixels: Tensor, names: list[str], generator: Generator) -> tuple[Tensor, Tensor]:
-    """Return pixels after the named augmentations, in the table's order, and which images were mirrored.
+def n_random(names: Iterable[str]) -> int:
+    """Return how many random numbers the named augmentations take for one image."""
+    return sum(AUGMENTATIONS[name].n_random for name in names)
 
-    Returns float32 pixels of the given shape, and bool of shape (n,).
+
+def augment(pixels: Tensor, names: Collection[str], random: Tensor) -> Tensor:
+    """Return pixels after the named augmentations, in the table's order.
+
+    pixels: float32 (n, channels, height, width) in [0, 255]; so is the result. random: float32 in [0, 1) of
+    shape (n, `n_random(names)`).
     """
-    mirrored = torch.zeros(len(pixels), dtype=torch.bool)
-    if FLIP in names:
-        mirrored = torch.rand(len(pixels), generator=generator) < 0.5
-        pixels = torch.where(mirrored.view(-1, 1, 1, 1).to(pixels.device), pixels.flip(3), pixels)
-    for name, function in AUGMENTATIONS.items():
+    first = 0
+    for name, augmentation in AUGMENTATIONS.items():
         if name in names:
-            pixels = function(pixels, generator)
-    return pixels, mirrored
+            numbers = random[:, first : first + augmentation.n_random]
+            pixels = augmentation.apply(pixels, numbers.to(pixels.device))
+            first += augmentation.n_random
+    return pixels

@@ -18,7 +18,7 @@ class Candidate:
     """A model that may be chosen.
 
     latency_ms: median of batch 1 with its interval. accuracy: on validation images, in [0, 1].
-    difference: accuracy minus the teacher's on the same validation images, with its paired interval.
+    difference: accuracy minus the reference's on the same validation images, with its paired interval.
     """
 
     name: str
@@ -30,11 +30,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that a model may cost; None is no limit. max_accuracy_drop: against the teacher, in [0, 1)."""
+    """The most that a model may cost; None is no limit. max_accuracy_drop: against the reference, in [0, 1).
+
+    reference: what sentences call the model that the others are compared with.
+    """
 
     latency_ms: float | None
     size_mb: float | None
     max_accuracy_drop: float
+    reference: str = "teacher"
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,9 @@ def choose(candidates: list[Candidate], budget: Budget) -> Choice | None:
     fastest = min(fitting, key=lambda item: (item.latency_ms.value, item.name))
     equal = [item for item in fitting if item.latency_ms.low <= fastest.latency_ms.high]
     chosen = min(equal, key=lambda item: (item.size_mb, -item.accuracy, item.latency_ms.value, item.name))
+    others = [item for item in equal if item != chosen]
     within = sum(not misses(item, budget) for item in candidates)
-    return Choice(chosen, explain(chosen, [item for item in equal if item != chosen], within, len(candidates)), front)
+    return Choice(chosen, explain(chosen, others, within, len(candidates), budget.reference), front)
 
 
 def misses(candidate: Candidate, budget: Budget) -> dict[str, float]:
@@ -105,11 +110,13 @@ def miss_clauses(candidate: Candidate, budget: Budget) -> list[str]:
     if "max_accuracy_drop" in missed:
         drop = -100 * candidate.difference.value
         over = drop - 100 * budget.max_accuracy_drop
-        clauses.append(f"{drop:.2f} points below the teacher, {over:.2f} points too many")
+        clauses.append(f"{drop:.2f} points below the {budget.reference}, {over:.2f} points too many")
     return clauses
 
 
-def explain(chosen: Candidate, equally_fast: list[Candidate], within: int, total: int) -> str:
+def explain(
+    chosen: Candidate, equally_fast: list[Candidate], within: int, total: int, reference: str = "teacher"
+) -> str:
     """Return one sentence on why this candidate was chosen."""
     latency, difference = chosen.latency_ms, chosen.difference
     how = "the fastest"
@@ -120,6 +127,6 @@ def explain(chosen: Candidate, equally_fast: list[Candidate], within: int, total
     return (
         f"{chosen.name} is {how} of the {within} models within the budget (of {total}): "
         f"{latency.value:.3g} ms ({latency.low:.3g} to {latency.high:.3g}), {chosen.size_mb:.3g} MB, "
-        f"validation accuracy {100 * chosen.accuracy:.2f} %, {100 * difference.value:+.2f} points to the teacher "
+        f"validation accuracy {100 * chosen.accuracy:.2f} %, {100 * difference.value:+.2f} points to the {reference} "
         f"({100 * difference.low:+.2f} to {100 * difference.high:+.2f})."
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import json
 import warnings
 from typing import Any
 
@@ -13,7 +12,14 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-INPUT_NAME, OUTPUT_NAME = "images", "logits"
+from kinglet.models.onnx_graph import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    add_metadata,
+    constants_to_initializers,
+    strip_origin,
+)
+
 OPSET = 18
 
 
@@ -59,39 +65,3 @@ def to_onnx(network: nn.Module, input_size: int, channels: int, metadata: dict[s
     add_metadata(model, metadata)
     onnx.checker.check_model(model)
     return model
-
-
-def add_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:
-    """Keep JSON-ready values as the model's metadata properties, under "kinglet." names."""
-    del model.metadata_props[:]
-    for key, value in sorted(metadata.items()):
-        entry = model.metadata_props.add()
-        entry.key, entry.value = f"kinglet.{key}", json.dumps(value, sort_keys=True)
-
-
-def constants_to_initializers(model: onnx.ModelProto) -> None:
-    """Turn Constant nodes into initializers, where graph optimizers and quantizers look for them."""
-    kept = []
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            initializer = model.graph.initializer.add()
-            initializer.CopyFrom(node.attribute[0].t)
-            initializer.name = node.output[0]
-        else:
-            kept.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-
-
-def strip_origin(model: onnx.ModelProto) -> None:
-    """Remove what the exporter wrote about where the graph came from: source lines, paths, versions."""
-    del model.metadata_props[:]
-    del model.graph.metadata_props[:]
-    model.graph.name = "kinglet"
-    model.doc_string = model.graph.doc_string = ""
-    for node in model.graph.node:
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
-        del value.metadata_props[:]
-        value.doc_string = ""

@@ -73,6 +73,11 @@ def verify(folder: Path) -> list[str]:
     return list(listed)
 
 
+def tolerance_of_converted(precision: str) -> float:
+    """Return how far a converted model's golden probabilities may be off; precision: "fp32" or "int8"."""
+    return INT8_TOLERANCE if precision == "int8" else GOLDEN_TOLERANCE
+
+
 def refuse_unlisted(names: tuple[str, ...], folder: Path, listed: dict[str, str]) -> None:
     """Raise KingletError for the first name that a bundle's checksums lack."""
     for name in names:

@@ -132,7 +132,14 @@ def summarize(rounds: list[NDArray[np.float64]], batch_size: int, confidence: fl
 def median_interval(
     rounds: list[NDArray[np.float64]], confidence: float, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return a percentile interval of the pooled median, by resampling whole rounds.
+    """Return a percentile interval of the pooled median; see `quantile_interval`."""
+    return quantile_interval(rounds, 0.5, confidence, resamples, seed)
+
+
+def quantile_interval(
+    rounds: list[NDArray[np.float64]], share: float, confidence: float, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return a percentile interval of the pooled quantile below which this share of times lies, by resampling rounds.
 
     Times of one round resemble each other (clock speed, a neighbour's work); resampling single runs
     would give an interval far too narrow.
@@ -143,9 +150,9 @@ def median_interval(
     round_of_run = np.repeat(np.arange(len(rounds)), [len(times) for times in rounds])[order]
     generator = np.random.default_rng(seed)
     shares = np.full(len(rounds), 1 / len(rounds))
-    medians = []
+    quantiles = []
     for draws in generator.multinomial(len(rounds), shares, size=resamples):
         weights = np.cumsum(draws[round_of_run])
-        medians.append(pooled[order[np.searchsorted(weights, weights[-1] / 2)]])
-    low, high = np.quantile(medians, [(1 - confidence) / 2, (1 + confidence) / 2])
+        quantiles.append(pooled[order[np.searchsorted(weights, weights[-1] * share)]])
+    low, high = np.quantile(quantiles, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

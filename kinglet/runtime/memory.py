@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import subprocess
@@ -17,18 +18,20 @@ RUNS = 5
 
 def peak_memory_mb(
     model: Path,
-    input_shape: tuple[int, int, int],
     threads: int,
     batch_size: int = 1,
+    input_size: int | None = None,
     runtime: str = ONNXRUNTIME,
+    channels: int = 3,
 ) -> float:
     """Return the peak memory in MB (10^6 bytes) that loading and running `model` adds to an empty runtime's process.
 
-    input_shape: (channels, height, width). runtime: a key of `kinglet.runtime.engines.RUNTIMES`.
+    input_size: edge length in pixels, for another runtime than ONNX Runtime, or a model whose height and width are
+    free. runtime: a key of `kinglet.runtime.engines.RUNTIMES`. channels: of the images, for another runtime.
     Raises RuntimeError with the child's words if it failed.
     """
-    numbers = [str(number) for number in (*input_shape, threads, batch_size)]
-    command = [sys.executable, "-m", "kinglet.runtime.memory", runtime, str(model), *numbers]
+    arguments = [str(model), threads, batch_size, input_size, runtime, channels]
+    command = [sys.executable, "-m", "kinglet.runtime.memory", json.dumps(arguments)]
     # The child finds this very package, wherever it was started from.
     search_path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     finished = subprocess.run(
@@ -39,11 +42,17 @@ def peak_memory_mb(
     return float(finished.stdout)
 
 
-def added_by(runtime: str, model: Path, input_shape: tuple[int, int, int], threads: int, batch_size: int) -> float:
+def added_by(model: Path, threads: int, batch_size: int, input_size: int | None, runtime: str, channels: int) -> float:
     """Return the megabytes by which opening and running `model` raises this process's peak."""
+    from kinglet.runtime.any_model import action_of
+
     version_of(runtime)  # the runtime itself does not count: it is imported before the first look
     before = peak_of_this_process()
-    action = timed_action(open_engine(runtime, model, input_shape, threads), batch_size)
+    if runtime == ONNXRUNTIME:
+        action = action_of(model, threads, batch_size, input_size)
+    else:
+        assert input_size is not None
+        action = timed_action(open_engine(runtime, model, (channels, input_size, input_size), threads), batch_size)
     for _ in range(RUNS):
         action()
     return (peak_of_this_process() - before) / 1e6
@@ -61,5 +70,5 @@ def peak_of_this_process(status: Path = STATUS) -> int:
 
 
 if __name__ == "__main__":
-    channels, height, width, threads, batch_size = map(int, sys.argv[3:])
-    print(added_by(sys.argv[1], Path(sys.argv[2]), (channels, height, width), threads, batch_size))
+    path, *rest = json.loads(sys.argv[1])
+    print(added_by(Path(path), *rest))

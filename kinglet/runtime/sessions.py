@@ -19,6 +19,8 @@ from kinglet.runtime.processors import available_processors
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
 PREPROCESSING_KEY, CLASSES_KEY = "kinglet.preprocessing", "kinglet.classes"
+# Where the runtime looks for weights that a model keeps in other files.
+FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 onnxruntime.disable_telemetry_events()
 
@@ -26,31 +28,48 @@ Result = TypeVar("Result")
 
 
 def open_session(model: Path | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Return a session on the CPU for an ONNX file or its bytes.
+    """Return a session on the CPU for an ONNX file of Kinglet's, or its bytes.
 
     threads: size of the pool that works on one batch; None takes every processor that is granted.
     Raises KingletError if it is no ONNX model or lacks the input `images` or the output `logits`.
+    """
+    session = load_session(model, threads)
+    inputs, outputs = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
+    if inputs != [INPUT_NAME] or outputs != [OUTPUT_NAME]:
+        raise KingletError(
+            f"{called(model)} has inputs {inputs} and outputs {outputs}; "
+            f"Kinglet's models have {INPUT_NAME} and {OUTPUT_NAME}."
+        )
+    return session
+
+
+def load_session(model: Path | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """Return a session on the CPU for an ONNX file of anybody's, or its bytes; threads as for `open_session`.
+
+    Raises KingletError if it is no ONNX model.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or available_processors()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # Errors are raised; warnings about unused initializers help nobody.
-    name = "the model" if isinstance(model, bytes) else str(model)
     try:
         content = model if isinstance(model, bytes) else Path(model).read_bytes()
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        if not isinstance(model, bytes):
+            options.add_session_config_entry(FOLDER_OF_WEIGHTS, str(Path(model).resolve().parent))
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except FileNotFoundError:
-        raise KingletError(f"{name} does not exist.", "Run `dvc repro` to make it.") from None
+        raise KingletError(f"{called(model)} does not exist.", "Run `dvc repro` to make it.") from None
     except OSError:
         raise
     except Exception as error:  # onnxruntime has a dozen exception types without a common one.
-        raise KingletError(f"{name} cannot be loaded by onnxruntime: {' '.join(str(error).split())}.") from error
-    inputs, outputs = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
-    if inputs != [INPUT_NAME] or outputs != [OUTPUT_NAME]:
         raise KingletError(
-            f"{name} has inputs {inputs} and outputs {outputs}; Kinglet's models have {INPUT_NAME} and {OUTPUT_NAME}."
-        )
-    return session
+            f"{called(model)} cannot be loaded by onnxruntime: {' '.join(str(error).split())}."
+        ) from error
+
+
+def called(model: Path | bytes) -> str:
+    """Return what errors call a model."""
+    return "the model" if isinstance(model, bytes) else str(model)
 
 
 def read_metadata(session: onnxruntime.InferenceSession) -> tuple[Preprocessing, list[str]]:

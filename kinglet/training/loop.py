@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kinglet.data.augmentation import augment
 from kinglet.data.batches import count_batches, gather, shuffled_batches, standardize
+from kinglet.data.views import Views
 from kinglet.errors import KingletError
 from kinglet.reporting import Report, silent
 from kinglet.training.checkpoints import Checkpoint
@@ -46,7 +46,8 @@ class Recipe:
     phases: (epochs, input size in pixels), one after the other; fractions of an epoch are allowed.
     learning_rate: of the last layer; earlier ones get `layer_decay` less per part. warmup: share of the
     steps. ema_decay: of the average of weights. patience: epochs without a better validation accuracy
-    until the training stops.
+    until the training stops. augment, views: names of augmentations, and in how many ways they show an image;
+    None for a new way in every epoch.
     """
 
     phases: tuple[tuple[float, int], ...]
@@ -60,6 +61,7 @@ class Recipe:
     augment: tuple[str, ...]
     precision: str
     seed: int
+    views: int | None = None
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ def fit(
     on a few hundred images an epoch in mid-schedule has the highest by luck, and what came after is better.
     Source: Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3 (the one-standard-error rule).
 
-    The result does not depend on whether the training was interrupted: every epoch draws its order and
-    its augmentation from the seed and its own number.
+    The result does not depend on whether the training was interrupted: every epoch draws its order from the
+    seed and its own number, and an image's views are always the same.
     Raises KingletError if the loss stops being a number.
     """
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -120,6 +122,7 @@ def fit(
     optimizer = torch.optim.AdamW(groups, fused=device.type != "mps")
     epochs = plan_epochs(recipe, len(training.rows))
     total_steps = epochs[-1].first_step + epochs[-1].steps
+    views = Views(recipe.augment, len(training.rows), recipe.views or len(epochs), recipe.seed)
     history: list[dict[str, float]] = []
     best: dict[str, Any] = {"accuracy": -1.0, "epoch": -1, "weights": None}
 
@@ -139,7 +142,19 @@ def fit(
             report(epoch.first_step + step, total_steps, f"epoch {epoch.index + 1}/{len(epochs)} {text}")
 
         train_loss = _train_epoch(
-            network, average, optimizer, training, loss, recipe, epoch, total_steps, mean, std, device, report_step
+            network,
+            average,
+            optimizer,
+            training,
+            views,
+            loss,
+            recipe,
+            epoch,
+            total_steps,
+            mean,
+            std,
+            device,
+            report_step,
         )
         size = recipe.phases[-1][1]
         logits = predict(average.network, validation.packed[size], validation.rows, mean, std, device)
@@ -178,6 +193,7 @@ def _train_epoch(
     average: WeightAverage,
     optimizer: torch.optim.Optimizer,
     training: ImageSet,
+    views: Views,
     loss: Loss,
     recipe: Recipe,
     epoch: Epoch,
@@ -194,15 +210,15 @@ def _train_epoch(
     network.train()
     losses = []
     order = shuffled_batches(len(training.rows), recipe.batch_size, generator)
+    view_of = views.of_epoch(epoch.index)
     for step, positions in zip(range(epoch.steps), order, strict=False):
         factor = cosine_with_warmup(epoch.first_step + step, total_steps, recipe.warmup)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        pixels = gather(packed, training.rows[positions]).to(device)
-        pixels, mirrored = augment(pixels, list(recipe.augment), generator)
+        pixels, shown = views.show(packed, training.rows, positions, view_of[positions], device)
         with autocast(device, recipe.precision):
             logits = network(standardize(pixels, mean, std))
-        value = loss(logits.float(), torch.from_numpy(positions), mirrored)
+        value = loss(logits.float(), shown)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
@@ -230,17 +246,13 @@ def predict(
     mean: list[float],
     std: list[float],
     device: torch.device,
-    *,
-    mirrored: bool = False,
 ) -> Tensor:
-    """Return the logits, float32 (len(rows), n_classes) on the CPU, of packed images or their mirror images."""
+    """Return the logits, float32 (len(rows), n_classes) on the CPU, of packed images."""
     network.eval()
     outputs = []
     batch_size = evaluation_batch(packed.shape[1])
     for start in range(0, len(rows), batch_size):
         pixels = gather(packed, rows[start : start + batch_size]).to(device)
-        if mirrored:
-            pixels = pixels.flip(3)
         outputs.append(network(standardize(pixels, mean, std)).float().cpu())
     return torch.cat(outputs)
 

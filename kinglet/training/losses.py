@@ -1,7 +1,7 @@
 """Losses of trainings from labels and from a teacher's answers.
 
-Every loss is called with the logits of a batch, the positions of its examples in the training set, and
-which of its images were mirrored; it returns the mean loss.
+Every loss is called with the logits of a batch and what the batch showed of the training set; it returns the
+mean loss.
 """
 
 from __future__ import annotations
@@ -12,15 +12,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+from kinglet.data.views import Shown
+
+Loss = Callable[[Tensor, Shown], Tensor]
 
 
 def label_loss(labels: Tensor, label_smoothing: float) -> Loss:
-    """Return cross-entropy with the labels of shape (n_examples,), int64."""
+    """Return cross-entropy with the labels, int64 (n_examples,); of a mixed picture with those of both its images.
 
-    def loss(logits: Tensor, positions: Tensor, mirrored: Tensor) -> Tensor:
-        del mirrored
-        return functional.cross_entropy(logits, labels[positions].to(logits.device), label_smoothing=label_smoothing)
+    Source: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization".
+    """
+
+    def loss(logits: Tensor, shown: Shown) -> Tensor:
+        own, others = (labels[places].to(logits.device) for places in (shown.positions, shown.partners))
+        if torch.equal(shown.positions, shown.partners):
+            return functional.cross_entropy(logits, own, label_smoothing=label_smoothing)
+        shares = shown.shares.to(logits)
+        of_own, of_others = (
+            functional.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
+            for targets in (own, others)
+        )
+        return torch.lerp(of_others, of_own, shares).mean()
 
     return loss
 
@@ -30,19 +42,15 @@ def distillation_loss(
 ) -> Loss:
     """Return a mixture of cross-entropy with the labels and a distance from the teacher's answers.
 
-    labels: int64 (n_examples,). teacher_logits: float32 (n_examples, views, n_classes), where view 0 is
-    the image as it is and view 1, if there, its mirror image. kind: a key of `DISTANCES`. soft_weight:
-    share of the teacher, [0, 1]; with 0 the student learns from the labels alone.
+    labels: int64 (n_examples,). teacher_logits: float32 (n_examples, n_views, n_classes). kind: a key of
+    `DISTANCES`. soft_weight: share of the teacher, [0, 1]; with 0 the student learns from the labels alone.
     """
-    distance = DISTANCES[kind]
-    has_mirror = teacher_logits.shape[1] == 2
+    distance, from_labels = DISTANCES[kind], label_loss(labels, 0.0)
 
-    def loss(logits: Tensor, positions: Tensor, mirrored: Tensor) -> Tensor:
-        view = mirrored.long() if has_mirror else torch.zeros_like(positions)
-        teacher = teacher_logits[positions, view].to(logits.device)
-        targets = labels[positions].to(logits.device)
-        soft = distance(logits, teacher, targets, temperature)
-        return soft_weight * soft + (1 - soft_weight) * functional.cross_entropy(logits, targets)
+    def loss(logits: Tensor, shown: Shown) -> Tensor:
+        teacher = teacher_logits[shown.positions, shown.views].to(logits.device)
+        soft = distance(logits, teacher, labels[shown.positions].to(logits.device), temperature)
+        return soft_weight * soft + (1 - soft_weight) * from_labels(logits, shown)
 
     return loss
 

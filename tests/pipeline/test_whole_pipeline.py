@@ -57,7 +57,7 @@ def test_dvc_alone_leaves_models_a_choice_and_a_report(by_dvc: Checkout) -> None
     assert (by_dvc.root / choice["onnx"]).is_file()
     assert (by_dvc.root / "artifacts" / "bundle" / "model.onnx").is_file()
     assert (by_dvc.root / "artifacts" / "report" / "report.html").is_file()
-    assert {Path(path).parent.name for path in by_dvc.models()} >= {"teacher", "residual-8", "residual-8-pruned"}
+    assert {Path(path).parent.name for path in by_dvc.models()} >= {"teacher", "residual-32", "residual-32-pruned"}
     assert "up to date" in by_dvc.run("dvc", "repro").stdout
 
 

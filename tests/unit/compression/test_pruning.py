@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -130,11 +132,44 @@ def test_channels_that_do_nothing_are_those_that_go(pair, importance):
         torch.testing.assert_close(pruned(inputs), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_unknown_importance_and_taylor_without_batches_are_refused():
-    with pytest.raises(ValueError, match="importance must be one of l2, taylor, got 'random'"):
-        prune_channels(residual_cnn(), EXAMPLE, 0.5, "random", 8)
-    with pytest.raises(ValueError, match="Taylor importance needs batches"):
-        prune_channels(residual_cnn(), EXAMPLE, 0.5, "taylor", 8)
+@pytest.mark.parametrize(
+    ("importance", "scope", "message"),
+    [
+        ("random", "layer", "importance must be one of l2, taylor, hessian, got 'random'"),
+        ("taylor", "layer", "taylor importance needs batches"),
+        ("hessian", "layer", "hessian importance needs batches"),
+        ("l2", "block", "scope must be one of layer, global, got 'block'"),
+    ],
+)
+def test_what_is_not_known_or_lacks_its_batches_is_refused(importance, scope, message):
+    with pytest.raises(ValueError, match=message):
+        prune_channels(residual_cnn(), EXAMPLE, 0.5, importance, 8, scope=scope)
+
+
+@pytest.mark.parametrize("family", list(NETWORKS))
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_where_layers_compete_some_lose_more_than_others_and_none_is_lost(networks, family, share):
+    network = copy.deepcopy(networks[family])
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    with torch.no_grad():
+        first.weight *= 100  # whatever depends on the first layer's channels is worth more than the rest
+    pruned = prune_channels(network, EXAMPLE, share, "l2", 1, scope="global")
+    shares = [new / old for old, new in zip(widths(network), widths(pruned), strict=True)]
+    assert min(shares) >= 0.1 - 1e-9
+    assert len({round(kept, 2) for kept in shares}) > 1
+    with torch.inference_mode():
+        assert pruned(torch.randn(2, 3, 32, 32)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("importance", list(IMPORTANCES))
+def test_channels_that_leave_in_several_cuts_leave_as_many(networks, importance):
+    network = networks["residual-cnn"]
+    at_once, in_three = (
+        prune_channels(network, EXAMPLE, 0.5, importance, 1, batches(), n_steps=steps) for steps in (1, 3)
+    )
+    assert widths(in_three) == widths(at_once)
+    with torch.inference_mode():
+        assert in_three(torch.randn(2, 3, 32, 32)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("family", list(NETWORKS))

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from kinglet.compression.pruning import prune_channels, reestimate_batch_norms
-from kinglet.models.export import add_metadata, fold_batch_norms, to_onnx
+from kinglet.models.export import fold_batch_norms, to_onnx
+from kinglet.models.onnx_graph import add_metadata
 from kinglet.models.registry import BACKBONES, architecture_of, pretrained, rebuild
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.sessions import open_session, read_metadata, run

@@ -131,6 +131,7 @@ def write_data(
     pyarrow.parquet.write_table(manifest, artifacts / "split" / "manifest.parquet")
     write_json(artifacts / "split" / "classes.json", classes)
     write_text(artifacts / "search" / "trials.csv", TRIALS)
+    write_json(artifacts / "prune" / "refused.json", {})
     counts = {
         split: {name: int(((splits == split) & (labels == index)).sum()) for index, name in enumerate(classes)}
         for split in ("train", "validation", "test")

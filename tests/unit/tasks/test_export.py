@@ -150,8 +150,8 @@ def test_what_a_runtime_cannot_read_is_left_out_with_the_reason_and_an_error_whe
 @needs("opencv")
 def test_a_converted_model_is_scored_timed_chosen_and_bundled_like_any_other(project: Path) -> None:
     runtime = "openvino" if is_installed("openvino") else "opencv"  # the one with several files where it is there
-    for step in ("prune", "quantize"):
-        shutil.rmtree(Path("artifacts", step))
+    for folder in ("prune/student-pruned", "quantize/teacher-int8"):
+        shutil.rmtree(Path("artifacts", folder))
     export(runtime, models=("student",))
     name = f"student-{runtime}"
     for task in (tasks.evaluate, tasks.benchmark):

@@ -8,6 +8,7 @@ import pytest
 import tasks.benchmark
 import tasks.evaluate
 import tasks.report
+import tasks.report_rows
 import tasks.select
 from kinglet.atomic import read_json, write_json
 from tests.unit.tasks.small_project import CHAPTERS, RECIPES, build_project, parameters
@@ -119,7 +120,7 @@ def test_the_verdict_claims_no_more_than_the_images_show(difference, said, claim
     interval = dict(zip(("value", "low", "high"), difference, strict=True))
     scores = {"small": {"test": {"n": 1000}, "difference_to_teacher": {"test": interval}}}
     rows = {"small": {"speedup": 6.0, "shrink": 20.0}}
-    verdict = tasks.report.verdict(rows, "big", "small", scores, 0.01)
+    verdict = tasks.report_rows.verdict(rows, "big", "small", scores, 0.01)
     assert said in verdict["headline"]
     assert claim in verdict["claim"]
 

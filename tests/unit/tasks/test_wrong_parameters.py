@@ -181,11 +181,12 @@ def test_allowed_names_are_the_keys_of_the_tables() -> None:
     from kinglet.compression.calibration import METHODS
     from kinglet.compression.candidates import FAMILIES
     from kinglet.compression.pruning import IMPORTANCES
-    from kinglet.data.augmentation import AUGMENTATIONS, FLIP
+    from kinglet.data.augmentation import AUGMENTATIONS
+    from kinglet.data.views import MIXUP
     from kinglet.models.registry import BACKBONES, ZOOS
     from kinglet.training.losses import DISTANCES
 
-    assert sorted(parameters.AUGMENTATIONS) == sorted([FLIP, *AUGMENTATIONS])
+    assert sorted(parameters.AUGMENTATIONS) == sorted([*AUGMENTATIONS, MIXUP])
     assert sorted(parameters.CALIBRATION_METHODS) == sorted(METHODS)
     assert sorted(parameters.FAMILIES) == sorted(FAMILIES)
     assert sorted(parameters.DISTANCES) == sorted(DISTANCES)

@@ -192,16 +192,6 @@ def test_reported_steps_count_up_to_the_plans_total():
     assert {total for _, total in reported} == {plan[-1].first_step + plan[-1].steps} == {36}
 
 
-@pytest.mark.parametrize("family", list(NETWORKS))
-def test_prediction_of_mirrored_images_is_that_of_flipped_pixels(family):
-    network = NETWORKS[family]()
-    packed, rows = TRAINING.packed[12], np.array([5, 3, 3, 8])
-    mirrored = predict(network, packed, rows, mirrored=True, **PREPARATION)
-    flipped = predict(network, np.ascontiguousarray(packed[:, :, ::-1]), rows, **PREPARATION)
-    torch.testing.assert_close(mirrored, flipped)
-    assert (mirrored - predict(network, packed, rows, **PREPARATION)).abs().max() > 1e-3
-
-
 def test_prediction_of_more_images_than_a_batch_keeps_their_order():
     network = residual_cnn().train()
     rows = np.random.default_rng(0).integers(0, 120, EVALUATION_BATCH + 3)

@@ -1,0 +1,251 @@
+"""The ladder of int8: ways to quantize a model, the cheapest first, until the guard lets the result pass.
+
+A step takes the candidate at hand and returns another; a new step is a function and a line in `STEPS`. Whoever can
+train adds a last one that does (the stage `quantize`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from kinglet.compression.bias_correction import correct_biases
+from kinglet.compression.calibration import Histogram, stream_histograms
+from kinglet.compression.equalization import equalize
+from kinglet.compression.guard import Verdict, judge
+from kinglet.compression.quantization import Predict, Variant, compare, quantize_static, spare_layers, try_methods
+from kinglet.compression.rounding import round_weights
+from kinglet.reporting import Report
+from kinglet.runtime.preprocessing import Preprocessing, normalize
+from kinglet.runtime.processors import available_processors
+from kinglet.runtime.sessions import logits_of, open_session
+
+# Of the images that judge whether a model is good enough, the first choose between variants by divergence, which
+# needs fewer images than counting errors.
+DIVERGENCE_IMAGES = 2000
+# Calibration images that bias correction takes its means from.
+CORRECTION_IMAGES = 64
+# And those that rounding takes the second moments of a layer's inputs from.
+ROUNDING_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is tried. methods: keys of `METHODS`. weight_bits: of 8 and 7. tolerance: accuracy that may be lost."""
+
+    methods: Sequence[str]
+    weight_bits: Sequence[int]
+    tolerance: float
+    max_float_layers: int
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Rows of packed images with their labels. packed: uint8 (n, size, size, channels). rows, labels: int64 (m,)."""
+
+    packed: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+    def first(self, count: int) -> LabelledRows:
+        """Return the first rows."""
+        return LabelledRows(self.packed, self.rows[:count], self.labels[:count])
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An int8 model, how it was made, and the float model and histograms it was made from."""
+
+    quantized: onnx.ModelProto
+    variant: Variant
+    source: onnx.ModelProto
+    histograms: dict[str, Histogram]
+    is_rounded: bool = False
+    is_corrected: bool = False
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the steps work with: one float model, its images for each role, and the judgement on a candidate.
+
+    calibration: float32 (n, channels, height, width). choice: images that decide between variants. predict: a
+    model's logits for them. score: agreement and divergence of an int8 model. judge: the verdict on it. warn: is
+    told in a sentence what a user should know.
+    """
+
+    name: str
+    model: onnx.ModelProto
+    calibration: NDArray[np.float32]
+    choice: LabelledRows
+    preprocessing: Preprocessing
+    settings: Settings
+    report: Report
+    warn: Callable[[str], None]
+    predict: Predict
+    score: Callable[[onnx.ModelProto], tuple[float, float]]
+    judge: Callable[[onnx.ModelProto], Verdict]
+
+
+Step = Callable[[Candidate, Bench], Candidate | None]
+
+
+def open_bench(
+    name: str,
+    model: onnx.ModelProto,
+    calibration: LabelledRows,
+    choice: LabelledRows,
+    preprocessing: Preprocessing,
+    settings: Settings,
+    report: Report,
+    warn: Callable[[str], None],
+) -> Bench:
+    """Return what the steps work with.
+
+    model: of float32, with the input `images` and the output `logits`. choice: all of them judge whether a model is
+    good enough, the first decide between variants; in random order.
+    """
+
+    def logits(candidate: onnx.ModelProto, images: LabelledRows) -> NDArray[np.float32]:
+        session = open_session(candidate.SerializeToString(), threads=1)
+        return logits_of(session, images.packed, images.rows, preprocessing, workers=available_processors())
+
+    reference = logits(model, choice)
+    first = choice.first(DIVERGENCE_IMAGES)
+    n = len(first.rows)
+
+    def predict(candidate: onnx.ModelProto) -> NDArray[np.float32]:
+        return reference[:n] if candidate is model else logits(candidate, first)
+
+    return Bench(
+        name,
+        model,
+        normalize(np.asarray(calibration.packed[calibration.rows]), preprocessing),
+        first,
+        preprocessing,
+        settings,
+        report,
+        warn,
+        predict,
+        lambda candidate: compare(reference[:n], predict(candidate)),
+        lambda candidate: judge(logits(candidate, choice), reference, choice.labels, settings.tolerance),
+    )
+
+
+def climb(
+    candidate: Candidate, bench: Bench, steps: Mapping[str, Step]
+) -> tuple[Candidate, Verdict, list[dict[str, Any]]]:
+    """Take the steps until the guard lets the model pass; return it, the verdict, and what every step did.
+
+    What a step makes is kept if its divergence is smaller.
+    """
+    taken = [record("calibration", candidate, True)]
+    verdict = bench.judge(candidate.quantized)
+    for name, step in steps.items():
+        # Bias correction takes a second and costs nothing afterwards: it is tried in any case.
+        if verdict.is_enough and name != BIAS_CORRECTION:
+            break
+        made = step(candidate, bench)
+        if made is None:
+            continue
+        kept = made.variant.divergence < candidate.variant.divergence
+        taken.append(record(name, made, kept))
+        bench.report(1, 1, f"{name}, divergence {made.variant.divergence:.5f}, {'kept' if kept else 'not kept'}")
+        if kept:
+            candidate, verdict = made, bench.judge(made.quantized)
+    return candidate, verdict, taken
+
+
+def record(name: str, candidate: Candidate, kept: bool) -> dict[str, Any]:
+    """Return what a model's notes say about one step."""
+    return {"step": name, "divergence": candidate.variant.divergence, "kept": kept}
+
+
+def calibrated(bench: Bench) -> tuple[Candidate, list[Variant]]:
+    """Return the best of all calibrations, and all of them."""
+    histograms = stream_histograms(bench.model, bench.calibration)
+    methods, bits = bench.settings.methods, bench.settings.weight_bits
+    tried, variant, quantized = try_methods(bench.model, histograms, methods, bits, bench.predict)
+    bench.report(1, 1, f"{variant.method}, {variant.weight_bits} bits, agreement {variant.agreement:.4f}")
+    return Candidate(quantized, variant, bench.model, histograms), tried
+
+
+def corrected(candidate: Candidate, bench: Bench) -> Candidate:
+    """Return the candidate with the means of its layers' outputs brought back."""
+    images = bench.calibration[:CORRECTION_IMAGES]
+    correction = correct_biases(candidate.source, candidate.quantized, images)
+    if correction.refused:
+        names = ", ".join(correction.refused)
+        bench.warn(f"{bench.name}: the biases of {names} have no room for a correction.")
+    return scored(replace(candidate, quantized=correction.model, is_corrected=True), bench)
+
+
+def equalized(candidate: Candidate, bench: Bench) -> Candidate | None:
+    """Return the candidate made anew from equalized weights; None if no two layers can be equalized."""
+    source, n_pairs = equalize(candidate.source)
+    return made_from(source, candidate, bench) if n_pairs else None
+
+
+def rounded(candidate: Candidate, bench: Bench) -> Candidate:
+    """Return the candidate made anew with weights rounded by what their layers give, with or without correction."""
+    variant = candidate.variant
+    again = quantize_static(
+        candidate.source, candidate.histograms, variant.method, variant.weight_bits, variant.float_layers
+    )
+    quantized = round_weights(candidate.source, again, bench.calibration[:ROUNDING_IMAGES])
+    plain = scored(replace(candidate, quantized=quantized, is_rounded=True, is_corrected=False), bench)
+    return min(plain, corrected(plain, bench), key=lambda item: item.variant.divergence)
+
+
+def partly_in_float(candidate: Candidate, bench: Bench) -> Candidate | None:
+    """Return the candidate with layers left in float."""
+    if not bench.settings.max_float_layers:
+        return None
+
+    def finish(quantized: onnx.ModelProto) -> onnx.ModelProto:
+        if candidate.is_rounded:
+            quantized = round_weights(candidate.source, quantized, bench.calibration[:ROUNDING_IMAGES])
+        if candidate.is_corrected:
+            quantized = correct_biases(candidate.source, quantized, bench.calibration[:CORRECTION_IMAGES]).model
+        return quantized
+
+    variant, quantized = spare_layers(
+        candidate.source,
+        candidate.histograms,
+        candidate.variant,
+        bench.settings.max_float_layers,
+        lambda spared: bench.judge(spared).is_enough,
+        bench.predict,
+        finish,
+        bench.report,
+    )
+    return replace(candidate, quantized=quantized, variant=variant)
+
+
+def made_from(source: onnx.ModelProto, candidate: Candidate, bench: Bench) -> Candidate:
+    """Return an int8 model of another float model, made as the candidate was, with or without correction."""
+    histograms = stream_histograms(source, bench.calibration)
+    variant = candidate.variant
+    quantized = quantize_static(source, histograms, variant.method, variant.weight_bits, variant.float_layers)
+    plain = scored(Candidate(quantized, variant, source, histograms), bench)
+    return min(plain, corrected(plain, bench), key=lambda item: item.variant.divergence)
+
+
+def scored(candidate: Candidate, bench: Bench) -> Candidate:
+    """Return the candidate with the agreement and divergence of its own model."""
+    agreement, divergence = bench.score(candidate.quantized)
+    return replace(candidate, variant=replace(candidate.variant, agreement=agreement, divergence=divergence))
+
+
+# The cheapest first: what costs a second, what costs a calibration, what costs latency.
+BIAS_CORRECTION = "bias correction"
+STEPS: dict[str, Step] = {
+    BIAS_CORRECTION: corrected,
+    "cross-layer equalization": equalized,
+    "rounding by layer": rounded,
+    "layers in float": partly_in_float,
+}

@@ -1,0 +1,199 @@
+"""A float file and its int8 file on the same images and the same machine: scores, latencies, and the choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from kinglet.compression.saturation import unknown_operators
+from kinglet.evidence.bootstrap import paired_interval
+from kinglet.evidence.budget import Budget, Candidate, Choice, choose, front_of, nearest_misses
+from kinglet.runtime.device import this_device
+from kinglet.runtime.engines import ONNXRUNTIME
+from kinglet.runtime.processors import available_processors
+from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
+from tasks.artifacts import ModelCard
+from tasks.bench import refuse_too_many_threads
+from tasks.benchmark import Subject, latencies_of
+from tasks.evaluate import HELD_OUT, HeldOut, emulated_scores, score
+from tasks.evaluate import facts_of as facts_of_card
+from tasks.optimize_options import Options, described
+from tasks.parameters import Benchmark, Evaluate
+from tasks.progress import progress
+from tasks.select import candidate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was measured of the models, the float one first.
+
+    cards: the facts about each. scores, latency: as in scores.json and latency.json. answers: {model: columns} of
+    the predictions on test images. choice: None if no model fits the budget.
+    """
+
+    cards: dict[str, ModelCard]
+    scores: dict[str, Any]
+    latency: dict[str, Any]
+    answers: dict[str, dict[str, Any]]
+    choice: Choice | None
+    candidates: list[Candidate]
+    budget: Budget
+
+    @property
+    def reference(self) -> str:
+        """The float model's name."""
+        return next(iter(self.cards))
+
+    @property
+    def chosen(self) -> str | None:
+        """The chosen model's name, None if none fits."""
+        return None if self.choice is None else self.choice.chosen.name
+
+    @property
+    def models(self) -> list[dict[str, Any]]:
+        """The row of every model in a table, JSON-ready, with all its scores and numbers."""
+        measured = self.latency["models"]
+        return [
+            {
+                "name": name,
+                "validation_accuracy": self.scores[name]["validation"]["accuracy"]["value"],
+                "test_accuracy": self.scores[name]["test"]["accuracy"]["value"],
+                "times_faster": measured[self.reference]["p50_ms"] / measured[name]["p50_ms"],
+                "chosen": name == self.chosen,
+                "scores": self.scores[name],
+                **measured[name],
+            }
+            for name in self.cards
+        ]
+
+    @property
+    def front(self) -> list[str]:
+        """The names of the models that no other is better than in speed, size and accuracy at once."""
+        return front_of(self.candidates)
+
+    @property
+    def reason(self) -> str:
+        """Why the chosen model, or how near the others came, in one sentence."""
+        if self.choice is not None:
+            return self.choice.reason
+        near = "; ".join(nearest_misses(self.candidates, self.budget))
+        return f"No model fits the budget ({described(self.budget)}). Nearest: {near}."
+
+
+def without_vnni_of(model: Path) -> Path:
+    """Return where the variant of a model for x86 processors without VNNI lies, if there is one."""
+    return model.with_name(f"{model.stem}-without-vnni.onnx")
+
+
+def compare_models(
+    files: dict[str, Path], packed: NDArray[np.uint8], parts: dict[str, HeldOut], classes: list[str], options: Options
+) -> Comparison:
+    """Return what is measured of a float model and its int8 model. files: of both, in this order."""
+    cards = cards_of(files, classes)
+    probabilities = predict(files, packed, parts)
+    scores = {name: score_model(name, probabilities, parts, classes, cards, options.seed) for name in files}
+    for name, file in files.items():
+        if cards[name].precision == "int8" and not unknown_operators(onnx.load(file)):
+            emulated = emulated_scores(
+                file, without_vnni_of(file), packed, parts["test"], Evaluate().confidence, options.seed
+            )
+            scores[name]["without_vnni"] = emulated
+    device = this_device()
+    refuse_too_many_threads(options.threads, device)
+    subjects = {name: Subject(ONNXRUNTIME, [file], cards[name].input_shape) for name, file in files.items()}
+    latency = latencies_of(subjects, Benchmark(threads=options.threads, seconds_per_model=options.seconds), device)
+    candidates = [candidate(name, scores[name], latency["models"][name]) for name in files]
+    answers = {name: columns(parts["test"], of_parts["test"]) for name, of_parts in probabilities.items()}
+    return Comparison(cards, scores, latency, answers, choose(candidates, options.budget), candidates, options.budget)
+
+
+def cards_of(files: dict[str, Path], classes: list[str]) -> dict[str, ModelCard]:
+    """Return the facts about both models."""
+    reference = next(iter(files))
+    n_parameters = sum(int(np.prod(item.dims)) for item in onnx.load(files[reference]).graph.initializer if item.dims)
+    cards = {}
+    for name, file in files.items():
+        preprocessing, _ = read_metadata(open_session(file, threads=1))
+        given = name == reference
+        cards[name] = ModelCard(
+            name=name,
+            step="given" if given else "quantize",
+            parent="" if given else reference,
+            precision="fp32" if given else "int8",
+            problem="classification",
+            architecture={},
+            input_size=preprocessing.input_size,
+            channels=preprocessing.channels,
+            fit=preprocessing.fit,
+            mean=list(preprocessing.mean),
+            std=list(preprocessing.std),
+            classes=classes,
+            parameters=n_parameters,
+            notes={},
+        )
+    return cards
+
+
+def predict(
+    files: dict[str, Path], packed: NDArray[np.uint8], parts: dict[str, HeldOut]
+) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """Return {model: {part: float32 (n, n_classes)}}, the probabilities on the parts that calibrated nothing."""
+    total = len(files) * sum(len(parts[part].rows) for part in HELD_OUT)
+    done = 0
+    probabilities: dict[str, dict[str, NDArray[np.float32]]] = {}
+    with progress("evaluate") as report:
+        for name, file in files.items():
+            session = open_session(file, threads=1)
+            preprocessing, _ = read_metadata(session)
+            probabilities[name] = {}
+            for part in HELD_OUT:
+                rows = parts[part].rows
+                logits = logits_of(session, packed, rows, preprocessing, workers=available_processors())
+                probabilities[name][part] = softmax(logits)
+                done += len(rows)
+                report(done, total, name)
+    return probabilities
+
+
+def score_model(
+    name: str,
+    probabilities: dict[str, dict[str, NDArray[np.float32]]],
+    parts: dict[str, HeldOut],
+    classes: list[str],
+    cards: dict[str, ModelCard],
+    seed: int,
+) -> dict[str, Any]:
+    """Return a model's scores as scores.json holds them."""
+    reference = next(iter(cards))
+    settings = Evaluate()
+
+    def right(model: str, part: str) -> NDArray[np.bool_]:
+        correct: NDArray[np.bool_] = probabilities[model][part].argmax(axis=1) == parts[part].labels
+        return correct
+
+    return {
+        **facts_of_card(cards[name]),
+        **{part: score(parts[part].labels, probabilities[name][part], classes, settings, seed) for part in HELD_OUT},
+        "difference_to_teacher": {
+            part: paired_interval(
+                right(name, part), right(reference, part), confidence=settings.confidence, seed=seed
+            ).to_dict()
+            for part in HELD_OUT
+        },
+    }
+
+
+def columns(part: HeldOut, probabilities: NDArray[np.float32]) -> dict[str, Any]:
+    """Return the predictions on a part as the report reads them."""
+    return {
+        "index": part.rows,
+        "path": np.array(part.paths, object),
+        "label": part.labels,
+        "predicted": probabilities.argmax(axis=1),
+        "confidence": probabilities.max(axis=1),
+    }
