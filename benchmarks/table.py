@@ -33,6 +33,7 @@ HOW_MADE = {
     "distill": "distilled from",
     "prune": "pruned from",
     "quantize": "quantized from",
+    "export": "converted from",
 }
 
 

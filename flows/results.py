@@ -107,6 +107,7 @@ def summary(outcomes: dict[str, str], times: Spent) -> dict[str, Any]:
         "chosen": choice.get("chosen"),
         "reason": choice.get("reason"),
         "onnx": choice.get("onnx"),
+        "model": choice.get("model"),
         "report": str(REPORT_PAGE) if REPORT_PAGE.exists() else None,
         "seconds": round(times.total_seconds, 2),
         "orchestration_seconds": round(times.total_seconds - times.work_seconds, 2),
@@ -125,7 +126,7 @@ def print_summary(result: dict[str, Any], console: Console) -> None:
         console.print(models_table(result["models"]))
     if result["reason"]:
         console.print(f"chosen: {result['chosen']}. {result['reason']}", soft_wrap=True)
-    for label, key in (("model:  ", "onnx"), ("report: ", "report")):
+    for label, key in (("model:  ", "model"), ("report: ", "report")):
         if result[key]:
             console.print(f"{label}{result[key]}", soft_wrap=True)
     console.print(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kinglet.atomic import read_json, write_json
+from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 
 # The name of the fine-tuned model.
 TEACHER = "teacher"
@@ -24,6 +25,7 @@ DISTILL = ARTIFACTS / "distill"
 PRUNE = ARTIFACTS / "prune"
 REFUSED_CUTS = PRUNE / "refused.json"
 QUANTIZE = ARTIFACTS / "quantize"
+EXPORT = ARTIFACTS / "export"
 EVALUATE = ARTIFACTS / "evaluate"
 BENCHMARK = ARTIFACTS / "benchmark"
 SELECT = ARTIFACTS / "select"
@@ -31,7 +33,7 @@ BUNDLE = ARTIFACTS / "bundle"
 REPORT = ARTIFACTS / "report"
 
 # Steps that leave models, in the order a model passes through them.
-MODEL_STEPS = (FINETUNE, DISTILL, PRUNE, QUANTIZE)
+MODEL_STEPS = (FINETUNE, DISTILL, PRUNE, QUANTIZE, EXPORT)
 
 # What a run keeps beside DVC's outputs: checkpoints to resume from, locks.
 WORKSPACE = Path(".kinglet")
@@ -87,13 +89,14 @@ def packed_images(input_size: int) -> Path:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """The facts about one model, kept as `model.json` beside its `model.onnx` (and `model.pt`).
+    """The facts about one model, kept as `model.json` beside its `model.onnx` (and `model.pt`), or what it became.
 
     name: unique among all models of a run. step: the step that made it. parent: the model it was
     made from or taught by, empty for the teacher. precision: "fp32" or "int8". architecture:
     {"family": ..., "spec": {...}}, enough to rebuild the network before its weights are loaded.
     mean, std: one value per channel, of pixels in [0, 1]. control_for: the model that this one is there to be
-    compared with, empty for one that is there for its own sake.
+    compared with, empty for one that is there for its own sake. runtime: what computes it, a key of
+    `kinglet.runtime.engines.RUNTIMES`, which says how its files are called.
     """
 
     name: str
@@ -111,6 +114,17 @@ class ModelCard:
     parameters: int
     notes: dict[str, Any]
     control_for: str = ""
+    runtime: str = ONNXRUNTIME
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the model's input."""
+        return self.channels, self.input_size, self.input_size
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """The names of the model's files; the first is the one that its runtime opens."""
+        return RUNTIMES[self.runtime].files
 
 
 def write_card(folder: Path, card: ModelCard) -> None:

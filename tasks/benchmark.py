@@ -1,26 +1,45 @@
-"""Step `benchmark`: latency, throughput, memory and size of every ONNX file on this machine."""
+"""Step `benchmark`: latency, throughput, memory and size of every model on this machine."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kinglet.atomic import write_json
 from kinglet.errors import KingletError
-from kinglet.runtime.bundles import sha256_of
 from kinglet.runtime.device import Device, this_device
+from kinglet.runtime.engines import ONNXRUNTIME, open_engine, version_of
 from kinglet.runtime.latency import Timing, measure
 from kinglet.runtime.latency_table import recall_or_measure, table_path
 from kinglet.runtime.memory import peak_memory_mb
-from kinglet.runtime.sessions import open_session
 from tasks.artifacts import ARTIFACTS, BENCHMARK, model_folders, read_card
+from tasks.opened_models import digest_of, files_of
 from tasks.parameters import Benchmark, Parameters
 from tasks.progress import Report, progress
 from tasks.stage import run_stage
 
 # Throughput needs no tail and no narrow interval: a quarter of the time is enough.
 TIME_SHARE_OF_BATCHES = 0.25
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to be measured: its runtime, its files, the first of which is opened, and (channels, height, width)."""
+
+    runtime: str
+    files: list[Path]
+    input_shape: tuple[int, int, int]
+
+    @property
+    def key(self) -> str:
+        """What the table of latencies knows the model by: the SHA-256 of its files.
+
+        Where it is not ONNX Runtime, whose version is among the conditions, with the runtime and its version.
+        """
+        digest = digest_of(self.files)
+        return digest if self.runtime == ONNXRUNTIME else f"{self.runtime} {version_of(self.runtime)} {digest}"
 
 
 def run(parameters: Parameters) -> None:
@@ -37,26 +56,41 @@ def run(parameters: Parameters) -> None:
         raise KingletError(
             f"{ARTIFACTS} holds no models to measure.", "Run `dvc repro`, which runs what is missing first."
         )
-    files = {read_card(folder).name: folder / "model.onnx" for folder in folders}
-    write_json(BENCHMARK / "latency.json", latencies_of(files, settings, device))
+    cards = {folder: read_card(folder) for folder in folders}
+    subjects = {
+        card.name: Subject(card.runtime, files_of(folder, card), card.input_shape) for folder, card in cards.items()
+    }
+    write_json(BENCHMARK / "latency.json", latencies_of(subjects, settings, device))
 
 
-def latencies_of(files: dict[str, Path], settings: Benchmark, device: Device) -> dict[str, Any]:
-    """Return the content of latency.json for these files by model, from the table where this machine knows them."""
-    checksums = {name: sha256_of(path) for name, path in files.items()}
+def latencies_of(subjects: dict[str, Subject], settings: Benchmark, device: Device) -> dict[str, Any]:
+    """Return the content of latency.json for these models by name, from the table where this machine knows them."""
+    keys = {name: subject.key for name, subject in subjects.items()}
     # Two names may hold the same bytes (a model that quantization left as it was): measured once.
-    by_checksum = {checksum: files[name] for name, checksum in checksums.items()}
+    by_key = {key: subjects[name] for name, key in keys.items()}
     conditions = conditions_of(device, settings.threads, batch_sizes(settings), settings.seconds_per_model)
-    found = recall_or_measure(table_path(), conditions, sorted(by_checksum), lambda: measure_all(by_checksum, settings))
+    found = recall_or_measure(table_path(), conditions, sorted(by_key), lambda: measure_all(by_key, settings))
     return {
         "device": device.to_dict(),
         "threads": settings.threads,
         "seconds_per_model": settings.seconds_per_model,
         "models": {
-            name: {**found[checksum], "sha256": checksum, "size_bytes": files[name].stat().st_size}
-            for name, checksum in checksums.items()
+            name: {
+                **found[key],
+                **runtime_of(subjects[name]),
+                "sha256": digest_of(subjects[name].files),
+                "size_bytes": sum(file.stat().st_size for file in subjects[name].files),
+            }
+            for name, key in keys.items()
         },
     }
+
+
+def runtime_of(subject: Subject) -> dict[str, str]:
+    """Return the runtime and its version under one key; nothing for ONNX Runtime, which the device names."""
+    if subject.runtime == ONNXRUNTIME:
+        return {}
+    return {"runtime": f"{subject.runtime} {version_of(subject.runtime)}"}
 
 
 def conditions_of(device: Device, threads: int, batch_sizes: list[int], seconds_per_model: float) -> dict[str, Any]:
@@ -75,26 +109,35 @@ def batch_sizes(settings: Benchmark) -> list[int]:
     return sorted({1, *settings.batch_sizes})
 
 
-def measure_all(files: dict[str, Path], settings: Benchmark) -> dict[str, dict[str, Any]]:
-    """Return {model: numbers} of all models, measured in turns."""
-    sessions = {checksum: open_session(path, settings.threads) for checksum, path in files.items()}
+def measure_all(subjects: dict[str, Subject], settings: Benchmark) -> dict[str, dict[str, Any]]:
+    """Return {model's key: numbers} of all models, measured in turns."""
+    engines = {
+        key: open_engine(subject.runtime, subject.files[0], subject.input_shape, settings.threads)
+        for key, subject in subjects.items()
+    }
     timings: dict[int, dict[str, Timing]] = {}
     for batch_size in batch_sizes(settings):
         share = 1 if batch_size == 1 else TIME_SHARE_OF_BATCHES
         with progress(f"benchmark, batch {batch_size}, seconds") as report:
             timings[batch_size] = measure(
-                sessions, batch_size, settings.seconds_per_model * share, report=partial(report_seconds, report)
+                engines, batch_size, settings.seconds_per_model * share, report=partial(report_seconds, report)
             )
     return {
-        checksum: {
-            **latency_numbers(timings[1][checksum]),
+        key: {
+            **latency_numbers(timings[1][key]),
             "throughput_per_s": {
-                str(size): round(of_size[checksum].images_per_second, 1) for size, of_size in timings.items()
+                str(size): round(of_size[key].images_per_second, 1) for size, of_size in timings.items()
             },
-            "peak_memory_mb": round(peak_memory_mb(files[checksum], settings.threads), 1),
+            "peak_memory_mb": round(memory_of(subject, settings.threads), 1),
         }
-        for checksum in files
+        for key, subject in subjects.items()
     }
+
+
+def memory_of(subject: Subject, threads: int) -> float:
+    """Return the megabytes of memory that a model needs at its peak above its empty runtime."""
+    channels, _, input_size = subject.input_shape
+    return peak_memory_mb(subject.files[0], threads, 1, input_size, subject.runtime, channels)
 
 
 def report_seconds(report: Report, gone: float, total: float) -> None:

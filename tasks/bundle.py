@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from kinglet.atomic import read_json, write_bytes, write_json, write_text
 from kinglet.compression.saturation import emulated_logits, unknown_operators
 from kinglet.runtime import bundles
+from kinglet.runtime.engines import ONNXRUNTIME
 from kinglet.runtime.predictor import Predictor
 from kinglet.runtime.preprocessing import Preprocessing
-from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
+from kinglet.runtime.sessions import gather_logits, logits_of, open_session, read_metadata, softmax
 from kinglet.runtime.vnni import products_saturate
-from tasks.artifacts import BENCHMARK, BUNDLE, EVALUATE, SELECT, SPLIT, packed_images, read_card
+from tasks.artifacts import BENCHMARK, BUNDLE, EVALUATE, SELECT, SPLIT, ModelCard, packed_images, read_card
 from tasks.image_tables import read_parquet
 from tasks.model_card import CardEvidence, model_card
+from tasks.opened_models import OpenedModel, files_of, open_model
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
 
@@ -29,13 +31,16 @@ GOLDEN_IMAGES = 10
 def run(parameters: Parameters) -> None:  # noqa: ARG001 (every step takes the parameters)
     """Write the bundle of the chosen model; its checksums come last, so a half-written one is never opened."""
     choice = read_json(SELECT / "choice.json")
-    chosen = Path(choice["onnx"])
-    preprocessing, _ = read_metadata(open_session(chosen, threads=1))
+    chosen = Path(choice["model"])
     card = read_card(chosen.parent)
+    model = open_model(chosen.parent, card, threads=1)
     rows, labels = golden_rows(GOLDEN_IMAGES)
-    images = np.asarray(np.load(packed_images(preprocessing.input_size), mmap_mode="r")[rows])
-    text = model_card(card, preprocessing, read_evidence(card.name, choice["reason"]))
-    pack(BUNDLE, chosen, chosen.parent / bundles.WITHOUT_VNNI, card.precision == "int8", images, labels, text)
+    images = np.asarray(np.load(packed_images(model.preprocessing.input_size), mmap_mode="r")[rows])
+    text = model_card(card, model.preprocessing, read_evidence(card.name, choice["reason"]))
+    if card.runtime == ONNXRUNTIME:
+        pack(BUNDLE, chosen, chosen.parent / bundles.WITHOUT_VNNI, card.precision == "int8", images, labels, text)
+    else:
+        pack_converted(BUNDLE, model, card, chosen.parent, images, labels, text)
 
 
 def pack(
@@ -58,8 +63,6 @@ def pack(
     preprocessing, classes = read_metadata(open_session(bundle / bundles.MODEL, threads=1))
     if without_vnni.is_file():
         write_bytes(bundle / bundles.WITHOUT_VNNI, without_vnni.read_bytes())
-    write_json(bundle / bundles.PREPROCESSING, preprocessing.to_dict())
-    write_json(bundle / bundles.LABELS, classes)
     golden: dict[str, NDArray[Any]] = {
         "images": images,
         "labels": labels,
@@ -68,6 +71,46 @@ def pack(
     if is_int8 and not unknown_operators(onnx.load(chosen)):
         file = without_vnni if without_vnni.is_file() else chosen
         golden[bundles.SATURATED] = answers(file, images, preprocessing, saturate=True)
+    finish(bundle, preprocessing, classes, ONNXRUNTIME, golden, text)
+
+
+def pack_converted(
+    bundle: Path,
+    model: OpenedModel,
+    card: ModelCard,
+    folder: Path,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    text: str,
+) -> None:
+    """Write a bundle of a model that was converted for another runtime, as `pack` does of an ONNX file.
+
+    folder: where the model's files lie. The golden answers are that runtime's, with a tolerance of their own.
+    """
+    shutil.rmtree(bundle, ignore_errors=True)
+    for file in files_of(folder, card):
+        write_bytes(bundle / file.name, file.read_bytes())
+    logits = gather_logits(model.engine.run, len(model.classes), images, np.arange(len(images)), model.preprocessing)
+    golden: dict[str, NDArray[Any]] = {
+        "images": images,
+        "labels": labels,
+        bundles.EXACT: softmax(logits),
+        bundles.TOLERANCE: np.array([bundles.tolerance_of_converted(card.precision)]),
+    }
+    finish(bundle, model.preprocessing, model.classes, card.runtime, golden, text)
+
+
+def finish(
+    bundle: Path,
+    preprocessing: Preprocessing,
+    classes: list[str],
+    runtime: str,
+    golden: dict[str, NDArray[Any]],
+    text: str,
+) -> None:
+    """Write what lies beside a bundle's model, the checksums last, and open the bundle once."""
+    write_json(bundle / bundles.PREPROCESSING, {**preprocessing.to_dict(), bundles.RUNTIME: runtime})
+    write_json(bundle / bundles.LABELS, classes)
     write_bytes(bundle / bundles.GOLDEN, bundles.npz_bytes(golden))
     write_text(bundle / bundles.CARD, text)
     bundles.seal(bundle)

@@ -1,4 +1,4 @@
-"""Step `evaluate`: score every ONNX file on the held-out images, exactly as it will be served."""
+"""Step `evaluate`: score every model on the held-out images, exactly as it will be served."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ from kinglet.evidence.metrics import (
     top_k_accuracy,
 )
 from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI
+from kinglet.runtime.engines import ONNXRUNTIME
 from kinglet.runtime.processors import available_processors
-from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
+from kinglet.runtime.sessions import gather_logits, open_session, read_metadata, softmax
 from tasks.artifacts import EVALUATE, FINETUNE, SPLIT, ModelCard, model_folders, packed_images, read_card
 from tasks.image_tables import read_parquet
+from tasks.opened_models import open_model
 from tasks.parameters import Evaluate, Parameters
 from tasks.progress import Report, progress
 from tasks.stage import run_stage
@@ -63,7 +65,7 @@ def run(parameters: Parameters) -> None:
             card = read_card(folder)
             cards[card.name] = card
             done = position * images_in_all / len(folders)
-            probabilities[card.name] = predict(folder, classes, held_out, report, done, images_in_all)
+            probabilities[card.name] = predict(folder, card, classes, held_out, report, done, images_in_all)
             emulated[card.name] = without_vnni(folder, card, held_out["test"], parameters)
 
     scores = {
@@ -114,29 +116,35 @@ def teacher_name() -> str:
 
 
 def predict(
-    folder: Path, classes: list[str], held_out: dict[str, HeldOut], report: Report, done: float, total: float
+    folder: Path,
+    card: ModelCard,
+    classes: list[str],
+    held_out: dict[str, HeldOut],
+    report: Report,
+    done: float,
+    total: float,
 ) -> dict[str, NDArray[np.float32]]:
     """Return the model's probabilities on every held-out split, {split: float32 (n, n_classes)}."""
-    session = open_session(folder / "model.onnx", threads=1)
-    preprocessing, own_classes = read_metadata(session)
-    if own_classes != classes:
+    file, model = folder / card.file_names[0], open_model(folder, card, threads=1)
+    if model.classes != classes:
         raise KingletError(
-            f"{folder / 'model.onnx'} was made for other classes than {SPLIT / 'classes.json'} lists.",
+            f"{file} was made for other classes than {SPLIT / 'classes.json'} lists.",
             "Run `dvc repro`.",
         )
-    packed = np.load(packed_images(preprocessing.input_size), mmap_mode="r")
+    packed = np.load(packed_images(model.preprocessing.input_size), mmap_mode="r")
     probabilities = {}
     for split, images in held_out.items():
-        logits = logits_of(
-            session,
+        logits = gather_logits(
+            model.engine.run,
+            len(classes),
             packed,
             images.rows,
-            preprocessing,
+            model.preprocessing,
             workers=available_processors(),
             report=partial(report_rows, report, folder.name, done, total),
         )
         if not np.isfinite(logits).all():
-            raise KingletError(f"{folder / 'model.onnx'} gives NaN or infinite logits on {split} images.")
+            raise KingletError(f"{file} gives NaN or infinite logits on {split} images.")
         probabilities[split] = softmax(logits)
         done += len(images.rows)
     return probabilities
@@ -145,9 +153,9 @@ def predict(
 def without_vnni(folder: Path, card: ModelCard, images: HeldOut, parameters: Parameters) -> dict[str, Any]:
     """Return what an int8 model is worth on x86 processors without VNNI, under one key.
 
-    Nothing for other models, and for operators that cannot be emulated.
+    Nothing for other models and other runtimes, and for operators that cannot be emulated.
     """
-    if card.precision != "int8" or unknown_operators(onnx.load(folder / MODEL)):
+    if card.precision != "int8" or card.runtime != ONNXRUNTIME or unknown_operators(onnx.load(folder / MODEL)):
         return {}
     packed = np.load(packed_images(card.input_size), mmap_mode="r")
     scores = emulated_scores(
@@ -198,6 +206,7 @@ def facts_of(card: ModelCard) -> dict[str, Any]:
         "step": card.step,
         "parent": card.parent,
         "control_for": card.control_for,
+        "runtime": card.runtime,
         "precision": card.precision,
         "input_size": card.input_size,
         "parameters": card.parameters,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kinglet.runtime import bundles
+from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 from kinglet.runtime.preprocessing import Preprocessing
 from tasks.artifacts import ModelCard
 
@@ -64,9 +65,10 @@ images chose nothing. Weakest classes on the test images (F1): \
 {latency["p99_ms"]:.3g} ms at the 99th percentile, batch 1, {threads}; \
 {faster:.1f} times as fast as the {reference} in the same measurement. \
 {latency["size_bytes"] / 1e6:.2f} MB on disk, {latency["peak_memory_mb"]:.0f} MB of memory above an empty runtime. \
-Measured on {evidence.device["cpu"]} with onnxruntime {evidence.device["onnxruntime"]}.
+Measured on {evidence.device["cpu"]} with \
+{latency.get("runtime", f"onnxruntime {evidence.device['onnxruntime']}")}.
 
-{other_processors(scores)}## How it was made
+{other_processors(scores)}{other_runtime(card)}## How it was made
 
 Step `{card.step}`{f" from `{card.parent}`" if card.parent else ""}, {card.precision}, {card.parameters:,} parameters. \
 {evidence.reason}
@@ -106,6 +108,24 @@ def other_processors(scores: dict[str, Any]) -> str:
 
 They add 8-bit products in 16 bits, which can saturate. Emulated on {emulated["n"]:,} test images, accuracy there is \
 {percent(emulated["accuracy"])}. {said}
+
+"""
+
+
+def other_runtime(card: ModelCard) -> str:
+    """Return the model card's words on a model that was converted for another runtime; nothing for an ONNX file."""
+    if card.runtime == ONNXRUNTIME:
+        return ""
+    runtime, fidelity = RUNTIMES[card.runtime], card.notes["fidelity"]
+    tolerance = bundles.tolerance_of_converted(card.precision)
+    differs = f" The arithmetic differs: {card.notes['arithmetic']}" if "arithmetic" in card.notes else ""
+    return f"""## {runtime.title}
+
+Converted from the ONNX file of `{card.parent}` and computed by {runtime.title} \
+({", ".join(f"`{name}`" for name in runtime.files)}). On {fidelity["images"]:,} validation images it gives that \
+file's class for {100 * fidelity["agreement"]:.2f} %; its logits differ by {fidelity["mean_difference"]:.2g} on \
+average and by {fidelity["largest_difference"]:.2g} at most, where they spread by \
+{fidelity["spread"]:.2g}.{differs} Its probabilities for the golden images may differ by {tolerance:g} elsewhere.
 
 """
 

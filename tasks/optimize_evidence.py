@@ -14,10 +14,11 @@ from kinglet.compression.saturation import unknown_operators
 from kinglet.evidence.bootstrap import paired_interval
 from kinglet.evidence.budget import Budget, Candidate, Choice, choose, front_of, nearest_misses
 from kinglet.runtime.device import this_device
+from kinglet.runtime.engines import ONNXRUNTIME
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
 from tasks.artifacts import ModelCard
-from tasks.benchmark import latencies_of
+from tasks.benchmark import Subject, latencies_of
 from tasks.evaluate import HELD_OUT, HeldOut, emulated_scores, score
 from tasks.evaluate import facts_of as facts_of_card
 from tasks.optimize_options import Options, described
@@ -104,8 +105,9 @@ def compare_models(
                 file, without_vnni_of(file), packed, parts["test"], Evaluate().confidence, options.seed
             )
             scores[name]["without_vnni"] = emulated
+    subjects = {name: Subject(ONNXRUNTIME, [file], cards[name].input_shape) for name, file in files.items()}
     settings = Benchmark(threads=options.threads, seconds_per_model=options.seconds)
-    latency = latencies_of(files, settings, this_device())
+    latency = latencies_of(subjects, settings, this_device())
     candidates = [candidate(name, scores[name], latency["models"][name]) for name in files]
     answers = {name: columns(parts["test"], of_parts["test"]) for name, of_parts in probabilities.items()}
     return Comparison(cards, scores, latency, answers, choose(candidates, options.budget), candidates, options.budget)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 from kinglet.errors import KingletError
+from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 from tasks.artifacts import TEACHER, as_fast_as_pruned, searched_students, untaught
 
 PARAMS_FILE = Path("params.yaml")
@@ -34,6 +36,8 @@ ZOOS = ("timm", "torchvision")
 CALIBRATION_METHODS = ("minmax", "percentile", "mse", "entropy")
 DISTANCES = ("kl", "dkd", "dist")
 FAMILIES = ("residual", "backbone")
+# Light to import, unlike those.
+EXPORT_RUNTIMES = tuple(name for name in RUNTIMES if name != ONNXRUNTIME)
 
 
 def one_of(*names: str) -> Callable[[str], str]:
@@ -58,6 +62,7 @@ def known_backbone(value: str) -> str:
 Augmentation = Annotated[str, AfterValidator(one_of(*AUGMENTATIONS))]
 CalibrationMethod = Annotated[str, AfterValidator(one_of(*CALIBRATION_METHODS))]
 DistillationLoss = Annotated[str, AfterValidator(one_of(*DISTANCES))]
+ExportRuntime = Annotated[str, AfterValidator(one_of(*EXPORT_RUNTIMES))]
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -253,6 +258,13 @@ class Quantize(Section):
     qat_learning_rate: Positive = 2e-4
 
 
+class Export(Section):
+    """Converts these models, all where none is named, for each of these runtimes."""
+
+    runtimes: list[ExportRuntime] = []
+    models: list[str] = []
+
+
 class Evaluate(Section):
     top_k: Count = 3
     calibration_bins: Count = 15
@@ -287,6 +299,7 @@ class Parameters(Section):
     distill: Distill = Distill()
     prune: Prune = Prune()
     quantize: Quantize = Quantize()
+    export: Export = Export()
     evaluate: Evaluate = Evaluate()
     benchmark: Benchmark = Benchmark()
     select: Select = Select()
@@ -304,6 +317,7 @@ def load_parameters(path: Path = PARAMS_FILE) -> Parameters:
     except ValidationError as error:
         raise KingletError(f"{path}: " + "; ".join(describe(item) for item in error.errors()) + ".") from None
     refuse_wrong_models(parameters, path)
+    refuse_missing_runtimes(parameters.export.runtimes, path)
     return parameters
 
 
@@ -344,13 +358,31 @@ def refuse_wrong_models(parameters: Parameters, path: Path) -> None:
         if unknown:
             raise KingletError(f"{path}: {key} names {', '.join(unknown)}; allowed: {', '.join(known)}.")
     quantized = [f"{name}-int8" for name in parameters.quantize.models or [*trained, *pruned]]
-    twice = [name for name, count in Counter([*trained, *pruned, *quantized]).items() if count > 1]
+    known = [*trained, *pruned, *quantized]
+    unknown = [name for name in parameters.export.models if name not in known]
+    if unknown:
+        raise KingletError(f"{path}: export.models names {', '.join(unknown)}; allowed: {', '.join(known)}.")
+    exported = [
+        f"{name}-{runtime}" for name in parameters.export.models or known for runtime in parameters.export.runtimes
+    ]
+    twice = [name for name, count in Counter([*known, *exported]).items() if count > 1]
     if twice:
         raise KingletError(
             f"{path}: two models would be called {', '.join(twice)}.",
-            f"Give a student in distill.students another name ({TEACHER!r} is the fine-tuned model, and -pruned and "
-            "-int8 are appended), and name a model once in prune.models and quantize.models.",
+            f"Give a student in distill.students another name ({TEACHER!r} is the fine-tuned model, and -pruned, "
+            "-int8 and the runtime's name are appended), and name a model once in prune.models, quantize.models and "
+            "export.models, and a runtime once in export.runtimes.",
         )
+
+
+def refuse_missing_runtimes(runtimes: list[str], path: Path) -> None:
+    """Raise KingletError if a runtime to export for is not installed: before the trainings, not after them."""
+    for name in runtimes:
+        if find_spec(RUNTIMES[name].module) is None:
+            raise KingletError(
+                f"{path}: export.runtimes names {name}, and {RUNTIMES[name].title} is not installed.",
+                f"Install it with `pip install 'kinglet[{name}]'` (in a checkout: `pip install '.[{name}]'`).",
+            )
 
 
 def describe(error: Any) -> str:

@@ -11,7 +11,13 @@ from kinglet.evidence.bootstrap import Interval, examples_to_establish, paired_i
 # Wider ones are unreadable: the most frequent confusions are listed instead.
 MAX_MATRIX_CLASSES = 20
 MINUS, EN_DASH = "\u2212", "\u2013"
-STEP_WORDS = {"finetune": "fine-tuned", "distill": "distilled", "prune": "pruned", "quantize": "quantized"}
+STEP_WORDS = {
+    "finetune": "fine-tuned",
+    "distill": "distilled",
+    "prune": "pruned",
+    "quantize": "quantized",
+    "export": "converted",
+}
 CONTROL_WORDS = {"distill": "trained from labels alone", "prune": "dense, trained as long"}
 
 

@@ -10,6 +10,7 @@ from kinglet.atomic import read_json, write_json, write_text
 from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import Interval
 from kinglet.evidence.budget import Budget, Candidate, choose, front_of, nearest_misses
+from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 from tasks.artifacts import ARTIFACTS, BENCHMARK, EVALUATE, SELECT
 from tasks.parameters import Parameters
 from tasks.parameters import Select as Settings
@@ -42,7 +43,7 @@ def run(parameters: Parameters) -> None:
         {
             "chosen": name,
             "reason": choice.reason,
-            "onnx": (ARTIFACTS / scores[name]["step"] / name / "model.onnx").as_posix(),
+            **files_of(name, scores),
             "validation_accuracy": choice.chosen.accuracy,
             "latency_ms": choice.chosen.latency_ms.value,
             "size_mb": choice.chosen.size_mb,
@@ -50,6 +51,17 @@ def run(parameters: Parameters) -> None:
             "front": front,
         },
     )
+
+
+def files_of(name: str, scores: dict[str, Any]) -> dict[str, str]:
+    """Return a model's runtime, the file that it opens, and the ONNX file that this is or was made from."""
+    runtime = scores[name].get("runtime", ONNXRUNTIME)
+    file = ARTIFACTS / scores[name]["step"] / name / RUNTIMES[runtime].files[0]
+    origin = file
+    if runtime != ONNXRUNTIME:
+        parent = scores[name]["parent"]
+        origin = ARTIFACTS / scores[parent]["step"] / parent / RUNTIMES[ONNXRUNTIME].files[0]
+    return {"runtime": runtime, "model": file.as_posix(), "onnx": origin.as_posix()}
 
 
 def candidate(name: str, scores: dict[str, Any], latency: dict[str, Any]) -> Candidate:

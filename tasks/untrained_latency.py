@@ -16,6 +16,7 @@ from kinglet.compression.quantization import quantize_static
 from kinglet.compression.search import Latency
 from kinglet.models.export import to_onnx
 from kinglet.runtime.device import this_device
+from kinglet.runtime.engines.onnxruntime import engine_of
 from kinglet.runtime.latency import measure
 from kinglet.runtime.latency_table import recall_or_measure, table_path
 from kinglet.runtime.sessions import open_session
@@ -62,10 +63,10 @@ def measured(files: dict[str, bytes], threads: int) -> list[Latency]:
     conditions = conditions_of(this_device(), threads, [1], SECONDS_PER_MODEL)
 
     def time_them() -> dict[str, dict[str, Any]]:
-        sessions = {name: open_session(files[precision], threads) for name, precision in names.items()}
-        timings = measure(sessions, 1, SECONDS_PER_MODEL)
+        engines = {name: engine_of(open_session(files[precision], threads)) for name, precision in names.items()}
+        timings = measure(engines, 1, SECONDS_PER_MODEL)
         if any(timing.p50_high_ms - timing.p50_low_ms > STEADY * timing.p50_ms for timing in timings.values()):
-            timings = measure(sessions, 1, 3 * SECONDS_PER_MODEL)
+            timings = measure(engines, 1, 3 * SECONDS_PER_MODEL)
         return {name: latency_numbers(timing) for name, timing in timings.items()}
 
     found = recall_or_measure(table_path(), conditions, sorted(names), time_them)

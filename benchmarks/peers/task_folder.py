@@ -27,7 +27,17 @@ from kinglet.data.batches import open_packed
 from kinglet.errors import KingletError
 from kinglet.runtime.preprocessing import Preprocessing, normalize
 from kinglet.runtime.processors import available_processors
-from tasks.artifacts import FINETUNE, SELECT, TEACHER, ModelCard, model_folders, packed_images, read_card
+from tasks.artifacts import (
+    EXPORT,
+    FINETUNE,
+    MODEL_STEPS,
+    SELECT,
+    TEACHER,
+    ModelCard,
+    model_folders,
+    packed_images,
+    read_card,
+)
 from tasks.models import image_set, load_model, read_manifest
 from tasks.parameters import load_parameters
 from tasks.quantize import CHOICE_IMAGES
@@ -53,9 +63,12 @@ def read_run() -> FinishedRun:
             f"{Path.cwd().name} holds no finished run: {SELECT / 'choice.json'} or the teacher is missing.",
             "Run `make run` first, or name the checkout of a finished run with --run.",
         )
-    cards = {folder: read_card(folder) for folder in model_folders()}
+    # The peers' runtimes are their own business; ours here is ONNX Runtime.
+    steps = [step for step in MODEL_STEPS if step != EXPORT]
+    cards = {folder: read_card(folder) for folder in model_folders(*steps)}
     models = {card.name: (card, folder.resolve() / "model.onnx") for folder, card in cards.items()}
-    return FinishedRun(models, str(read_json(SELECT / "choice.json")["chosen"]))
+    # Where the choice is a model that was converted for another runtime, the one that it was made from.
+    return FinishedRun(models, Path(read_json(SELECT / "choice.json")["onnx"]).parent.name)
 
 
 def training_seconds() -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from kinglet.atomic import write_text
 from kinglet.errors import KingletError
+from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 
 MODEL, PREPROCESSING, LABELS, GOLDEN, CARD = (
     "model.onnx",
@@ -25,15 +27,21 @@ MODEL, PREPROCESSING, LABELS, GOLDEN, CARD = (
 # The model for x86 processors without VNNI, where there is one (kinglet.runtime.vnni).
 WITHOUT_VNNI = "model-without-vnni.onnx"
 CHECKSUMS = "SHA256SUMS"
-NEEDED = (MODEL, PREPROCESSING, LABELS)
+NEEDED = (PREPROCESSING, LABELS)
+# The key of preprocessing.json that names the runtime; files that lack it are for ONNX Runtime.
+RUNTIME = "runtime"
 
 # The golden probabilities of processors that add 8-bit products exactly, and those of x86 without VNNI.
 EXACT, SATURATED = "probabilities", "probabilities_without_vnni"
+# How far answers may be from the golden ones, where it is not the tolerance below.
+TOLERANCE = "tolerance"
 
 # ONNX Runtime picks its kernels by the processor; floats are rounded differently.
 GOLDEN_TOLERANCE = 1e-3
 # Emulated answers may be a step of the quantized logits away, where a tie is rounded the other way.
 EMULATED_TOLERANCE = 2e-2
+# Other runtimes choose among more ways to compute in 8 bits, which may be a step of the quantized logits apart.
+INT8_TOLERANCE = 5e-2
 
 
 def seal(folder: Path) -> None:
@@ -55,15 +63,41 @@ def verify(folder: Path) -> list[str]:
     if not (folder / CHECKSUMS).is_file():
         raise KingletError(f"{folder} is no finished bundle: {CHECKSUMS} is missing.", hint)
     listed = read_checksums(folder / CHECKSUMS)
-    for name in NEEDED:
-        if name not in listed:
-            raise KingletError(f"{folder / CHECKSUMS} does not list {name}.", hint)
+    refuse_unlisted(NEEDED, folder, listed)
     for name, expected in listed.items():
         if not (folder / name).is_file():
             raise KingletError(f"{folder / name} is missing from the bundle.", hint)
         if sha256_of(folder / name) != expected:
             raise KingletError(f"{folder / name} is not what {CHECKSUMS} says: the file was changed or damaged.", hint)
+    refuse_unlisted(RUNTIMES[runtime_of(folder)].files, folder, listed)
     return list(listed)
+
+
+def tolerance_of_converted(precision: str) -> float:
+    """Return how far a converted model's golden probabilities may be off; precision: "fp32" or "int8"."""
+    return INT8_TOLERANCE if precision == "int8" else GOLDEN_TOLERANCE
+
+
+def refuse_unlisted(names: tuple[str, ...], folder: Path, listed: dict[str, str]) -> None:
+    """Raise KingletError for the first name that a bundle's checksums lack."""
+    for name in names:
+        if name not in listed:
+            raise KingletError(f"{folder / CHECKSUMS} does not list {name}.", "Make it anew with `dvc repro bundle`.")
+
+
+def runtime_of(folder: Path) -> str:
+    """Return the runtime that a bundle's model is for, a key of `RUNTIMES`.
+
+    Raises KingletError if this version of Kinglet does not know it.
+    """
+    facts = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
+    runtime = str(facts.get(RUNTIME, ONNXRUNTIME))
+    if runtime not in RUNTIMES:
+        raise KingletError(
+            f"{folder / PREPROCESSING} names the runtime {runtime!r}; known here: {', '.join(RUNTIMES)}.",
+            "Open the bundle with the version of Kinglet that made it, or a newer one.",
+        )
+    return runtime
 
 
 def read_checksums(path: Path) -> dict[str, str]:

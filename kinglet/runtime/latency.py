@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from kinglet.runtime.sessions import run
+from kinglet.runtime.engines import Engine
 
 # A model runs for this long before the next has its turn: long against a switch, short against drift.
 BLOCK_SECONDS = 0.02
@@ -42,7 +42,7 @@ class Timing:
 
 
 def measure(
-    sessions: Mapping[str, onnxruntime.InferenceSession],
+    engines: Mapping[str, Engine],
     batch_size: int,
     seconds_per_model: float,
     confidence: float = 0.95,
@@ -55,21 +55,16 @@ def measure(
     seconds_per_model: time given to each model, warm-up aside; there are at least ten rounds in any case.
     report is called with the seconds gone and the seconds in all.
     """
-    actions = {name: timed_action(session, batch_size) for name, session in sessions.items()}
+    actions = {name: timed_action(engine, batch_size) for name, engine in engines.items()}
     blocks = time_in_turns(actions, seconds_per_model, report)
     return {name: summarize(rounds, batch_size, confidence) for name, rounds in blocks.items()}
 
 
-def timed_action(session: onnxruntime.InferenceSession, batch_size: int) -> Callable[[], Any]:
+def timed_action(engine: Engine, batch_size: int) -> Callable[[], Any]:
     """Return a call without arguments that runs the model once on one fixed batch of noise."""
     # The values do not matter for the time, except zeros and denormals.
-    images = np.random.default_rng(0).standard_normal((batch_size, *input_shape(session)), dtype=np.float32)
-    return lambda: run(session, images)
-
-
-def input_shape(session: onnxruntime.InferenceSession) -> tuple[int, ...]:
-    """Return (channels, height, width) of the model's input."""
-    return tuple(int(edge) for edge in session.get_inputs()[0].shape[1:])
+    images = np.random.default_rng(0).standard_normal((batch_size, *engine.input_shape), dtype=np.float32)
+    return partial(engine.run, images)
 
 
 def time_in_turns(

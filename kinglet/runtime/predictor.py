@@ -1,4 +1,7 @@
-"""Predictions from a bundle: uint8 images in, classes and probabilities out; onnxruntime, numpy and Pillow only."""
+"""Predictions from a bundle: uint8 images in, classes and probabilities out.
+
+Needs onnxruntime, numpy and Pillow only; for a bundle that names another runtime, that one.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ from numpy.typing import NDArray
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.decoding import decode
+from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES, open_engine
 from kinglet.runtime.preprocessing import Preprocessing, prepare
-from kinglet.runtime.sessions import open_session, run, softmax
+from kinglet.runtime.sessions import softmax
 from kinglet.runtime.vnni import products_saturate
 
 logger = logging.getLogger(__name__)
@@ -53,21 +57,29 @@ class Predictor:
 
         threads: processors that one prediction may use; None takes every one that is granted. saturates:
         whether this processor is x86 without VNNI, for which a bundle may hold a file of its own; None asks
-        the processor. `model_file` says which file was opened.
-        Raises KingletError that names the file if one is missing, damaged or not what the checksums say.
+        the processor. `model_file` says which file was opened, `runtime` what computes it.
+        Raises KingletError that names the file if one is missing, damaged or not what the checksums say, or the
+        runtime if it is not installed.
         """
         folder = Path(bundle)
         files = bundles.verify(folder)
+        self.runtime = bundles.runtime_of(folder)
         self.saturates = products_saturate() if saturates is None else saturates
-        self.model_file = bundles.WITHOUT_VNNI if self.saturates and bundles.WITHOUT_VNNI in files else bundles.MODEL
+        has_other = self.runtime == ONNXRUNTIME and bundles.WITHOUT_VNNI in files
+        self.model_file = bundles.WITHOUT_VNNI if self.saturates and has_other else RUNTIMES[self.runtime].files[0]
         kind = (
             "x86 without VNNI, or one that does not tell" if self.saturates else "one that adds 8-bit products exactly"
         )
-        logger.info("Opening %s: this processor is %s.", folder / self.model_file, kind)
+        if self.runtime == ONNXRUNTIME:
+            logger.info("Opening %s: this processor is %s.", folder / self.model_file, kind)
+        else:
+            logger.info("Opening %s with %s.", folder / self.model_file, RUNTIMES[self.runtime].title)
         self.classes: list[str] = list(json.loads((folder / bundles.LABELS).read_text(encoding="utf-8")))
         facts = json.loads((folder / bundles.PREPROCESSING).read_text(encoding="utf-8"))
         self.preprocessing = Preprocessing.from_dict(facts)
-        self._session = open_session(folder / self.model_file, threads)
+        size = self.preprocessing.input_size
+        input_shape = (self.preprocessing.channels, size, size)
+        self._compute = open_engine(self.runtime, folder / self.model_file, input_shape, threads).run
 
     def predict(self, images: Iterable[NDArray[np.uint8]]) -> Predictions:
         """Return the predictions for images of any size.
@@ -94,12 +106,16 @@ class Predictor:
     def check_golden(self, golden: Path, tolerance: float | None = None) -> float:
         """Predict the golden images and return the largest difference from what this kind of processor answers.
 
-        tolerance: None stands for GOLDEN_TOLERANCE, or EMULATED_TOLERANCE where the answers were emulated.
+        tolerance: None stands for the one that the golden file states; else for GOLDEN_TOLERANCE, or
+        EMULATED_TOLERANCE where the answers were emulated.
         Raises KingletError if it is above `tolerance`: this machine does not answer as the one that made the bundle.
         """
         with np.load(golden, allow_pickle=False) as expected:
             own = bundles.SATURATED if self.saturates and bundles.SATURATED in expected else bundles.EXACT
             images, probabilities = expected["images"], expected[own]
+            stated = expected[bundles.TOLERANCE].item() if bundles.TOLERANCE in expected else None
+        if tolerance is None:
+            tolerance = stated
         if tolerance is None:
             tolerance = bundles.GOLDEN_TOLERANCE if own == bundles.EXACT else bundles.EMULATED_TOLERANCE
         difference = float(np.abs(self.predict(images).probabilities - probabilities).max(initial=0))
@@ -107,7 +123,8 @@ class Predictor:
             raise KingletError(
                 f"The model's answers to {golden} differ from the expected ones by {difference:.2g}, "
                 f"more than {tolerance:g}.",
-                "The bundle was made with another version of onnxruntime or on another kind of processor.",
+                f"The bundle was made with another version of {RUNTIMES[self.runtime].title} or on another kind of "
+                "processor.",
             )
         return difference
 
@@ -118,7 +135,7 @@ class Predictor:
                 tensors.append(prepare([np.asarray(image)], self.preprocessing))
             except ValueError as error:
                 raise ValueError(f"image {position}: {error}") from None
-        return softmax(run(self._session, np.concatenate(tensors)))
+        return softmax(self._compute(np.concatenate(tensors)))
 
 
 def batches(images: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, list[NDArray[np.uint8]]]]:

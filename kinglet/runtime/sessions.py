@@ -100,12 +100,30 @@ def logits_of(
     one thread with several workers gives the same bits on any number of processors.
     report is called with the rows done and all rows.
     """
+    compute, width = partial(run, session), output_width(session)
+    return gather_logits(compute, width, packed, rows, preprocessing, batch_size, workers, report)
+
+
+def gather_logits(
+    compute: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    n_classes: int,
+    packed: NDArray[np.uint8],
+    rows: NDArray[np.integer[Any]],
+    preprocessing: Preprocessing,
+    batch_size: int = 64,
+    workers: int = 1,
+    report: Callable[[float, float], None] | None = None,
+) -> NDArray[np.float32]:
+    """Return what `compute` makes of these rows of packed images, float32 (len(rows), n_classes); see `logits_of`.
+
+    compute: the logits (n, n_classes) of images (n, channels, input_size, input_size), both float32, of any runtime.
+    """
     results = []
-    for logits in map_batches(partial(run, session), packed, rows, preprocessing, batch_size, workers):
+    for logits in map_batches(compute, packed, rows, preprocessing, batch_size, workers):
         results.append(logits)
         if report:
             report(min(len(results) * batch_size, len(rows)), len(rows))
-    return np.concatenate(results) if results else np.empty((0, output_width(session)), np.float32)
+    return np.concatenate(results) if results else np.empty((0, n_classes), np.float32)
 
 
 def map_batches(

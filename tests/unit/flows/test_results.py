@@ -28,7 +28,12 @@ LATENCY = {
         "residual-16": {"p50_ms": 0.1, "p99_ms": 0.12, "size_bytes": 500_000},
     }
 }
-CHOICE = {"chosen": "residual-16", "reason": "Fastest within the budget.", "onnx": "artifacts/distill/x/model.onnx"}
+CHOICE = {
+    "chosen": "residual-16",
+    "reason": "Fastest within the budget.",
+    "onnx": "artifacts/distill/x/model.onnx",
+    "model": "artifacts/distill/x/model.onnx",
+}
 
 
 def test_the_teacher_comes_first_and_the_chosen_model_is_marked() -> None:

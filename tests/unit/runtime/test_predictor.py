@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kinglet.atomic import write_bytes, write_json
+from kinglet.atomic import read_json, write_bytes, write_json
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.memory import peak_memory_mb
@@ -161,6 +161,35 @@ def test_a_missing_file_and_an_unfinished_bundle_are_named(bundle, tmp_path):
         Predictor(bundle)
     with pytest.raises(KingletError, match="does not exist"):
         Predictor(tmp_path / "nothing")
+
+
+def test_a_bundle_for_a_runtime_that_is_not_known_or_whose_file_is_not_listed_is_refused(bundle):
+    facts = read_json(bundle / bundles.PREPROCESSING)
+    assert "runtime" not in facts  # as in bundles of before there were other runtimes
+    assert Predictor(bundle).runtime == "onnxruntime"
+    write_json(bundle / bundles.PREPROCESSING, {**facts, "runtime": "openvino"})
+    bundles.seal(bundle)
+    with pytest.raises(KingletError, match=r"does not list model\.xml"):
+        Predictor(bundle)
+    write_json(bundle / bundles.PREPROCESSING, {**facts, "runtime": "abacus"})
+    bundles.seal(bundle)
+    with pytest.raises(KingletError, match="names the runtime 'abacus'; known here: onnxruntime, openvino"):
+        Predictor(bundle)
+
+
+def test_golden_answers_may_state_their_own_tolerance(bundle):
+    with np.load(bundle / bundles.GOLDEN) as golden:
+        arrays = dict(golden)
+    # 1e-3 is what counts where nothing is stated.
+    arrays["probabilities"] = arrays["probabilities"] + 5e-3
+    for tolerance, passes in ((1e-2, True), (4e-3, False)):
+        golden = bundles.npz_bytes({**arrays, bundles.TOLERANCE: np.array([tolerance])})
+        write_bytes(bundle / "other.npz", golden)
+        if passes:
+            assert Predictor(bundle).check_golden(bundle / "other.npz") == pytest.approx(5e-3, abs=1e-4)
+        else:
+            with pytest.raises(KingletError, match=r"more than 0\.004"):
+                Predictor(bundle).check_golden(bundle / "other.npz")
 
 
 @pytest.mark.parametrize("line", ["abc  model.onnx", "nonsense", f"{'0' * 64}  ../outside"])

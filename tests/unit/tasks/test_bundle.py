@@ -31,6 +31,7 @@ def test_the_bundle_holds_the_chosen_model_and_answers_as_scored(project):
     tasks.bundle.run(parameters())
     assert sorted(path.name for path in BUNDLE.iterdir()) == FILES
     choice = read_json(Path("artifacts/select/choice.json"))
+    assert read_json(BUNDLE / "preprocessing.json")["runtime"] == "onnxruntime"
     assert (BUNDLE / "model.onnx").read_bytes() == Path(choice["onnx"]).read_bytes()
 
     with np.load(BUNDLE / "golden.npz") as golden:

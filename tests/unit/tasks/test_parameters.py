@@ -70,6 +70,16 @@ def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
     assert caught.value.message.count("\n") == 0
 
 
+def test_a_runtime_that_is_missing_is_said_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.parameters.find_spec", lambda module: None)
+    with pytest.raises(KingletError) as caught:
+        load_parameters(written(tmp_path, {"export.runtimes": ["openvino"]}))
+    assert "export.runtimes names openvino, and OpenVINO is not installed" in caught.value.message
+    assert "pip install 'kinglet[openvino]'" in caught.value.hint
+
+
 def test_a_missing_section_is_named(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("data: {source: a, images: b}\n")

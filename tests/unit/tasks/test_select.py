@@ -31,6 +31,7 @@ def project(tmp_path, monkeypatch):
     for name, (step, latency, size, validation, test) in MODELS.items():
         scores[name] = {
             "step": step,
+            "runtime": "onnxruntime",
             "validation": {"accuracy": interval(validation, 0.005)},
             "test": {"accuracy": interval(test, 0.005)},
             "difference_to_teacher": {
@@ -61,10 +62,26 @@ def test_the_fastest_model_within_the_limits_is_chosen_by_validation(limits, exp
     tasks.select.run(parameters(select=limits))
     choice = read_json(CHOICE)
     assert choice["chosen"] == expected
-    assert choice["onnx"] == f"artifacts/{MODELS[expected][0]}/{expected}/model.onnx"
+    assert choice["onnx"] == choice["model"] == f"artifacts/{MODELS[expected][0]}/{expected}/model.onnx"
+    assert choice["runtime"] == "onnxruntime"
     assert choice["candidates"] == sorted(MODELS)
     assert choice["front"] == ["tiny", "student", "student-int8", "teacher"]
     assert expected in choice["reason"]
+
+
+def test_a_model_of_another_runtime_is_chosen_like_any_other_and_its_onnx_file_is_named():
+    for path, changes in (
+        ("evaluate/scores.json", {"step": "export", "runtime": "openvino", "parent": "student"}),
+        ("benchmark/latency.json", {"p50_ms": 0.04, "p50_low_ms": 0.039, "p50_high_ms": 0.041}),
+    ):
+        content = read_json(Path("artifacts", path))
+        content["models"]["student-openvino"] = {**content["models"]["student"], **changes}
+        write_json(Path("artifacts", path), content)
+    tasks.select.run(parameters(select={"max_accuracy_drop": 0.01}))
+    choice = read_json(CHOICE)
+    assert (choice["chosen"], choice["runtime"]) == ("student-openvino", "openvino")
+    assert choice["model"] == "artifacts/export/student-openvino/model.xml"
+    assert choice["onnx"] == "artifacts/distill/student/model.onnx"
 
 
 def test_the_front_is_a_table_for_plots():

@@ -97,6 +97,14 @@ def message_of(tmp_path: Path, edit: Callable[[dict[str, Any]], Any]) -> str:
             lambda s: s.update(prune={"models": ["tiny"]}, quantize={"models": ["tiny-prune"]}),
             ["quantize.models names tiny-prune; allowed: teacher, tiny, tiny-pruned"],
         ),
+        (
+            lambda s: s.update(export={"runtimes": ["tensorrt"]}),
+            ["export.runtimes.0 is 'tensorrt'; allowed: openvino, opencv, litert"],
+        ),
+        (
+            lambda s: s.update(export={"models": ["huge"]}),
+            ["export.models names huge; allowed: teacher, tiny, teacher-int8, tiny-int8"],
+        ),
         # Two models of one name would overwrite each other's scores.
         (
             lambda s: s["distill"].update(students={"teacher": {"stages": [STAGE]}}),
@@ -107,6 +115,10 @@ def message_of(tmp_path: Path, edit: Callable[[dict[str, Any]], Any]) -> str:
             ["two models would be called teacher-int8"],
         ),
         (lambda s: s["prune"].update(models=["tiny", "tiny"]), ["two models would be called tiny-pruned"]),
+        (
+            lambda s: s.update(export={"runtimes": ["opencv", "opencv"], "models": ["tiny"]}),
+            ["two models would be called tiny-opencv"],
+        ),
     ],
 )
 def test_wrong_value_is_named_with_its_path_what_it_got_and_what_is_allowed(

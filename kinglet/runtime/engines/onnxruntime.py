@@ -1,0 +1,27 @@
+"""ONNX Runtime as an engine: what every model is made for, and what it is always scored with."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import onnxruntime
+
+from kinglet.runtime.engines import Engine
+from kinglet.runtime.sessions import open_session, run
+
+
+def open_model(file: Path, input_shape: tuple[int, int, int], threads: int | None = None) -> Engine:  # noqa: ARG001 (the file says its shape)
+    """Return the model of an ONNX file, opened by ONNX Runtime; see `open_engine`."""
+    return engine_of(open_session(file, threads))
+
+
+def engine_of(session: onnxruntime.InferenceSession) -> Engine:
+    """Return a session as an engine."""
+    channels, height, width = (int(edge) for edge in session.get_inputs()[0].shape[1:])
+    return Engine(partial(run, session), (channels, height, width))
+
+
+def version() -> str:
+    """Return ONNX Runtime's version."""
+    return str(onnxruntime.__version__)
