@@ -14,6 +14,7 @@ from kinglet.compression.guard import Verdict, judge
 from kinglet.compression.quantization import compare
 from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import Interval, paired_interval
+from kinglet.runtime.engines.onnxruntime import engine_of
 from kinglet.runtime.latency import time_in_turns, timed_action
 from kinglet.runtime.sessions import open_session, run
 
@@ -104,7 +105,10 @@ def latency_changes(
     slows the machine for a moment slows both. seconds: for each file.
     """
     models = {"": model, **changed}
-    actions = {name: timed_action(open_session(item.SerializeToString(), threads), 1) for name, item in models.items()}
+    actions = {
+        name: timed_action(engine_of(open_session(item.SerializeToString(), threads)), 1)
+        for name, item in models.items()
+    }
     rounds = {
         name: 1000 * np.array([np.median(times) for times in blocks])
         for name, blocks in time_in_turns(actions, seconds).items()

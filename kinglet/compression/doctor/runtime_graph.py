@@ -16,7 +16,7 @@ import onnxruntime
 from kinglet.compression.doctor.graph import ACTIVATIONS
 from kinglet.compression.doctor.qdq_form import with_names
 from kinglet.compression.fusion import CONVERSIONS, INTEGER_LAYERS, optimized
-from kinglet.runtime.latency import input_shape
+from kinglet.runtime.engines.onnxruntime import engine_of
 
 RUNS = 40
 WARM_UP_RUNS = 5
@@ -96,7 +96,7 @@ def profile(model: onnx.ModelProto, runs: int = RUNS) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        image = np.random.default_rng(0).standard_normal((1, *input_shape(session)), dtype=np.float32)
+        image = np.random.default_rng(0).standard_normal((1, *engine_of(session).input_shape), dtype=np.float32)
         for _ in range(WARM_UP_RUNS + runs):
             session.run(None, {session.get_inputs()[0].name: image})
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
