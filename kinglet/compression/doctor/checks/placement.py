@@ -14,6 +14,14 @@ from kinglet.compression.doctor.repairs import with_biases, with_pair_behind, wi
 from kinglet.compression.doctor.runtime_graph import RuntimeGraph
 from kinglet.compression.doctor.subject import Subject
 
+# Why a layer with stored weights is computed in float.
+FLOAT_BIAS = "its bias is stored in float"
+BIAS_STEPS = "its bias has other steps than its sums"
+FLOAT_INPUT = "its input is not quantized"
+NO_PAIR = "its output is not quantized"
+MIXED_TYPES = "its input and its output are of different integer types"
+UNKNOWN = "ONNX Runtime has no integer kernel for this combination"
+
 
 def check_float_layers(subject: Subject, runs: RuntimeGraph) -> list[Finding]:
     """Return a finding if the file keeps layers in float: which, and how much of the time they take."""
@@ -65,14 +73,6 @@ def check_fusion(subject: Subject, runs: RuntimeGraph) -> list[Finding]:
     ]
 
 
-FLOAT_BIAS = "its bias is stored in float"
-BIAS_STEPS = "its bias has other steps than its sums"
-FLOAT_INPUT = "its input is not quantized"
-NO_PAIR = "its output is not quantized"
-MIXED_TYPES = "its input and its output are of different integer types"
-UNKNOWN = "ONNX Runtime has no integer kernel for this combination"
-
-
 def _reason(subject: Subject, layer: Layer) -> str:
     if layer.source is None:
         return FLOAT_INPUT
@@ -90,7 +90,7 @@ def _reason(subject: Subject, layer: Layer) -> str:
 
 def _completed(model: onnx.ModelProto, subject: Subject, names: list[str]) -> onnx.ModelProto:
     layers = subject.graph.layer
-    biases = {name: values for name in names if layers[name].pair and (values := layers[name].biases) is not None}
+    biases = {name: values for name in names if (values := layers[name].biases) is not None}
     return _with_pairs(with_biases(model, biases), subject, names)
 
 

@@ -1,9 +1,12 @@
 """The fewest layers whose return to float brings the accuracy back."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
 
+from kinglet.compression.doctor import bisection
 from kinglet.compression.doctor.bisection import bisect, damages
 from kinglet.compression.doctor.effects import logits_of
 from kinglet.compression.doctor.graph import Graph
@@ -50,6 +53,33 @@ def test_accuracy_that_is_lost_elsewhere_is_not_blamed_on_layers(work, good):
     found = bisect(subject.graph.model, subject, trials, damages(subject, trials, subject.graph.model))
     assert not found.enough
     assert len(found.layers) == 10
+
+
+class Judge:
+    """Trials in which a file, here the set of its float layers, is good enough if it holds these."""
+
+    def __init__(self, needed):
+        self.needed = set(needed)
+
+    def verdict(self, layers):
+        return SimpleNamespace(is_enough=self.needed <= set(layers))
+
+
+@pytest.mark.parametrize(
+    ("needed", "by"),
+    [
+        pytest.param("c", "damage", id="one that does little by itself: those before it go back to int8"),
+        pytest.param("ae", "damage", id="two far apart"),
+        pytest.param("fa", "prefix", id="the first two, one of which does nothing by itself"),
+        pytest.param("fabcde", "damage", id="all"),
+    ],
+)
+def test_the_smallest_set_is_found_among_those_that_the_orders_lead_to(monkeypatch, needed, by):
+    monkeypatch.setattr(bisection, "in_float", lambda model, subject, names: names)
+    damage = {"f": 0.0, "a": 5.0, "e": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}
+    found = bisect([], None, Judge(needed), damage)
+    assert (set(found.layers), found.enough, found.by) == (set(needed), True, by)
+    assert found.prefix == 1 + max(list(damage).index(name) for name in needed)
 
 
 @pytest.mark.parametrize("settings", [{}, QOPERATOR], ids=["pairs", "integer operators"])
