@@ -4,13 +4,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import onnx
 import pytest
 
+from kinglet.adoption import adopt
+from kinglet.compression import ladder
 from kinglet.compression.guard import Verdict
-from kinglet.compression.ladder import BIAS_CORRECTION, Bench, Candidate, climb
+from kinglet.compression.ladder import (
+    BIAS_CORRECTION,
+    Bench,
+    Candidate,
+    LabelledRows,
+    Settings,
+    calibrated,
+    climb,
+    made_from,
+    open_bench,
+    rounded,
+)
 from kinglet.compression.quantization import Variant
 from kinglet.evidence.bootstrap import Interval
+from kinglet.reporting import silent
+from kinglet.runtime.preprocessing import Preprocessing
+from tests.unit.adoption.foreign_models import LEVELS, SIZE, brightness_classifier
 
 GOOD, BAD = (Verdict(Interval(value, value, value), 0.003, 6000) for value in (0.0, -0.1))
 
@@ -66,3 +83,40 @@ def test_steps_are_taken_until_the_guard_lets_the_model_pass(limit, made, taken,
     assert [step["kept"] for step in steps] == kept
     assert best.variant.divergence == last
     assert verdict is (GOOD if last <= limit else BAD)
+
+
+@pytest.fixture(scope="module")
+def real_bench() -> Bench:
+    """A bench with a real model, of images of four levels of brightness."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(120) % len(LEVELS)
+    levels = np.array(LEVELS)[labels] + generator.normal(0, 15, 120)
+    packed = generator.normal(levels[:, None, None, None], 9, (120, SIZE, SIZE, 3)).clip(0, 255).astype(np.uint8)
+    parts = (LabelledRows(packed, rows, labels[rows]) for rows in (np.arange(60), np.arange(60, 120)))
+    preprocessing = Preprocessing(SIZE, 3, "stretch", (0.5,) * 3, (0.5,) * 3)
+    model = adopt(brightness_classifier(), "model.onnx")
+    return open_bench("bright", model, *parts, preprocessing, Settings(["minmax"], [8], 0.0, 1), silent, silent_warning)
+
+
+def silent_warning(sentence: str) -> None:
+    pytest.fail(sentence)
+
+
+@pytest.mark.parametrize("change", [-1.0, 1.0])
+@pytest.mark.parametrize("make", [lambda item, bench: made_from(bench.model, item, bench), rounded])
+def test_a_correction_is_kept_only_where_it_brings_the_model_nearer(real_bench, monkeypatch, change, make):
+    def corrected(item, _):
+        variant = replace(item.variant, divergence=item.variant.divergence + change)
+        return replace(item, variant=variant, is_corrected=True)
+
+    start, tried = calibrated(real_bench)
+    assert (len(tried), 0 < start.variant.divergence < 0.1) == (1, True)
+    monkeypatch.setattr(ladder, "corrected", corrected)
+    assert make(start, real_bench).is_corrected == (change < 0)
+
+
+def test_a_bench_judges_on_all_images_and_chooses_on_the_first(real_bench):
+    assert real_bench.judge(real_bench.model).difference.value == 0
+    assert real_bench.judge(real_bench.model).n_images == 60
+    assert real_bench.score(real_bench.model) == (1.0, 0.0)
+    assert real_bench.choice.first(7).labels.tolist() == [0, 1, 2, 3, 0, 1, 2]
