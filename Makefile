@@ -40,8 +40,9 @@ $(BIN)/kinglet: flows/kinglet.sh $(STAMP)
 run: install ## run the pipeline of dvc.yaml with the settings of params.yaml
 	$(BIN)/kinglet run
 
+# Two processes with as many threads each would wait for one another.
 test: install ## run the whole test suite, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 lint: install ## check style, types, the direction of imports, workflows and dvc.yaml
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from flows.file_commands import bench, optimize
+from flows.file_commands import bench, doctor, optimize
 from flows.parameter_file import use_parameters
 from flows.results import REPORT_PAGE, print_summary, spent, summary
 from flows.supervise import StoppedError, run_flow
@@ -70,6 +70,7 @@ def report() -> None:
 
 app.command()(optimize)
 app.command()(bench)
+app.command()(doctor)
 
 
 def main() -> None:

@@ -36,7 +36,8 @@ def model_card(card: ModelCard, preprocessing: Preprocessing, evidence: CardEvid
     scores, latency, reference = evidence.scores, evidence.latency, evidence.reference
     test, newline = scores["test"], "\n"
     images = ", ".join(f"{sum(of_class.values()):,} {split}" for split, of_class in sorted(evidence.counts.items()))
-    worst = sorted(test["per_class"].items(), key=lambda item: (item[1]["f1"], item[0]))[:3]
+    scored = [(label, of_class) for label, of_class in test["per_class"].items() if of_class["support"]]
+    worst = sorted(scored, key=lambda item: (item[1]["f1"], item[0]))[:3]
     threads = f"{evidence.threads} thread{'s' if evidence.threads > 1 else ''}"
     faster = evidence.reference_latency["p50_ms"] / latency["p50_ms"]
     return f"""# {card.name}

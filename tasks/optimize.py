@@ -13,6 +13,8 @@ from kinglet.compression.fusion import fusions_of
 from kinglet.compression.ladder import STEPS, LabelledRows, Settings, calibrated, climb, open_bench
 from kinglet.compression.without_vnni import judge_without_vnni
 from kinglet.models.onnx_graph import add_metadata
+from kinglet.runtime.device import this_device
+from tasks.bench import refuse_too_many_threads
 from tasks.optimize_evidence import compare_models, without_vnni_of
 from tasks.optimize_inputs import Given, examine
 from tasks.optimize_options import MADE_BY, RESULT, Options, check
@@ -36,6 +38,7 @@ def run(options: Options) -> dict[str, Any]:
     or not at all. Raises KingletError for what the user can mend.
     """
     check(options)
+    refuse_too_many_threads(options.threads, this_device())
     adopted = adopt(
         read_onnx(options.model), str(options.model), output=options.output_name, input_size=options.input_size
     )
@@ -109,6 +112,10 @@ def quantize(given: Given, file: Path, options: Options) -> dict[str, Any]:
     quantized = candidate.quantized
     add_metadata(quantized, {"preprocessing": given.preprocessing.to_dict(), "classes": given.classes})
     write_bytes(file, quantized.SerializeToString())
+    fusions = fusions_of(quantized)
+    unfused = fusions.float_layers - len(candidate.variant.float_layers)
+    if unfused:
+        warn(f"ONNX Runtime computes {unfused} of the layers of {file.name} in float.")
     without_vnni, variant = judge_without_vnni(candidate, bench)
     if variant is not None:
         write_bytes(without_vnni_of(file), variant.SerializeToString())
@@ -117,7 +124,7 @@ def quantize(given: Given, file: Path, options: Options) -> dict[str, Any]:
         "tried": [asdict(item) for item in tried],
         "variant": asdict(candidate.variant),
         "guard": verdict.to_dict(),
-        "runtime": fusions_of(quantized).to_dict(),
+        "runtime": {**fusions.to_dict(), "unfused_layers": unfused},
         "without_vnni": without_vnni,
     }
 

@@ -18,7 +18,6 @@ from kinglet.runtime.engines import ONNXRUNTIME
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
 from tasks.artifacts import ModelCard
-from tasks.bench import refuse_too_many_threads
 from tasks.benchmark import Subject, latencies_of
 from tasks.evaluate import HELD_OUT, HeldOut, emulated_scores, score
 from tasks.evaluate import facts_of as facts_of_card
@@ -26,6 +25,9 @@ from tasks.optimize_options import Options, described
 from tasks.parameters import Benchmark, Evaluate
 from tasks.progress import progress
 from tasks.select import candidate
+
+# The scores are shaped as those of a run, where the reference is the teacher.
+RENAMED = {"difference_to_teacher": "difference_to_float"}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Comparison:
                 "test_accuracy": self.scores[name]["test"]["accuracy"]["value"],
                 "times_faster": measured[self.reference]["p50_ms"] / measured[name]["p50_ms"],
                 "chosen": name == self.chosen,
-                "scores": self.scores[name],
+                "scores": {RENAMED.get(key, key): value for key, value in self.scores[name].items()},
                 **measured[name],
             }
             for name in self.cards
@@ -103,10 +105,9 @@ def compare_models(
                 file, without_vnni_of(file), packed, parts["test"], Evaluate().confidence, options.seed
             )
             scores[name]["without_vnni"] = emulated
-    device = this_device()
-    refuse_too_many_threads(options.threads, device)
     subjects = {name: Subject(ONNXRUNTIME, [file], cards[name].input_shape) for name, file in files.items()}
-    latency = latencies_of(subjects, Benchmark(threads=options.threads, seconds_per_model=options.seconds), device)
+    settings = Benchmark(threads=options.threads, seconds_per_model=options.seconds)
+    latency = latencies_of(subjects, settings, this_device())
     candidates = [candidate(name, scores[name], latency["models"][name]) for name in files]
     answers = {name: columns(parts["test"], of_parts["test"]) for name, of_parts in probabilities.items()}
     return Comparison(cards, scores, latency, answers, choose(candidates, options.budget), candidates, options.budget)

@@ -124,10 +124,6 @@ def check(options: Options) -> None:
     """Raise KingletError for options that cannot be followed, before any work is done."""
     if options.fit is not None and options.fit not in FITS:
         raise KingletError(f"--fit {options.fit}: unknown; known: {', '.join(FITS)}.")
-    for name in ("max_images", "threads", "input_size"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise KingletError(f"--{name.replace('_', '-')} {value}: a number of 1 or more is wanted.")
     check_output(options)
 
 

@@ -86,6 +86,8 @@ def page_of(evidence: Evidence) -> dict[str, Any]:
     reference, chosen = evidence.reference, evidence.chosen
     rows = model_rows(scores, evidence.latency["models"], reference, chosen, evidence.front)
     max_drop = evidence.budget.max_accuracy_drop
+    # A model may know classes that its images do not show.
+    shown = [label for label in classes if any(of_part.get(label) for of_part in evidence.counts.values())]
     return {
         **OPTIONAL,
         "title": evidence.title,
@@ -106,7 +108,7 @@ def page_of(evidence: Evidence) -> dict[str, Any]:
         "matrices": matrices(scores, classes, reference, chosen),
         "confusions": frequent_confusions(scores[chosen]["test"]["confusion"], classes),
         "by_class": class_rows(scores, classes, reference, chosen),
-        "counts": count_rows(evidence.counts, classes, tuple(evidence.counts)),
+        "counts": count_rows(evidence.counts, shown, tuple(evidence.counts)),
         "splits": tuple(evidence.counts),
         "max_listed": MAX_LISTED,
         "errors": sample_errors(answers[chosen], classes, evidence.packed, evidence.sample_errors),

@@ -221,6 +221,7 @@ def class_rows(scores: dict[str, Any], classes: list[str], teacher: str, chosen:
             "change": of_chosen[label]["f1"] - of_teacher[label]["f1"],
         }
         for label in classes
+        if of_chosen[label]["support"]
     ]
     return sorted(rows, key=lambda row: (row["chosen"]["f1"], row["label"]))
 

@@ -38,7 +38,16 @@ from kinglet.models.onnx_graph import (
 # Quantization per channel needs the axis that DequantizeLinear has since then.
 LOWEST_OPSET = 13
 LOWEST_IR = 8  # what onnx writes for opset 13 to 18
-QUANTIZED = ("QLinear", "QGemm", "QAttention", "QuantizeLinear", "DequantizeLinear", "DynamicQuantize", "Integer")
+QUANTIZED = (
+    "QLinear",
+    "QGemm",
+    "QAttention",
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantize",
+    "Integer",
+    "NBits",
+)
 CONTROL_FLOW = ("If", "Loop", "Scan")
 FROM_PIXELS_LAST, TO_PIXELS_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
 

@@ -6,7 +6,7 @@ onnxruntime#10503): one pass finds the extremes, a second fills a histogram per 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,12 +107,15 @@ METHODS: dict[str, Callable[[Histogram], Range]] = {
 
 
 def stream_histograms(
-    model: onnx.ModelProto, inputs: NDArray[np.float32], batch_size: int = 32
+    model: onnx.ModelProto,
+    inputs: NDArray[np.float32],
+    batch_size: int = 32,
+    tensors: Collection[str] | None = None,
 ) -> dict[str, Histogram]:
     """Return a histogram of every float tensor of `model`, its input included, over `inputs`.
 
-    inputs: float32 (n, channels, height, width). Memory grows with the batch and the number of tensors,
-    not with the number of images.
+    inputs: float32 (n, channels, height, width). tensors: the names of those to look at; None for all, which
+    must all be float then. Memory grows with the batch and the number of tensors, not with the number of images.
     """
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
@@ -120,7 +123,7 @@ def stream_histograms(
     known = {output.name for output in exposed.graph.output}
     for node in exposed.graph.node:
         for name in node.output:
-            if name not in known:
+            if name not in known and (tensors is None or name in tensors):
                 exposed.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     # Fused nodes would hide the tensors between them.

@@ -71,13 +71,13 @@ def quantize_static(
     )
     quantizer.quantize_model()
     quantized: onnx.ModelProto = quantizer.model.model
-    _keep_in_float(quantized, set(float_layers))
+    keep_in_float(quantized, set(float_layers))
     quantizer.model.topological_sort()  # the format asks for it
     quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
     return quantized
 
 
-def _keep_in_float(quantized: onnx.ModelProto, float_layers: set[str]) -> None:
+def keep_in_float(quantized: onnx.ModelProto, float_layers: set[str]) -> None:
     """Store the biases of spared layers so that ONNX Runtime computes these layers in float.
 
     Where float weights and bias lie between Q and DQ, its WeightBiasQuantization brings them to int8 on

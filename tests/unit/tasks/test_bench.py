@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from flows.cli import main
 from kinglet.errors import KingletError
 from kinglet.runtime.bundles import seal
 from tasks.bench import Conditions, run
@@ -48,6 +51,18 @@ def test_files_of_all_kinds_are_measured_in_their_order(here):
     assert sizes[0] == Path("plain.onnx").stat().st_size
     assert sizes[3] == Path("apart.onnx").stat().st_size + Path("apart.weights").stat().st_size
     assert (result["threads"], result["batch_size"], result["device"]["cores"] >= 1) == (1, 1, True)
+
+
+def test_the_command_prints_a_table_for_people_and_json_for_programs(here, monkeypatch, capsys):
+    save(foreign(), "[red] one.onnx")
+    monkeypatch.setattr(sys, "argv", ["kinglet", "bench", "[red] one.onnx", "--seconds", "0.02", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 0
+    assert json.loads(said.out)["models"][0]["name"] == "[red] one.onnx"
+    for words in ("[red] one.onnx", "1 thread", "onnxruntime", "95 % interval"):
+        assert words in said.err
 
 
 def test_a_bundle_is_its_model(here):

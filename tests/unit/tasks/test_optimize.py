@@ -92,7 +92,7 @@ def test_a_foreign_model_is_quantized_compared_and_packed(folder, done):
     of_float, of_int8 = result["models"]
     assert (of_float["name"], of_int8["name"]) == ("bright", "bright-int8")
     assert 0.8 < of_float["test_accuracy"] < 1
-    difference = of_int8["scores"]["difference_to_teacher"]["test"]
+    difference = of_int8["scores"]["difference_to_float"]["test"]
     assert difference["value"] == pytest.approx(of_int8["test_accuracy"] - of_float["test_accuracy"])
     assert difference["low"] <= difference["value"] <= difference["high"]
     assert of_int8["scores"]["without_vnni"]["n"] == result["images"]["test"]
@@ -200,6 +200,10 @@ def test_a_model_that_guesses_is_refused_with_what_to_try(folder, options, tmp_p
     names.write_text("\n".join([CLASSES[2], CLASSES[3], CLASSES[0], CLASSES[1]]))
     error = refused(options, "no better than guessing", classes=names, preprocessing="minus-one-one")
     assert "--classes FILE" in error.hint
+
+
+def test_more_threads_than_processors_are_refused_before_any_work(options):
+    refused(options, "--threads is 5000", threads=5000)
 
 
 def test_missing_data_are_named_by_the_option(options):
