@@ -197,6 +197,19 @@ def test_biases_that_int32_does_not_hold_are_found_and_mended(with_tiny_weights)
     assert (alone.where, alone.mend) == (("conv_7",), None)
 
 
+def test_biases_that_wrapped_round_are_found_by_the_float_file(with_tiny_weights):
+    case = with_tiny_weights
+    model = quantized(case.float_model, case.calibration, **TINY)
+    layer = Graph(to_qdq(model)).layer["conv_7"]
+    node = next(node for node in case.float_model.graph.node if node.name == "conv_7")
+    steps = layer.source.scale.astype(float) * layer.weight.grid.scale
+    wrapped = np.rint(constants(case.float_model)[node.input[2]] / steps).astype(np.int64).astype(np.int32)
+    assert np.abs(wrapped.astype(np.int64)).max() < 2**31 - 1
+    model = changed(model, {layer.bias.name: wrapped})
+    (finding,) = check_bias_overflow(subject_of(model, case))
+    assert (finding.where, finding.evidence["channels_share"]) == (("conv_7",), {"conv_7": 0.5})
+
+
 def test_biases_with_room_are_not_blamed(with_tiny_weights):
     case = with_tiny_weights
     assert check_bias_overflow(subject_of(quantized(case.float_model, case.calibration), case)) == []
