@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
+
+# An example may take long on a busy machine, and is none the worse for it.
+hypothesis.settings.register_profile("kinglet", deadline=None)
+hypothesis.settings.load_profile("kinglet")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
