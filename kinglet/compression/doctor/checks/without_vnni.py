@@ -50,7 +50,8 @@ def check_without_vnni(subject: Subject, trials: Trials, saturates: bool | None 
         return []
     loss = difference(cut_off, exact, labels)
     reduced = with_weights_per_channel(model, subject, layers, bits=7)
-    kept = difference(_answers(Emulator(reduced), inputs)[0], exact, labels)
+    answers, pairs_left = _answers(Emulator(reduced), inputs)
+    kept = difference(answers, exact, labels)
     matters = loss.high < 0 and -loss.value > trials.tolerance
     severity = NOTE if not matters else CRITICAL if saturates else WARNING
     here = "this processor is one of them" if saturates else "this processor is none of them"
@@ -65,6 +66,7 @@ def check_without_vnni(subject: Subject, trials: Trials, saturates: bool | None 
             {
                 "accuracy_difference": loss.to_dict(),
                 "with_7_bit_weights": kept.to_dict(),
+                "saturated_pairs_with_7_bit_weights": pairs_left.total(),
                 "images": len(inputs),
                 "saturated_pairs": {name: count for name, count in pairs.most_common() if count},
             },

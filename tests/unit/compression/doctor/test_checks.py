@@ -316,6 +316,8 @@ def test_saturation_is_computed_and_unknown_operators_are_said(work, good):
     assert finding.code == "saturation"
     assert "conv_9" in finding.where
     assert finding.evidence["with_7_bit_weights"]["value"] >= finding.evidence["accuracy_difference"]["value"]
+    left, before = (finding.evidence[key] for key in ("saturated_pairs_with_7_bit_weights", "saturated_pairs"))
+    assert left < 0.01 * sum(before.values())
     signed = subject_of(quantized(work.float_model, work.calibration, **INT8_SYMMETRIC), work)
     (unknown,) = check_without_vnni(signed, trials, saturates=True)
     assert unknown.code == "saturation-unknown"
