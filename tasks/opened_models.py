@@ -48,7 +48,7 @@ def files_of(folder: Path, card: ModelCard) -> list[Path]:
 
 def digest_of(files: list[Path]) -> str:
     """Return the SHA-256 of a file, or of the list of several files' SHA-256 as `sha256sum` prints it."""
-    if True:
+    if len(files) == 1:
         return sha256_of(files[0])
     listed = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
     return hashlib.sha256(listed.encode()).hexdigest()

@@ -7,6 +7,9 @@ import pytest
 import tasks.benchmark
 from kinglet.atomic import read_json
 from kinglet.errors import KingletError
+from kinglet.runtime.engines import version_of
+from tasks.benchmark import Subject
+from tests.unit.conversion.runtimes import needs
 from tests.unit.tasks.small_project import RECIPES, build_project, parameters
 
 LATENCY = Path("artifacts/benchmark/latency.json")
@@ -52,3 +55,18 @@ def test_more_threads_than_processors_are_refused(project):
     with pytest.raises(KingletError, match=r"benchmark\.threads is 5000"):
         tasks.benchmark.run(parameters(benchmark={"threads": 5000}))
     assert not LATENCY.exists()
+
+
+@needs("opencv")
+def test_a_model_is_known_by_all_its_files_and_by_its_runtime(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"1")
+    other.write_bytes(b"2")
+    shape = (3, 16, 16)
+    key = Subject("onnxruntime", [one], shape).key
+    assert key == hashlib.sha256(b"1").hexdigest()
+    # The same bytes in another runtime, or in another version of it, are another measurement.
+    assert Subject("opencv", [one], shape).key == f"opencv {version_of('opencv')} {key}"
+    both = Subject("onnxruntime", [one, other], shape).key
+    other.write_bytes(b"3")
+    assert len({key, both, Subject("onnxruntime", [one, other], shape).key}) == 3
