@@ -187,7 +187,7 @@ def prepare_images(request: Request, model: onnx.ModelProto, float_model: onnx.M
         notes.append(f"the file does not say how its pixels are scaled: {found.sentence}.")
         scale = found.normalization
     way = Way("stated", Preprocessing(facts.input_size, facts.channels, fit, scale.mean, scale.std), scale.blue_first)
-    findings = preprocessing_findings(request, model, way, facts, classes)
+    findings = preprocessing_findings(request, float_model or model, way, facts, classes)
     return Prepared(way.prepare(packed), labels, classes, way, findings, notes)
 
 
@@ -233,7 +233,7 @@ def labels_of(
 def preprocessing_findings(
     request: Request, model: onnx.ModelProto, stated: Way, facts: Facts, classes: list[str]
 ) -> list[Finding]:
-    """Return a finding if the file is right more often on images that are prepared in another way."""
+    """Return a finding if a model is right more often on images that are prepared in another way."""
     packed = {}
     for fit in FITS:
         with packed_images(request, facts, fit, PREPROCESSING_IMAGES) as images:

@@ -49,12 +49,14 @@ class Effect:
         }
 
 
-def difference(logits: NDArray[np.float32], other: NDArray[np.float32], labels: NDArray[np.int64]) -> Interval:
+def difference(
+    logits: NDArray[np.float32], other: NDArray[np.float32], labels: NDArray[np.int64], confidence: float = 0.95
+) -> Interval:
     """Return the accuracy of the first logits minus that of the others, paired, [-1, 1].
 
     logits, other: float32 (n, n_classes) for the same images. labels: int64 (n,).
     """
-    return paired_interval(logits.argmax(1) == labels, other.argmax(1) == labels)
+    return paired_interval(logits.argmax(1) == labels, other.argmax(1) == labels, confidence=confidence)
 
 
 class Trials:

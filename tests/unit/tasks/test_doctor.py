@@ -7,7 +7,9 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import onnx
 import pytest
 from PIL import Image
@@ -15,14 +17,19 @@ from rich.console import Console
 
 from flows.cli import main
 from flows.diagnosis import print_diagnosis
+from kinglet.compression.doctor.checks.preprocessing import Way
+from kinglet.compression.doctor.effects import logits_of
+from kinglet.compression.doctor.treatment import Repaired
 from kinglet.errors import KingletError
+from kinglet.models.export import to_onnx
 from kinglet.models.onnx_graph import add_metadata, read_metadata
 from kinglet.runtime import latency
+from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.sessions import open_session
-from tasks.doctor import Request, diagnose
+from tasks.doctor import Prepared, Request, diagnose, write_repaired
 from tests.unit.compression.doctor.broken_files import INT8_SYMMETRIC, MEAN, STD, make_work, quantized
 from tests.unit.compression.doctor.test_checks import without_relus
-from tests.unit.models.small_networks import bright_quadrants
+from tests.unit.models.small_networks import NETWORKS, bright_quadrants
 
 CLASSES = ["a", "b", "c", "d"]
 FACTS = {
@@ -150,6 +157,27 @@ def test_what_cannot_be_followed_is_refused(place: Path, changes: dict, words: s
     with pytest.raises(KingletError) as caught:
         diagnose(request_of(place, "good", **changes))
     assert words in caught.value.message
+
+
+def test_a_repaired_file_takes_red_first_as_its_metadata_say(place: Path, tmp_path: Path) -> None:
+    model = onnx.load(place / "good.onnx")
+    del model.metadata_props[:]
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
+    way = Way("stated", Preprocessing.from_dict(FACTS["preprocessing"]), blue_first=True)
+    prepared = Prepared(way.prepare(images), np.zeros(8, np.int64), CLASSES, way, [])
+    found = SimpleNamespace(repaired=Repaired(model, ("int8-activations",), ()))
+    write_repaired(tmp_path / "x.onnx", model, prepared, found, {"notes": [], "repaired": {}})
+    written = onnx.load(tmp_path / "x.onnx")
+    assert read_metadata(written) == FACTS
+    red_first = replace(way, blue_first=False).prepare(images)
+    np.testing.assert_array_equal(logits_of(written, red_first), logits_of(model, prepared.inputs))
+
+
+def test_a_float_file_for_other_classes_is_refused(place: Path) -> None:
+    other = to_onnx(NETWORKS["residual-cnn"](n_classes=3), 16, 3, {})
+    onnx.save(other, place / "three.onnx")
+    with pytest.raises(KingletError, match=r"is no float file of .* and has 3 outputs, the other"):
+        diagnose(request_of(place, "good", float_model=place / "three.onnx"))
 
 
 def test_float_files_that_are_none_are_refused(place: Path) -> None:
