@@ -40,9 +40,10 @@ $(BIN)/kinglet: flows/kinglet.sh $(STAMP)
 run: install ## run the pipeline of dvc.yaml with the settings of params.yaml
 	$(BIN)/kinglet run
 
-# Two processes with as many threads each would wait for one another.
+# Two processes with as many threads each would wait for one another. A file's tests stay in one process, which makes
+# what they share once; the longest files come first, as they are collected.
 test: install ## run the whole test suite, in two processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install ## check style, types, the direction of imports, workflows and dvc.yaml
 	$(BIN)/ruff check .

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kinglet.atomic import read_json, write_json
+from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
+
+if TYPE_CHECKING:
+    from kinglet.runtime.preprocessing import Preprocessing
 
 # The name of the fine-tuned model.
 TEACHER = "teacher"
@@ -122,6 +127,14 @@ class ModelCard:
         return self.channels, self.input_size, self.input_size
 
     @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image becomes the model's input."""
+        # Here, as a command that only names models needs neither numpy nor a decoder.
+        from kinglet.runtime.preprocessing import Preprocessing
+
+        return Preprocessing(self.input_size, self.channels, self.fit, tuple(self.mean), tuple(self.std))
+
+    @property
     def file_names(self) -> tuple[str, ...]:
         """The names of the model's files; the first is the one that its runtime opens."""
         return RUNTIMES[self.runtime].files
@@ -135,6 +148,13 @@ def write_card(folder: Path, card: ModelCard) -> None:
 def read_card(folder: Path) -> ModelCard:
     """Return the card in `folder`/model.json."""
     return ModelCard(**read_json(folder / "model.json"))
+
+
+def refuse_unknown_models(key: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raise KingletError if a setting, called `key` in params.yaml, names a model that no step has made."""
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise KingletError(f"params.yaml: {key} names {', '.join(unknown)}; known: {', '.join(known)}.")
 
 
 def model_folders(*steps: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from kinglet.runtime.device import Device, this_device
 from kinglet.runtime.latency import quantile_interval, summarize, time_in_turns
 from kinglet.runtime.memory import peak_memory_mb
 from kinglet.runtime.vnni import products_saturate
-from tasks.benchmark import report_seconds
+from tasks.benchmark import latency_numbers, report_seconds
 from tasks.progress import progress
 
 CONFIDENCE = 0.95
@@ -97,15 +97,10 @@ def numbers_of(rounds: list[np.ndarray], conditions: Conditions) -> dict[str, An
     timing = summarize(rounds, conditions.batch_size, CONFIDENCE)
     low, high = quantile_interval(rounds, 0.99, CONFIDENCE)
     return {
-        "p50_ms": round(timing.p50_ms, 4),
-        "p50_low_ms": round(timing.p50_low_ms, 4),
-        "p50_high_ms": round(timing.p50_high_ms, 4),
-        "p99_ms": round(timing.p99_ms, 4),
+        **latency_numbers(timing),
         "p99_low_ms": round(min(low, timing.p99_ms), 4),
         "p99_high_ms": round(max(high, timing.p99_ms), 4),
         "images_per_s": round(timing.images_per_second, 1),
-        "runs": timing.runs,
-        "rounds": timing.rounds,
     }
 
 

@@ -146,7 +146,7 @@ def report_seconds(report: Report, gone: float, total: float) -> None:
 
 
 def latency_numbers(timing: Timing) -> dict[str, float]:
-    """Return the latency of batch 1 in milliseconds, to the tenth of a microsecond, and how often it was timed."""
+    """Return the latency of a batch in milliseconds, to the tenth of a microsecond, and how often it was timed."""
     return {
         "p50_ms": round(timing.p50_ms, 4),
         "p50_low_ms": round(timing.p50_low_ms, 4),

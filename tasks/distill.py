@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec, ResidualStage
+from kinglet.models.residual_cnn import ResidualCnnSpec, ResidualStage, random_residual_cnn
 from tasks.artifacts import (
     DISTILL,
     FINETUNE,
@@ -58,20 +57,14 @@ def student_spec(student: Student, channels: int, n_classes: int) -> ResidualCnn
     return ResidualCnnSpec(channels, stages, n_classes)
 
 
-def random_network(spec: ResidualCnnSpec, seed: int) -> ResidualCnn:
-    """Return a network with random weights."""
-    torch.manual_seed(seed)
-    return ResidualCnn(spec)
-
-
 def untrained_students(parameters: Parameters, teacher: ModelCard) -> Iterator[Untrained]:
     """Yield the students of the settings and their controls, with random weights, then the survivors of the search."""
     sizes = read_input_sizes().students
     for name, student in parameters.distill.students.items():
         spec, facts = student_spec(student, teacher.channels, len(teacher.classes)), student.model_dump()
-        yield Untrained(name, random_network(spec, parameters.seed), sizes[name], False, facts, [], {})
+        yield Untrained(name, random_residual_cnn(spec, parameters.seed), sizes[name], False, facts, [], {})
         if name in parameters.distill.controls:
-            control = random_network(spec, parameters.seed)
+            control = random_residual_cnn(spec, parameters.seed)
             yield Untrained(untaught(name), control, sizes[name], False, facts, [], {}, control_for=name)
     for folder in model_folders(SEARCH):
         survivor, card = load_model(folder)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from kinglet.adoption import Facts, adopt, facts_of, read_onnx
 from kinglet.adoption.channel_order import red_first
-from kinglet.adoption.normalizations import Normalization
 from kinglet.atomic import write_bytes
 from kinglet.compression.doctor.checks.preprocessing import PREPROCESSING_IMAGES, Way, check_preprocessing
 from kinglet.compression.doctor.effects import logits_of
@@ -25,11 +24,10 @@ from kinglet.compression.doctor.qdq_form import is_quantized
 from kinglet.data.classes import number_labels, read_class_names
 from kinglet.errors import KingletError
 from kinglet.models.onnx_graph import add_metadata, read_metadata
-from kinglet.runtime.preprocessing import Preprocessing
+from kinglet.runtime.preprocessing import FITS, Preprocessing
 from tasks.evaluate import HeldOut
 from tasks.labelled_images import LabelledImages, open_labelled_images
-from tasks.optimize_options import FITS, Options, named_normalization, parse_budget
-from tasks.optimize_preprocessing import find_scale
+from tasks.optimize_preprocessing import find_scale, known_scale
 from tasks.progress import progress
 
 # Fewer tell nothing about an accuracy.
@@ -180,36 +178,17 @@ def prepare_images(request: Request, model: onnx.ModelProto, float_model: onnx.M
         notes.append(f"{most} images of {facts.input_size} px are as many as are held at once.")
     if images.left_out:
         notes.append(f"{len(images.left_out)} files were left out, the first: {images.left_out[0]['reason']}.")
-    scale = said_scale(request, facts, written)
-    if scale is None:
+    known = known_scale(request, facts.channels, written)
+    if known is not None:
+        scale = known[2]
+    else:
         parts = [HeldOut(rows=np.arange(len(packed)), paths=images.paths.tolist(), labels=labels)]
-        found = find_scale(float_model or model, packed, parts, fit, options_of(request))
+        found = find_scale(float_model or model, packed, parts, fit, request)
         notes.append(f"the file does not say how its pixels are scaled: {found.sentence}.")
         scale = found.normalization
     way = Way("stated", Preprocessing(facts.input_size, facts.channels, fit, scale.mean, scale.std), scale.blue_first)
     findings = preprocessing_findings(request, float_model or model, way, facts, classes)
     return Prepared(way.prepare(packed), labels, classes, way, findings, notes)
-
-
-def said_scale(request: Request, facts: Facts, written: dict[str, Any] | None) -> Normalization | None:
-    """Return the scale of the pixels that the user says, or the file; None where neither does."""
-    named = named_normalization(options_of(request), facts.channels)
-    if named is not None:
-        return named[1]
-    return None if written is None else Normalization(tuple(written["mean"]), tuple(written["std"]))
-
-
-def options_of(request: Request) -> Options:
-    """Return the options that finding out the scale of pixels reads."""
-    return Options(
-        model=request.model,
-        data=request.data,
-        output=Path(),
-        budget=parse_budget([]),
-        preprocessing=request.preprocessing,
-        mean=request.mean,
-        std=request.std,
-    )
 
 
 @contextmanager

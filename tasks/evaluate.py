@@ -72,21 +72,9 @@ def run(parameters: Parameters) -> None:
         name: {
             **facts_of(cards[name]),
             **emulated[name],
-            **{
-                split: score(images.labels, probabilities[name][split], classes, parameters.evaluate, parameters.seed)
-                for split, images in held_out.items()
-            },
-            "difference_to_teacher": {
-                split: paired_interval(
-                    probabilities[name][split].argmax(axis=1) == images.labels,
-                    probabilities[teacher][split].argmax(axis=1) == images.labels,
-                    confidence=parameters.evaluate.confidence,
-                    seed=parameters.seed,
-                ).to_dict()
-                for split, images in held_out.items()
-            },
+            **scores_of(answers, probabilities[teacher], held_out, classes, parameters.evaluate, parameters.seed),
         }
-        for name in probabilities
+        for name, answers in probabilities.items()
     }
     write_predictions(EVALUATE / "predictions.parquet", held_out, probabilities)
     write_confusion(EVALUATE / "confusion.csv", classes, held_out["test"].labels, probabilities[teacher]["test"])
@@ -210,6 +198,35 @@ def facts_of(card: ModelCard) -> dict[str, Any]:
         "precision": card.precision,
         "input_size": card.input_size,
         "parameters": card.parameters,
+    }
+
+
+def scores_of(
+    probabilities: dict[str, NDArray[np.float32]],
+    of_reference: dict[str, NDArray[np.float32]],
+    held_out: dict[str, HeldOut],
+    classes: list[str],
+    settings: Evaluate,
+    seed: int,
+) -> dict[str, Any]:
+    """Return a model's scores on every split, and its paired differences to the reference, JSON-ready.
+
+    probabilities, of_reference: {split: float32 (n, n_classes)} of the model and of the one it is compared with.
+    """
+    return {
+        **{
+            split: score(images.labels, probabilities[split], classes, settings, seed)
+            for split, images in held_out.items()
+        },
+        "difference_to_teacher": {
+            split: paired_interval(
+                probabilities[split].argmax(axis=1) == images.labels,
+                of_reference[split].argmax(axis=1) == images.labels,
+                confidence=settings.confidence,
+                seed=seed,
+            ).to_dict()
+            for split, images in held_out.items()
+        },
     }
 
 

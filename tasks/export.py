@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from kinglet.atomic import atomic_folder, write_json
 from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES, Engine, open_engine, version_of
+from kinglet.runtime.engines.onnxruntime import engine_of
 from kinglet.runtime.processors import available_processors
-from kinglet.runtime.sessions import gather_logits
+from kinglet.runtime.sessions import gather_logits, open_as_written
 from tasks.artifacts import (
     ARTIFACTS,
     EXPORT,
@@ -25,10 +26,11 @@ from tasks.artifacts import (
     model_folders,
     packed_images,
     read_card,
+    refuse_unknown_models,
     write_card,
 )
 from tasks.image_tables import read_parquet
-from tasks.opened_models import files_of, preprocessing_of
+from tasks.opened_models import files_of
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.stage import run_stage
@@ -79,9 +81,7 @@ def pick_models(names: list[str]) -> dict[str, Path]:
         raise KingletError(
             f"{ARTIFACTS} holds no models to export.", "Run `dvc repro`, which runs what is missing first."
         )
-    unknown = [name for name in names if name not in folders]
-    if unknown:
-        raise KingletError(f"params.yaml: export.models names {', '.join(unknown)}; known: {', '.join(folders)}.")
+    refuse_unknown_models("export.models", names, folders)
     return {name: folders[name] for name in names or folders}
 
 
@@ -129,7 +129,7 @@ def logits_of_rows(engine: Engine, card: ModelCard, rows: NDArray[np.int64]) -> 
     """Return the logits of these rows of packed images, float32 (n, n_classes)."""
     packed = np.load(packed_images(card.input_size), mmap_mode="r")
     workers = available_processors()
-    return gather_logits(engine.run, len(card.classes), packed, rows, preprocessing_of(card), workers=workers)
+    return gather_logits(engine.run, len(card.classes), packed, rows, card.preprocessing, workers=workers)
 
 
 def export_model(original: Original, runtime: str, output: Path) -> dict[str, Any]:
@@ -168,7 +168,6 @@ def compare(original: Original, runtime: str, engine: Engine) -> dict[str, Any]:
     Raises KingletError if a float model agrees on fewer than LEAST_AGREEMENT of the images.
     """
     from kinglet.conversion.arithmetic import INT8_ARITHMETIC, logits_step
-    from kinglet.conversion.as_written import open_as_written
     from kinglet.conversion.fidelity import compare_logits
 
     title, name = RUNTIMES[runtime].title, original.card.name
@@ -180,7 +179,7 @@ def compare(original: Original, runtime: str, engine: Engine) -> dict[str, Any]:
     agreement = f"{title} gives {name}'s class for {100 * fidelity.agreement:.2f} % of the validation images"
     if original.card.precision == "int8":
         few = original.rows[:IMAGES_AS_WRITTEN]
-        written = logits_of_rows(open_as_written(original.file), original.card, few)
+        written = logits_of_rows(engine_of(open_as_written(original.file.read_bytes())), original.card, few)
         notes |= {
             "arithmetic": INT8_ARITHMETIC[runtime],
             "logits_step": logits_step(original.file),

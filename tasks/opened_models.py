@@ -33,12 +33,7 @@ def open_model(folder: Path, card: ModelCard, threads: int | None = None) -> Ope
         session = open_session(file, threads)
         return OpenedModel(engine_of(session), *read_metadata(session))
     engine = open_engine(card.runtime, file, card.input_shape, threads)
-    return OpenedModel(engine, preprocessing_of(card), card.classes)
-
-
-def preprocessing_of(card: ModelCard) -> Preprocessing:
-    """Return how an image becomes the model's input."""
-    return Preprocessing(card.input_size, card.channels, card.fit, tuple(card.mean), tuple(card.std))
+    return OpenedModel(engine, card.preprocessing, card.classes)
 
 
 def files_of(folder: Path, card: ModelCard) -> list[Path]:

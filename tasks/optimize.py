@@ -9,10 +9,8 @@ from typing import Any
 
 from kinglet.adoption import adopt, read_onnx
 from kinglet.atomic import atomic_folder, write_bytes, write_json
-from kinglet.compression.fusion import fusions_of
-from kinglet.compression.ladder import STEPS, LabelledRows, Settings, calibrated, climb, open_bench
-from kinglet.compression.without_vnni import judge_without_vnni
-from kinglet.models.onnx_graph import add_metadata
+from kinglet.compression.ladder import STEPS, LabelledRows, Settings, open_bench
+from kinglet.compression.quantized import quantize_up
 from kinglet.runtime.device import this_device
 from tasks.bench import refuse_too_many_threads
 from tasks.optimize_evidence import compare_models, without_vnni_of
@@ -107,26 +105,13 @@ def quantize(given: Given, file: Path, options: Options) -> dict[str, Any]:
             report,
             warn,
         )
-        candidate, tried = calibrated(bench)
-        candidate, verdict, steps = climb(candidate, bench, STEPS)
-    quantized = candidate.quantized
-    add_metadata(quantized, {"preprocessing": given.preprocessing.to_dict(), "classes": given.classes})
-    write_bytes(file, quantized.SerializeToString())
-    fusions = fusions_of(quantized)
-    unfused = fusions.float_layers - len(candidate.variant.float_layers)
-    if unfused:
-        warn(f"ONNX Runtime computes {unfused} of the layers of {file.name} in float.")
-    without_vnni, variant = judge_without_vnni(candidate, bench)
-    if variant is not None:
-        write_bytes(without_vnni_of(file), variant.SerializeToString())
-    return {
-        "steps": steps,
-        "tried": [asdict(item) for item in tried],
-        "variant": asdict(candidate.variant),
-        "guard": verdict.to_dict(),
-        "runtime": {**fusions.to_dict(), "unfused_layers": unfused},
-        "without_vnni": without_vnni,
-    }
+        quantized = quantize_up(bench, STEPS, given.classes)
+    write_bytes(file, quantized.model.SerializeToString())
+    if quantized.unfused_layers:
+        warn(f"ONNX Runtime computes {quantized.unfused_layers} of the layers of {file.name} in float.")
+    if quantized.without_vnni is not None:
+        write_bytes(without_vnni_of(file), quantized.without_vnni.SerializeToString())
+    return quantized.notes
 
 
 def labelled_rows(given: Given, part: str) -> LabelledRows:

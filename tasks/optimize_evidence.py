@@ -11,7 +11,6 @@ import onnx
 from numpy.typing import NDArray
 
 from kinglet.compression.saturation import unknown_operators
-from kinglet.evidence.bootstrap import paired_interval
 from kinglet.evidence.budget import Budget, Candidate, Choice, choose, front_of, nearest_misses
 from kinglet.runtime.device import this_device
 from kinglet.runtime.engines import ONNXRUNTIME
@@ -19,7 +18,7 @@ from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
 from tasks.artifacts import ModelCard
 from tasks.benchmark import Subject, latencies_of
-from tasks.evaluate import HELD_OUT, HeldOut, emulated_scores, score
+from tasks.evaluate import HELD_OUT, HeldOut, emulated_scores, scores_of
 from tasks.evaluate import facts_of as facts_of_card
 from tasks.optimize_options import Options, described
 from tasks.parameters import Benchmark, Evaluate
@@ -98,7 +97,14 @@ def compare_models(
     """Return what is measured of a float model and its int8 model. files: of both, in this order."""
     cards = cards_of(files, classes)
     probabilities = predict(files, packed, parts)
-    scores = {name: score_model(name, probabilities, parts, classes, cards, options.seed) for name in files}
+    reference, held_out = probabilities[next(iter(files))], {part: parts[part] for part in HELD_OUT}
+    scores = {
+        name: {
+            **facts_of_card(cards[name]),
+            **scores_of(answers, reference, held_out, classes, Evaluate(), options.seed),
+        }
+        for name, answers in probabilities.items()
+    }
     for name, file in files.items():
         if cards[name].precision == "int8" and not unknown_operators(onnx.load(file)):
             emulated = emulated_scores(
@@ -159,34 +165,6 @@ def predict(
                 done += len(rows)
                 report(done, total, name)
     return probabilities
-
-
-def score_model(
-    name: str,
-    probabilities: dict[str, dict[str, NDArray[np.float32]]],
-    parts: dict[str, HeldOut],
-    classes: list[str],
-    cards: dict[str, ModelCard],
-    seed: int,
-) -> dict[str, Any]:
-    """Return a model's scores as scores.json holds them."""
-    reference = next(iter(cards))
-    settings = Evaluate()
-
-    def right(model: str, part: str) -> NDArray[np.bool_]:
-        correct: NDArray[np.bool_] = probabilities[model][part].argmax(axis=1) == parts[part].labels
-        return correct
-
-    return {
-        **facts_of_card(cards[name]),
-        **{part: score(parts[part].labels, probabilities[name][part], classes, settings, seed) for part in HELD_OUT},
-        "difference_to_teacher": {
-            part: paired_interval(
-                right(name, part), right(reference, part), confidence=settings.confidence, seed=seed
-            ).to_dict()
-            for part in HELD_OUT
-        },
-    }
 
 
 def columns(part: HeldOut, probabilities: NDArray[np.float32]) -> dict[str, Any]:

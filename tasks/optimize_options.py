@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from kinglet.adoption.normalizations import ALIASES, NORMALIZATIONS, Normalization
 from kinglet.atomic import read_json
 from kinglet.errors import KingletError
 from kinglet.evidence.budget import Budget
+from kinglet.runtime.preprocessing import FITS
 
 MADE_BY = "kinglet optimize"
 RESULT = "result.json"
 LIMITS = ("latency_ms", "size_mb", "max_accuracy_drop")
-FITS = ("stretch", "crop", "pad")
 MAX_ACCURACY_DROP = 0.01
 
 
@@ -92,7 +93,27 @@ def parse_numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     return numbers
 
 
-def named_normalization(options: Options, channels: int) -> tuple[str, Normalization] | None:
+class PixelOptions(Protocol):
+    """The words of a command line on the scale of the pixels, and the model that they are for."""
+
+    @property
+    def model(self) -> Path:
+        """The model's file."""
+
+    @property
+    def preprocessing(self) -> str | None:
+        """The name of a scale."""
+
+    @property
+    def mean(self) -> tuple[float, ...] | None:
+        """Of pixels in [0, 1]: one number, or one per channel."""
+
+    @property
+    def std(self) -> tuple[float, ...] | None:
+        """Their standard deviation."""
+
+
+def named_normalization(options: PixelOptions, channels: int) -> tuple[str, Normalization] | None:
     """Return the scale of the pixels that the options name; None where they name none.
 
     Raises KingletError for an unknown name, for a mean without a standard deviation, and for contradictions.

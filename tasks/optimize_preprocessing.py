@@ -26,7 +26,7 @@ from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import logits_of, open_session
 from tasks.evaluate import HeldOut
-from tasks.optimize_options import Options, named_normalization
+from tasks.optimize_options import PixelOptions, named_normalization
 
 TRIED_IMAGES = 500
 SAID, WRITTEN, FOUND = "as given", "as the file says", "found out"
@@ -68,7 +68,7 @@ class Scale:
 
 
 def find_scale(
-    model: onnx.ModelProto, packed: NDArray[np.uint8], parts: list[HeldOut], fit: str, options: Options
+    model: onnx.ModelProto, packed: NDArray[np.uint8], parts: list[HeldOut], fit: str, options: PixelOptions
 ) -> Scale:
     """Return the scale of the pixels for an adopted model, tried on the first images of these parts.
 
@@ -98,22 +98,35 @@ def oriented(model: onnx.ModelProto, normalization: Normalization) -> onnx.Model
 
 
 def candidates_for(
-    model: onnx.ModelProto, packed: NDArray[np.uint8], rows: NDArray[np.int64], options: Options
+    model: onnx.ModelProto, packed: NDArray[np.uint8], rows: NDArray[np.int64], options: PixelOptions
 ) -> tuple[str, dict[str, Normalization]]:
     """Return how the scale is known, and the ones to try by name: one where it is known."""
     channels = facts_of(model).channels
-    named = named_normalization(options, channels)
-    if named is not None:
-        return SAID, dict([named])
-    written = read_metadata(model).get("preprocessing")
-    if written is not None:
-        return WRITTEN, {"kinglet": Normalization(tuple(written["mean"]), tuple(written["std"]))}
+    known = known_scale(options, channels, read_metadata(model).get("preprocessing"))
+    if known is not None:
+        how, name, normalization = known
+        return how, {name: normalization}
     usual = {
         name: item.of_channels(channels)
         for name, item in NORMALIZATIONS.items()
         if channels == 3 or not item.blue_first
     }
     return FOUND, {**usual, OWN: own_normalization(np.asarray(packed[rows]))}
+
+
+def known_scale(
+    options: PixelOptions, channels: int, written: dict[str, Any] | None
+) -> tuple[str, str, Normalization] | None:
+    """Return how the scale is known, its name and the scale: as a person says, else as a file does; None if neither.
+
+    written: the preprocessing in the file's metadata, None where it has none.
+    """
+    named = named_normalization(options, channels)
+    if named is not None:
+        return SAID, *named
+    if written is not None:
+        return WRITTEN, "kinglet", Normalization(tuple(written["mean"]), tuple(written["std"]))
+    return None
 
 
 def refuse_guessing(scale: Scale, labels: NDArray[np.int64], name: str) -> None:

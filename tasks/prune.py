@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -15,8 +15,7 @@ from kinglet.atomic import write_json
 from kinglet.compression.dense import is_faster, widest_as_fast
 from kinglet.compression.pruning import prune_channels, reestimate_batch_norms
 from kinglet.compression.search import Latency
-from kinglet.errors import KingletError
-from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec
+from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec, random_residual_cnn
 from kinglet.training.loop import ImageSet, Recipe
 from tasks.artifacts import (
     DISTILL,
@@ -27,6 +26,7 @@ from tasks.artifacts import (
     ModelCard,
     as_fast_as_pruned,
     model_folders,
+    refuse_unknown_models,
 )
 from tasks.distillation import train_from_teacher
 from tasks.models import (
@@ -69,9 +69,7 @@ def run(parameters: Parameters) -> None:
     settings = parameters.prune
     prepare_training(parameters.seed)
     folders = {folder.name: folder for folder in model_folders(FINETUNE, DISTILL)}
-    unknown = [name for name in settings.models if name not in folders]
-    if unknown:
-        raise KingletError(f"params.yaml: prune.models names {', '.join(unknown)}; known: {', '.join(folders)}.")
+    refuse_unknown_models("prune.models", settings.models, folders)
     PRUNE.mkdir(parents=True, exist_ok=True)
     refused = {}
     for name in settings.models:
@@ -142,12 +140,8 @@ def train_pruned(pruned: nn.Module, whole: Whole, parameters: Parameters) -> Non
 
 def train_dense(spec: ResidualCnnSpec, limit: Latency, whole: Whole, parameters: Parameters) -> None:
     """Train the widest dense network that is as fast as the pruned one, as long as that one was trained in all."""
-
-    def made(dense: ResidualCnnSpec) -> ResidualCnn:
-        torch.manual_seed(parameters.seed)
-        return ResidualCnn(dense)
-
-    dense = widest_as_fast(spec, limit, lambda dense: latency_of(made(dense), whole, parameters))
+    made = partial(random_residual_cnn, seed=parameters.seed)
+    dense = widest_as_fast(spec, limit, lambda narrower: latency_of(made(narrower), whole, parameters))
     if dense is None:
         print(f"warning: no dense network is as fast as {whole.card.name}-pruned.", file=sys.stderr)
         return

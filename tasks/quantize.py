@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from kinglet.atomic import write_bytes
-from kinglet.compression.fusion import fusions_of
 from kinglet.compression.guard import set_aside
 from kinglet.compression.ladder import (
     STEPS,
@@ -23,23 +22,29 @@ from kinglet.compression.ladder import (
     LabelledRows,
     Settings,
     Step,
-    calibrated,
-    climb,
     made_from,
     open_bench,
 )
 from kinglet.compression.quantization_aware_training import simulate_int8, train_simulated, without_simulation
-from kinglet.compression.without_vnni import judge_without_vnni
+from kinglet.compression.quantized import quantize_up
 from kinglet.data.batches import gather, shuffled_batches, standardize
 from kinglet.errors import KingletError
 from kinglet.models.export import to_onnx
-from kinglet.models.onnx_graph import add_metadata
 from kinglet.reporting import Report
 from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.training.devices import pick_device
 from kinglet.training.loop import ImageSet
-from tasks.artifacts import DISTILL, FINETUNE, PRUNE, QUANTIZE, ModelCard, model_folders, write_card
+from tasks.artifacts import (
+    DISTILL,
+    FINETUNE,
+    PRUNE,
+    QUANTIZE,
+    ModelCard,
+    model_folders,
+    refuse_unknown_models,
+    write_card,
+)
 from tasks.models import image_set, load_model, prepare_training, read_manifest
 from tasks.parameters import Parameters, Quantize
 from tasks.progress import progress
@@ -69,9 +74,7 @@ def run(parameters: Parameters) -> None:
     folders = {folder.name: folder for folder in model_folders(FINETUNE, DISTILL, PRUNE)}
     if not folders:
         raise KingletError(f"{FINETUNE} holds no model.", "Run `dvc repro`, which runs what is missing first.")
-    unknown = [name for name in settings.models if name not in folders]
-    if unknown:
-        raise KingletError(f"params.yaml: quantize.models names {', '.join(unknown)}; known: {', '.join(folders)}.")
+    refuse_unknown_models("quantize.models", settings.models, folders)
     manifest = read_manifest()
     QUANTIZE.mkdir(parents=True, exist_ok=True)
     for name in settings.models or folders:
@@ -81,32 +84,18 @@ def run(parameters: Parameters) -> None:
 def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -> None:
     """Quantize one model, the cheapest way first, until the guard lets it pass."""
     network, card = load_model(folder)
-    preprocessing = Preprocessing(card.input_size, card.channels, card.fit, tuple(card.mean), tuple(card.std))
+    preprocessing = card.preprocessing
     with progress(f"quantize {card.name}") as report:
         bench, training = set_up(folder, network, card, preprocessing, manifest, settings, seed, report)
-        candidate, tried = calibrated(bench)
-        candidate, verdict, steps = climb(candidate, bench, steps_of(training))
-    quantized = candidate.quantized
-    add_metadata(quantized, {"preprocessing": preprocessing.to_dict(), "classes": card.classes})
+        quantized = quantize_up(bench, steps_of(training), card.classes)
     output = QUANTIZE / f"{card.name}-int8"
-    write_bytes(output / MODEL, quantized.SerializeToString())
-    fusions = fusions_of(quantized)
-    unfused = fusions.float_layers - len(candidate.variant.float_layers)
-    if unfused:
-        warn(f"ONNX Runtime computes {unfused} quantized layers of {output.name} in float.")
-    without_vnni, variant = judge_without_vnni(candidate, bench)
-    if variant is not None:
-        write_bytes(output / WITHOUT_VNNI, variant.SerializeToString())
-    notes = {
-        "steps": steps,
-        "variant": asdict(candidate.variant),
-        "tried": [asdict(item) for item in tried],
-        "guard": verdict.to_dict(),
-        "runtime": {**fusions.to_dict(), "unfused_layers": unfused},
-        "without_vnni": without_vnni,
-    }
+    write_bytes(output / MODEL, quantized.model.SerializeToString())
+    if quantized.unfused_layers:
+        warn(f"ONNX Runtime computes {quantized.unfused_layers} quantized layers of {output.name} in float.")
+    if quantized.without_vnni is not None:
+        write_bytes(output / WITHOUT_VNNI, quantized.without_vnni.SerializeToString())
     made = replace(card, name=output.name, step="quantize", parent=card.name, precision="int8", control_for="")
-    write_card(output, replace(made, notes=notes))
+    write_card(output, replace(made, notes=quantized.notes))
 
 
 def set_up(

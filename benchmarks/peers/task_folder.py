@@ -91,7 +91,7 @@ def write_task(folder: Path, seconds: float) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     parameters, manifest = load_parameters(), read_manifest()
     teacher, card = load_model(FINETUNE / TEACHER)
-    size, preprocessing = card.input_size, preprocessing_of(card)
+    size, preprocessing = card.input_size, card.preprocessing
     training, validation = (image_set(manifest, split, [size]) for split in ("train", "validation"))
     chosen = np.random.default_rng(parameters.seed).permutation(len(training.rows))
     chosen = np.sort(chosen[: parameters.quantize.calibration_images])
@@ -125,13 +125,8 @@ def write_test_images(folder: Path, card: ModelCard) -> tuple[Path, NDArray[np.i
     path = folder / f"test_{card.input_size}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_normalized(path, open_packed(packed_images(card.input_size)), test.rows, preprocessing_of(card))
+        write_normalized(path, open_packed(packed_images(card.input_size)), test.rows, card.preprocessing)
     return path, test.labels
-
-
-def preprocessing_of(card: ModelCard) -> Preprocessing:
-    """Return how the model's images are prepared."""
-    return Preprocessing(card.input_size, card.channels, card.fit, tuple(card.mean), tuple(card.std))
 
 
 def write_normalized(

@@ -36,22 +36,6 @@ def _replace(model: onnx.ModelProto, old: str, new: str) -> None:
             item.name = new
 
 
-def keep_only_needed(model: onnx.ModelProto) -> None:
-    """Remove the nodes and the stored tensors that no output needs."""
-    graph = model.graph
-    needed = {item.name for item in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed & set(node.output):
-            kept.append(node)
-            needed |= set(node.input)
-    stored = [item for item in graph.initializer if item.name in needed]
-    nodes = kept[::-1]
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(stored)
-
-
 def put_first(model: onnx.ModelProto, op_type: str, **attributes: Any) -> None:
     """Put a node between the model's input and all that reads it."""
     name = model.graph.input[0].name

@@ -17,7 +17,6 @@ from kinglet.adoption.agreement import compare_answers, widths_of
 from kinglet.adoption.batch_axis import BATCH, free_batch_axis
 from kinglet.adoption.ends import set_shape, the_image_input, the_output
 from kinglet.adoption.graph_edit import (
-    keep_only_needed,
     put_first,
     remove_softmax,
     rename,
@@ -31,6 +30,7 @@ from kinglet.models.onnx_graph import (
     OUTPUT_NAME,
     add_metadata,
     constants_to_initializers,
+    keep_only_needed,
     read_metadata,
     strip_origin,
 )

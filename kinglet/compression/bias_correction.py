@@ -17,8 +17,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from kinglet.compression.graph_walk import Walk, open_as_written
+from kinglet.compression.graph_walk import Walk
 from kinglet.compression.quantization import WEIGHTED, node_name
+from kinglet.runtime.sessions import open_as_written
 
 INT32 = np.iinfo(np.int32)
 
@@ -83,7 +84,7 @@ def channel_means(
     exposed.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in outputs.values()
     )
-    session = open_as_written(exposed)
+    session = open_as_written(exposed.SerializeToString())
     sums = {name: np.float64(0) for name in outputs}
     for start in range(0, len(inputs), batch_size):
         batch = inputs[start : start + batch_size]

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import optuna
-import torch
 from torch import Tensor, nn
 
 from kinglet.compression.depth import removable_blocks, remove_blocks
 from kinglet.compression.pruning import prune_channels, reestimate_batch_norms
 from kinglet.data.resolutions import backbone_sizes, residual_sizes
 from kinglet.models.inverted_residual import InvertedResidualNet
-from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec, ResidualStage
+from kinglet.models.residual_cnn import ResidualCnnSpec, ResidualStage, random_residual_cnn
 
 Batches = Callable[[int], list[tuple[Tensor, Tensor]]]
 
@@ -114,8 +113,7 @@ class Residual:
         """Return the network with random weights."""
         widths, blocks = self.widths(candidate), self.blocks(candidate)
         stages = tuple(ResidualStage(width, 2, (width,) * count) for width, count in zip(widths, blocks, strict=True))
-        torch.manual_seed(seed)
-        return ResidualCnn(ResidualCnnSpec(task.channels, stages, task.n_classes))
+        return random_residual_cnn(ResidualCnnSpec(task.channels, stages, task.n_classes), seed)
 
     def widths(self, candidate: Candidate) -> list[int]:
         """Return the channels of every stage."""

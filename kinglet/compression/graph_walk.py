@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
+
+from kinglet.runtime.sessions import open_as_written
 
 
 class Walk:
@@ -45,7 +46,7 @@ class Walk:
             [self.initializers[name] for name in stored],
         )
         model = onnx.helper.make_model(graph, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
-        values = open_as_written(model).run(made, {name: self.known[name] for name in inputs})
+        values = open_as_written(model.SerializeToString()).run(made, {name: self.known[name] for name in inputs})
         self.known = {name: value for name, value in self.known.items() if name in needed}
         self.known.update(zip(made, values, strict=True))
 
@@ -64,12 +65,3 @@ class Walk:
 def _typed(name: str, value: NDArray[np.generic]) -> onnx.ValueInfoProto:
     element = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
     return onnx.helper.make_tensor_value_info(name, element, [None] * value.ndim)
-
-
-def open_as_written(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """Return a session that fuses nothing, on one thread: the same sums on any number of processors."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""What an ONNX graph carries beside its function: metadata, constants as nodes, traces of its exporter."""
+"""What an ONNX graph carries beside its function: metadata, constants as nodes, what nobody reads, traces."""
 
 from __future__ import annotations
 
@@ -49,6 +49,22 @@ def constants_to_initializers(model: onnx.ModelProto) -> None:
             kept.append(node)
     del model.graph.node[:]
     model.graph.node.extend(kept)
+
+
+def keep_only_needed(model: onnx.ModelProto) -> None:
+    """Remove the nodes and the stored tensors that no output needs."""
+    graph = model.graph
+    needed = {item.name for item in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            kept.append(node)
+            needed |= set(node.input)
+    stored = [item for item in graph.initializer if item.name in needed]
+    nodes = kept[::-1]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(stored)
 
 
 def strip_origin(model: onnx.ModelProto) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -115,6 +116,12 @@ class ResidualCnn(nn.Module):
     def depth_groups(self) -> list[nn.Module]:
         """Return the parts from input to classifier, for learning rates that grow with depth."""
         return [*self.stages, self.classifier]
+
+
+def random_residual_cnn(spec: ResidualCnnSpec, seed: int) -> ResidualCnn:
+    """Return a network with random weights, the same for the same seed."""
+    torch.manual_seed(seed)
+    return ResidualCnn(spec)
 
 
 def read_spec(network: ResidualCnn) -> ResidualCnnSpec:

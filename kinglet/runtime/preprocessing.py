@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+# How an image that is no square becomes one.
+FITS = ("stretch", "crop", "pad")
+
 
 @dataclass(frozen=True)
 class Preprocessing:

@@ -67,6 +67,18 @@ def load_session(model: Path | bytes, threads: int | None = None) -> onnxruntime
         ) from error
 
 
+def open_as_written(model: bytes) -> onnxruntime.InferenceSession:
+    """Return a session for the bytes of an ONNX file that fuses nothing, on one thread.
+
+    The same sums on any number of processors; int8 is computed in float32 between its roundings.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 def called(model: Path | bytes) -> str:
     """Return what errors call a model."""
     return "the model" if isinstance(model, bytes) else str(model)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from kinglet.compression.doctor.graph import Graph
-from kinglet.compression.doctor.qdq_form import drop_unused
+from kinglet.models.onnx_graph import keep_only_needed
 
 
 class Edit:
@@ -56,7 +56,7 @@ class Edit:
         nodes = [*self._first, *self.model.graph.node]
         del self.model.graph.node[:]
         self.model.graph.node.extend(nodes)
-        drop_unused(self.model)
+        keep_only_needed(self.model)
         return self.model
 
 

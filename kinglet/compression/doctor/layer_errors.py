@@ -20,7 +20,7 @@ from onnx import helper, numpy_helper
 from kinglet.compression.doctor.layers import Grid, Layer
 from kinglet.compression.doctor.subject import Subject
 from kinglet.compression.doctor.twin import activation_folded, limiting_node
-from kinglet.compression.graph_walk import open_as_written
+from kinglet.runtime.sessions import open_as_written
 
 BATCH_SIZE = 8
 # What is called no noise at all.
@@ -66,7 +66,7 @@ def layer_errors(subject: Subject) -> list[LayerError]:
     wanted = sorted({*(piece.source for piece in pieces), *(piece.target for piece in pieces), *ends.values()})
     of_twin = _exposing(subject.twin, wanted)
     of_file = _exposing(subject.graph.model, sorted(set(ends.values())))
-    alone = open_as_written(model)
+    alone = open_as_written(model.SerializeToString())
     power: dict[tuple[str, str], float] = {}
     for start in range(0, len(subject.inputs), BATCH_SIZE):
         batch = subject.inputs[start : start + BATCH_SIZE]
@@ -121,7 +121,7 @@ def _exposing(model: onnx.ModelProto, names: list[str]) -> onnxruntime.Inference
     copy.graph.output.extend(
         helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name != source
     )
-    return open_as_written(copy)
+    return open_as_written(copy.SerializeToString())
 
 
 def _run(session: onnxruntime.InferenceSession, batch: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

@@ -15,8 +15,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from kinglet.compression.graph_walk import open_as_written
 from kinglet.compression.quantization import node_name
+from kinglet.models.onnx_graph import constants_to_initializers, keep_only_needed
+from kinglet.runtime.sessions import open_as_written
 
 # Per-channel scales need it.
 OPSET = 13
@@ -75,7 +76,7 @@ def to_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
     A QOperator file becomes the same network in QDQ form: ONNX Runtime makes the same kernels of it.
     """
     copy = with_names(model)
-    _constants_to_initializers(copy)
+    constants_to_initializers(copy)
     if any(node.op_type in QOPERATORS or node.op_type == "QLinearConcat" for node in copy.graph.node):
         _replace_integer_operators(copy)
     _fold_stored_weights(copy)
@@ -92,19 +93,6 @@ def with_names(model: onnx.ModelProto) -> onnx.ModelProto:
         node.name = name if name not in taken else f"{name}_{index}"
         taken.add(node.name)
     return copy
-
-
-def _constants_to_initializers(model: onnx.ModelProto) -> None:
-    kept = []
-    for node in model.graph.node:
-        if node.op_type == "Constant" and node.attribute[0].name == "value":
-            value = model.graph.initializer.add()
-            value.CopyFrom(node.attribute[0].t)
-            value.name = node.output[0]
-        else:
-            kept.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
 
 
 def _replace_integer_operators(model: onnx.ModelProto) -> None:
@@ -197,7 +185,7 @@ def _fold_stored_weights(model: onnx.ModelProto) -> None:
             kept.append(node)
     del model.graph.node[:]
     model.graph.node.extend(kept)
-    drop_unused(model)
+    keep_only_needed(model)
 
 
 def _computed(
@@ -211,19 +199,4 @@ def _computed(
         [constants[name] for name in dict.fromkeys(node.input) if name],
     )
     alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    return np.asarray(open_as_written(alone).run(None, {})[0])
-
-
-def drop_unused(model: onnx.ModelProto) -> None:
-    """Remove in place the nodes and initializers that no output depends on."""
-    needed = {output.name for output in model.graph.output}
-    kept = []
-    for node in reversed(model.graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            kept.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(reversed(kept))
-    unused = [item for item in model.graph.initializer if item.name not in needed]
-    for item in unused:
-        model.graph.initializer.remove(item)
+    return np.asarray(open_as_written(alone.SerializeToString()).run(None, {})[0])

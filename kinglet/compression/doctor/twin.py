@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 from kinglet.compression.doctor.graph import Graph
 from kinglet.compression.doctor.layers import Grid, Layer, Pair, Stored
 from kinglet.compression.doctor.matching import IDENTITY, Activation, Match
-from kinglet.compression.doctor.qdq_form import drop_unused
+from kinglet.models.onnx_graph import keep_only_needed
 
 
 def float_twin(graph: Graph, found: Match | None) -> onnx.ModelProto:
@@ -46,7 +46,7 @@ def float_twin(graph: Graph, found: Match | None) -> onnx.ModelProto:
     del twin.graph.node[:]
     twin.graph.node.extend(nodes)
     del twin.graph.value_info[:]
-    drop_unused(twin)
+    keep_only_needed(twin)
     return twin
 
 

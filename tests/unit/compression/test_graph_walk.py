@@ -4,9 +4,10 @@ import pytest
 from onnx import numpy_helper
 
 from kinglet.compression.calibration import stream_histograms
-from kinglet.compression.graph_walk import Walk, open_as_written
+from kinglet.compression.graph_walk import Walk
 from kinglet.compression.quantization import WEIGHTED, quantize_static
 from kinglet.models.export import to_onnx
+from kinglet.runtime.sessions import open_as_written
 from tests.unit.models.small_networks import NETWORKS
 
 INPUTS = np.random.default_rng(0).normal(0, 1, (6, 3, 32, 32)).astype(np.float32)
@@ -29,11 +30,13 @@ def test_every_value_is_that_of_the_whole_graph(model):
     names = [node.output[0] for node in layers(model)]
     for name in names:
         exposed.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    expected = open_as_written(exposed).run(names, {"images": INPUTS})
+    expected = open_as_written(exposed.SerializeToString()).run(names, {"images": INPUTS})
     walk = Walk(model, INPUTS)
     for name, value in zip(names, expected, strict=True):
         np.testing.assert_array_equal(walk.value(name), value)
-    np.testing.assert_array_equal(walk.value("logits"), open_as_written(model).run(None, {"images": INPUTS})[0])
+    np.testing.assert_array_equal(
+        walk.value("logits"), open_as_written(model.SerializeToString()).run(None, {"images": INPUTS})[0]
+    )
 
 
 def test_a_layer_changed_after_its_input_was_asked_for_is_computed_as_changed(model):

@@ -12,10 +12,11 @@ import pytest
 
 from kinglet.conversion import CONVERTERS
 from kinglet.conversion.arithmetic import INT8_ARITHMETIC, logits_step
-from kinglet.conversion.as_written import open_as_written
 from kinglet.conversion.fidelity import compare_logits
 from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES, Engine, open_engine, version_of
+from kinglet.runtime.engines.onnxruntime import engine_of
+from kinglet.runtime.sessions import open_as_written
 from tests.unit.conversion.conftest import IMAGES, SHAPE, Files
 from tests.unit.conversion.runtimes import OTHERS, needs
 from tests.unit.models.small_networks import NETWORKS
@@ -123,7 +124,7 @@ def test_an_unknown_runtime_is_refused_with_the_known_ones(tmp_path: Path) -> No
 
 def test_as_written_an_int8_file_gives_logits_on_its_grid(files: Files) -> None:
     float_logits = open_engine(ONNXRUNTIME, files.paths["residual-cnn", "fp32"], SHAPE, threads=1).run(IMAGES)
-    logits = open_as_written(files.paths["residual-cnn", "int8"]).run(IMAGES)
+    logits = engine_of(open_as_written(files.paths["residual-cnn", "int8"].read_bytes())).run(IMAGES)
     step = logits_step(files.paths["residual-cnn", "int8"])
     # On the grid of the logits, and not the float file's.
     np.testing.assert_allclose(logits / step, np.rint(logits / step), atol=1e-3)

@@ -16,8 +16,10 @@ from onnx import TensorProto, helper, numpy_helper
 from kinglet.atomic import write_json, write_text
 from kinglet.runtime.preprocessing import Preprocessing, normalize
 from kinglet.runtime.sessions import CLASSES_KEY, PREPROCESSING_KEY
-from tasks.artifacts import ModelCard, write_card
+from tasks.artifacts import FINETUNE, TEACHER, ModelCard, write_card
+from tasks.models import save_model
 from tasks.parameters import Parameters
+from tests.unit.models.small_networks import bright_quadrants, residual_cnn
 
 # One that survived, one that was dropped, one too slow to be trained.
 TRIALS = """family,trial,candidate,input_size,precision,latency_ms,latency_low_ms,latency_high_ms,\
@@ -82,6 +84,16 @@ def parameters(**changes: dict) -> Parameters:
     for section, change in changes.items():
         values[section] = {**values.get(section, {}), **change}
     return Parameters.model_validate(values)
+
+
+def build_training_project(root: Path) -> None:
+    """Write 120 images of 16 pixels, 96 of them to train on, and a teacher with random weights."""
+    images = bright_quadrants(120, (16,), seed=1)
+    splits = np.array(["train"] * 8 + ["validation", "test"])[np.arange(120) % 10]
+    write_data(root, images.packed, images.labels, splits, ["a", "b", "c", "d"])
+    facts = {"mean": [0.45] * 3, "std": [0.25] * 3, "classes": ["a", "b", "c", "d"], "notes": {}}
+    folder = root / FINETUNE / TEACHER
+    save_model(folder, residual_cnn(), step="finetune", parent="", input_size=16, channels=3, fit="stretch", **facts)
 
 
 def noisy_quadrants(n: int, size: int, channels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,9 +11,7 @@ from kinglet.atomic import read_json
 from kinglet.compression.guard import Verdict
 from kinglet.compression.ladder import BIAS_CORRECTION, STEPS
 from tasks import quantize
-from tasks.models import save_model
-from tests.unit.models.small_networks import bright_quadrants, residual_cnn
-from tests.unit.tasks.small_project import parameters, write_data
+from tests.unit.tasks.small_project import build_training_project, parameters
 
 ALL_STEPS = (*STEPS, quantize.QUANTIZATION_AWARE_TRAINING)
 
@@ -27,14 +24,9 @@ def test_the_steps_are_those_of_the_documentation_in_its_order():
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    images = bright_quadrants(120, (16,), seed=1)
-    splits = np.array(["train"] * 8 + ["validation", "test"])[np.arange(120) % 10]
-    write_data(tmp_path, images.packed, images.labels, splits, ["a", "b", "c", "d"])
+    build_training_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(quantize, "prepare_training", torch.manual_seed)  # what it sets would outlive the test
-    facts = {"mean": [0.45] * 3, "std": [0.25] * 3, "classes": ["a", "b", "c", "d"], "notes": {}}
-    folder = Path("artifacts/finetune/teacher")
-    save_model(folder, residual_cnn(), step="finetune", parent="", input_size=16, channels=3, fit="stretch", **facts)
     return tmp_path
 
 

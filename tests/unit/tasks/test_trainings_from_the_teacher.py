@@ -13,9 +13,9 @@ from kinglet.compression.search import Latency
 from kinglet.data.batches import standardize
 from tasks import answer, distill, prune
 from tasks.artifacts import ANSWERS, read_card
-from tasks.models import load_model, save_model
-from tests.unit.models.small_networks import bright_quadrants, residual_cnn
-from tests.unit.tasks.small_project import parameters, write_data
+from tasks.models import load_model
+from tests.unit.models.small_networks import residual_cnn
+from tests.unit.tasks.small_project import build_training_project, parameters
 
 N_TRAINING = 96
 TEACHER = Path("artifacts/finetune/teacher")
@@ -25,15 +25,11 @@ SMALL = {"students": {"student": {"input_size": 16, "stages": STAGES}}, "epochs"
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    images = bright_quadrants(120, (16,), seed=1)
-    splits = np.array(["train"] * 8 + ["validation", "test"])[np.arange(120) % 10]
-    write_data(tmp_path, images.packed, images.labels, splits, ["a", "b", "c", "d"])
+    build_training_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("KINGLET_CACHE", str(tmp_path / "cache"))
     for step in (answer, distill, prune):
         monkeypatch.setattr(step, "prepare_training", torch.manual_seed)  # what it sets would outlive the test
-    facts = {"mean": [0.45] * 3, "std": [0.25] * 3, "classes": ["a", "b", "c", "d"], "notes": {}}
-    save_model(TEACHER, residual_cnn(), step="finetune", parent="", input_size=16, channels=3, fit="stretch", **facts)
     # The manifest is what a checkpoint's key is made of.
     Path("artifacts/ingest/manifest.parquet").write_bytes(b"manifest")
     return tmp_path

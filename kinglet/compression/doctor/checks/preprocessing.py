@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from kinglet.adoption.normalizations import NORMALIZATIONS
 from kinglet.compression.doctor.effects import Effect, difference
 from kinglet.compression.doctor.findings import CRITICAL, WARNING, Finding
-from kinglet.runtime.preprocessing import Preprocessing, normalize
+from kinglet.runtime.preprocessing import FITS, Preprocessing, normalize
 
-FITS = ("stretch", "crop", "pad")
 # Ways to prepare images are told apart on this many.
 PREPROCESSING_IMAGES = 500
 

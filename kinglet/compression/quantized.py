@@ -1,0 +1,57 @@
+"""A model brought to int8: up the ladder, checked on the graph that ONNX Runtime runs, with a variant without VNNI."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import onnx
+
+from kinglet.compression.fusion import fusions_of
+from kinglet.compression.ladder import Bench, Step, calibrated, climb
+from kinglet.compression.without_vnni import judge_without_vnni
+from kinglet.models.onnx_graph import add_metadata
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """An int8 model and what is to be known of it.
+
+    without_vnni: a variant for x86 processors without VNNI, None where the model is good enough there or cannot be
+    emulated. notes: how it was made and judged, JSON-ready.
+    """
+
+    model: onnx.ModelProto
+    without_vnni: onnx.ModelProto | None
+    notes: dict[str, Any]
+
+    @property
+    def unfused_layers(self) -> int:
+        """How many layers ONNX Runtime computes in float though they were quantized."""
+        return int(self.notes["runtime"]["unfused_layers"])
+
+
+def quantize_up(bench: Bench, steps: Mapping[str, Step], classes: list[str]) -> Quantized:
+    """Return the bench's model as int8, made the cheapest way that the guard lets pass.
+
+    steps: those of the ladder after calibration. classes: names that go into the metadata.
+    """
+    candidate, tried = calibrated(bench)
+    candidate, verdict, taken = climb(candidate, bench, steps)
+    model = candidate.quantized
+    add_metadata(model, {"preprocessing": bench.preprocessing.to_dict(), "classes": classes})
+    fusions = fusions_of(model)
+    judged, variant = judge_without_vnni(candidate, bench)
+    notes = {
+        "steps": taken,
+        "variant": asdict(candidate.variant),
+        "tried": [asdict(item) for item in tried],
+        "guard": verdict.to_dict(),
+        "runtime": {
+            **fusions.to_dict(),
+            "unfused_layers": fusions.float_layers - len(candidate.variant.float_layers),
+        },
+        "without_vnni": judged,
+    }
+    return Quantized(model, variant, notes)
