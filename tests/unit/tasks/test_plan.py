@@ -55,3 +55,8 @@ def test_an_empty_test_split_is_said(tmp_path, monkeypatch):
     with pytest.raises(KingletError, match="no images"):
         plan_for(tmp_path, monkeypatch, {})
     assert not Path("artifacts/plan").exists()
+
+
+def test_the_documentation_shows_the_sentence_as_it_is():
+    text = (Path(__file__).parents[3] / "docs" / "evidence.md").read_text(encoding="utf-8")
+    assert f"warning: {tasks.plan.warning(tasks.plan.plan_of(339, 0.01, 0.05, 0.95, 0.8))}\n" in text
