@@ -47,6 +47,9 @@ WORKSPACE = Path(".kinglet")
 
 
 SOURCE_FACTS = INGEST / "source.json"
+# Before the names of the columns that a person's table has beyond those that are known: none can be mistaken for a
+# measured one.
+GIVEN = "given:"
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,13 @@ from kinglet.evidence.slices import (
     slice_changes,
     slices_of,
 )
-from tasks.artifacts import COMPARE, EVALUATE, PROFILE, SPLIT
+from tasks.artifacts import COMPARE, EVALUATE, GIVEN, PROFILE, SPLIT
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
 
+# What divides the images whatever the manifest says.
+MEASURED = ("class", "brightness", "size")
 # Of the manifest, those that name an image, or that the other slices repeat.
 NO_SLICES = ("index", "path", "label", "label_index", "split", "sha256")
 SLICE_COLUMNS = (
@@ -149,9 +151,11 @@ def slice_columns(answers: TestAnswers, classes: list[str]) -> dict[str, NDArray
     with ParquetFile(PROFILE / "images.parquet") as opened:
         facts = opened.read(columns=["index", "brightness", "width", "height"])
     columns = {"class": np.array(classes)[answers.labels]}
+    rows = rows_of(answers.index, manifest["index"].to_numpy())
     for name in names:
         values = np.array(["" if value is None else str(value) for value in manifest[name].to_pylist()])
-        columns[name] = values[rows_of(answers.index, manifest["index"].to_numpy())]
+        plain = name.removeprefix(GIVEN)
+        columns[f"{plain} (given)" if plain in MEASURED else plain] = values[rows]
     rows = rows_of(answers.index, facts["index"].to_numpy())
     brightness, width, height = (facts[name].to_numpy()[rows] for name in ("brightness", "width", "height"))
     columns["brightness"] = quartile_names(brightness, ("darkest", "brightest"))

@@ -112,13 +112,14 @@ def test_any_column_of_the_manifest_makes_slices(project, tmp_path, monkeypatch)
     n = len(manifest)
     night = pa.array(["day" if index % 3 else "night" for index in range(n)])
     manifest = manifest.append_column("light", night).append_column("site", pa.array(["one"] * n))
-    manifest = manifest.append_column("camera", pa.array(np.arange(n) // 40))
+    manifest = manifest.append_column("given:camera", pa.array(np.arange(n) // 40))
+    manifest = manifest.append_column("given:size", night)
     # The order of the manifest's rows says nothing about that of the predictions.
     pyarrow.parquet.write_table(manifest.take(np.random.default_rng(0).permutation(n)), path)
     tasks.compare.run(parameters())
     rows = [row for row in slices() if row["model"] == "student"]
     assert {row["value"] for row in rows if row["column"] == "light"} == {"day", "night"}
-    assert "camera" in {row["column"] for row in rows}
+    assert {"camera", "size", "size (given)"} <= {row["column"] for row in rows}
     assert "site" not in {row["column"] for row in rows}  # A single value divides nothing.
     own, teacher = answers("student"), answers("teacher")
     lights = {row["path"]: row["light"] for row in manifest.select(["path", "light"]).to_pylist()}
