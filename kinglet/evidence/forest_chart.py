@@ -30,7 +30,7 @@ def forest(lines: list[Line], width: int, title: str, axis: str, lowest_allowed:
     """
     height = TOP + ROW_HEIGHT * len(lines) + BOTTOM
     longest = max((len(item.name) for item in lines), default=0)
-    left = round(min(NAMES_SHARE * width, longest * CHARACTER_WIDTH + 16))
+    left = round(min(NAMES_SHARE * width, longest * CHARACTER_WIDTH + 22))
     low, high, ticks = axis_range(lines, lowest_allowed, narrow=width < 500)
     bottom, right = height - BOTTOM, width - RIGHT
 

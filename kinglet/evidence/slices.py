@@ -85,7 +85,7 @@ def quartile_names(values: NDArray[Any], ends: tuple[str, str]) -> NDArray[np.st
     if not known.any() or numbers[known].min() == numbers[known].max():
         return names
     limits = np.quantile(numbers[known], [0.25, 0.5, 0.75])
-    words = np.array([f"1 ({ends[0]})", "2", "3", f"4 ({ends[1]})"])
+    words = np.array([f"{word} quarter" for word in (ends[0], "2nd", "3rd", ends[1])])
     names[known] = words[np.searchsorted(limits, numbers[known], side="left")]
     return names
 

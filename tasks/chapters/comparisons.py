@@ -11,7 +11,16 @@ from tasks.artifacts import COMPARE, EVALUATE, PLAN
 from tasks.report_rows import percent, signed
 
 # In the order in which they are shown; top_K_accuracy stands after the accuracy.
-SCORES = ("accuracy", "top", "f1_macro", "precision_macro", "recall_macro", "f1_weighted", "precision_weighted")
+SCORES = (
+    "accuracy",
+    "top",
+    "f1_macro",
+    "precision_macro",
+    "recall_macro",
+    "f1_weighted",
+    "precision_weighted",
+    "recall_weighted",
+)
 # Neither is a share: they are shown as they are, and lower is better.
 PLAIN_SCORES = ("log_loss", "ece")
 WORDS = {"ece": "expected calibration error", "f1_macro": "F1 macro", "f1_weighted": "F1 weighted"}
@@ -53,7 +62,7 @@ def charts(rows: list[dict[str, Any]], margin: float) -> dict[str, str]:
         )
         for row in rows
     ]
-    title, axis = "Accuracy of every model minus that of the teacher", "points of accuracy against the teacher"
+    title, axis = "Accuracy of every model minus that of the teacher", "points against the teacher"
     return {name: forest(lines, width, title, axis, -margin) for name, width in (("wide", 900), ("narrow", 380))}
 
 

@@ -70,9 +70,11 @@ def charts(rows: list[dict[str, Any]]) -> dict[str, str]:
     """Return the chart of the changes, for a wide and for a narrow page."""
     lines = [
         Line(
-            f"{row['column']}: {row['value']}", Interval(**row["change"]), "front" if row["is_established"] else "other"
+            f"{row['value']} ({row['column']})",
+            Interval(**row["change"]),
+            "front" if row["is_established"] else "other",
         )
         for row in rows
     ]
-    title, axis = "Accuracy on parts of the test images, against the teacher", "points of accuracy against the teacher"
+    title, axis = "Accuracy on parts of the test images, against the teacher", "points against the teacher"
     return {name: forest(lines, width, title, axis) for name, width in (("wide", 900), ("narrow", 380))}

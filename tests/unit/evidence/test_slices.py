@@ -25,7 +25,7 @@ def test_slices_are_the_values_of_columns_with_enough_images():
 
 def test_quartiles_are_named_and_skip_what_is_unknown():
     names = quartile_names(np.array([4.0, 1.0, np.nan, 3.0, 2.0]), ("darkest", "brightest"))
-    assert names.tolist() == ["4 (brightest)", "1 (darkest)", "", "3", "2"]
+    assert names.tolist() == ["brightest quarter", "darkest quarter", "", "3rd quarter", "2nd quarter"]
     assert set(quartile_names(np.full(9, 784.0), ("a", "b")).tolist()) == {""}
     assert set(quartile_names(np.full(3, np.nan), ("a", "b")).tolist()) == {""}
     sizes = np.unique(quartile_names(np.arange(400.0), ("a", "b")), return_counts=True)[1]
