@@ -22,6 +22,7 @@ INGEST = ARTIFACTS / "ingest"
 PROFILE = ARTIFACTS / "profile"
 CHECK_DATA = ARTIFACTS / "check_data"
 SPLIT = ARTIFACTS / "split"
+PLAN = ARTIFACTS / "plan"
 FINETUNE = ARTIFACTS / "finetune"
 # Of the teacher, to the training images in their order: what all trainings after its own learn from.
 ANSWERS = ARTIFACTS / "answer" / "logits.npy"
@@ -32,6 +33,7 @@ REFUSED_CUTS = PRUNE / "refused.json"
 QUANTIZE = ARTIFACTS / "quantize"
 EXPORT = ARTIFACTS / "export"
 EVALUATE = ARTIFACTS / "evaluate"
+COMPARE = ARTIFACTS / "compare"
 BENCHMARK = ARTIFACTS / "benchmark"
 SELECT = ARTIFACTS / "select"
 BUNDLE = ARTIFACTS / "bundle"
@@ -45,6 +47,9 @@ WORKSPACE = Path(".kinglet")
 
 
 SOURCE_FACTS = INGEST / "source.json"
+# Before the names of the columns that a person's table has beyond those that are known: none can be mistaken for a
+# measured one.
+GIVEN = "given:"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from kinglet.evidence.metrics import (
     log_loss,
     top_k_accuracy,
 )
+from kinglet.evidence.score_intervals import Resampling, ScoreIntervals, score_intervals
 from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI
 from kinglet.runtime.engines import ONNXRUNTIME
 from kinglet.runtime.processors import available_processors
@@ -51,7 +52,7 @@ class HeldOut:
 
 
 def run(parameters: Parameters) -> None:
-    """Write scores.json, predictions.parquet and confusion.csv."""
+    """Write scores.json, intervals.json, predictions.parquet and confusion.csv."""
     classes = read_json(SPLIT / "classes.json")
     held_out = {split: read_held_out(split) for split in HELD_OUT}
     folders = model_folders()
@@ -76,6 +77,15 @@ def run(parameters: Parameters) -> None:
         }
         for name, answers in probabilities.items()
     }
+    of_test = {name: of_split["test"] for name, of_split in probabilities.items()}
+    intervals = score_intervals(
+        held_out["test"].labels,
+        of_test,
+        top_k=min(parameters.evaluate.top_k, len(classes)),
+        n_bins=parameters.evaluate.calibration_bins,
+        resampling=resampling_of(parameters.evaluate, parameters.seed),
+    )
+    write_json(EVALUATE / "intervals.json", interval_document(intervals, scores, classes, parameters.evaluate))
     write_predictions(EVALUATE / "predictions.parquet", held_out, probabilities)
     write_confusion(EVALUATE / "confusion.csv", classes, held_out["test"].labels, probabilities[teacher]["test"])
     write_json(EVALUATE / "scores.json", {"classes": classes, "teacher": teacher, "models": scores})
@@ -188,6 +198,36 @@ def report_rows(report: Report, name: str, before: float, total: float, rows: fl
     report(round(before + rows), round(total), name)
 
 
+def resampling_of(settings: Evaluate, seed: int) -> Resampling:
+    """Return how the settings want intervals to be made."""
+    return Resampling(settings.interval, settings.stratified, settings.confidence, seed=seed)
+
+
+def interval_document(
+    intervals: dict[str, ScoreIntervals], scores: dict[str, Any], classes: list[str], settings: Evaluate
+) -> dict[str, Any]:
+    """Return every score of every model on test images with its interval, JSON-ready.
+
+    scores: what scores.json says of each model. Accuracy and macro F1 stand there too, with the same intervals.
+    """
+    return {
+        "interval": settings.interval,
+        "stratified": settings.stratified,
+        "confidence": settings.confidence,
+        "models": {
+            name: {
+                **{score: found.to_dict() for score, found in of_model.overall.items()},
+                **{score: scores[name]["test"][score] for score in ("accuracy", "f1_macro")},
+                "per_class": {
+                    label: {score: found[index].to_dict() for score, found in of_model.by_class.items()}
+                    for index, label in enumerate(classes)
+                },
+            }
+            for name, of_model in intervals.items()
+        },
+    }
+
+
 def facts_of(card: ModelCard) -> dict[str, Any]:
     """Return what a reader of the scores wants to know about a model."""
     return {
@@ -222,6 +262,8 @@ def scores_of(
             split: paired_interval(
                 probabilities[split].argmax(axis=1) == images.labels,
                 of_reference[split].argmax(axis=1) == images.labels,
+                strata=images.labels if settings.stratified else None,
+                method=settings.interval,
                 confidence=settings.confidence,
                 seed=seed,
             ).to_dict()
@@ -243,6 +285,8 @@ def score(
     by_class = class_scores(confusion)
     named = {"precision": by_class.precision, "recall": by_class.recall, "f1": by_class.f1}
     top_k = min(settings.top_k, len(classes))
+    drawing: dict[str, Any] = {"method": settings.interval, "confidence": settings.confidence, "seed": seed}
+    strata = labels if settings.stratified else None
     plain = {
         **{f"{name}_macro": by_class.macro(values) for name, values in named.items()},
         **{f"{name}_weighted": by_class.weighted(values) for name, values in named.items()},
@@ -253,8 +297,8 @@ def score(
     return {
         **{name: round(value, 6) for name, value in plain.items() if name != "f1_macro"},
         "n": len(labels),
-        "accuracy": accuracy_interval(predicted == labels, confidence=settings.confidence, seed=seed).to_dict(),
-        "f1_macro": f1_macro_interval(confusion, confidence=settings.confidence, seed=seed).to_dict(),
+        "accuracy": accuracy_interval(predicted == labels, strata=strata, **drawing).to_dict(),
+        "f1_macro": f1_macro_interval(confusion, stratified=settings.stratified, **drawing).to_dict(),
         "per_class": {
             label: {
                 **{name: round(float(values[index]), 6) for name, values in named.items()},

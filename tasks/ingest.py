@@ -20,7 +20,7 @@ from kinglet.data.resolutions import backbone_sizes, low_resolution, residual_si
 from kinglet.data.sources import Record, Source, open_source
 from kinglet.errors import KingletError
 from kinglet.runtime.processors import available_processors
-from tasks.artifacts import INGEST, SOURCE_FACTS, InputSizes, packed_images
+from tasks.artifacts import GIVEN, INGEST, SOURCE_FACTS, InputSizes, packed_images
 from tasks.parameters import AUTO, Parameters, Search
 from tasks.progress import progress
 from tasks.stage import end_with_parent, run_stage
@@ -55,7 +55,7 @@ def run(parameters: Parameters) -> None:
                 with atomic_path(path.with_suffix(".gray")) as smaller:
                     keep_first_channel(path, smaller)
                 path.with_suffix(".gray").replace(path)
-    write_manifest(rows)
+    write_manifest(rows, records)
     facts = {
         "kind": source.kind,
         "channels": channels,
@@ -157,14 +157,20 @@ def in_processes(jobs: list[Job], n_processes: int) -> Iterator[list[dict[str, A
         pool.shutdown(cancel_futures=True)
 
 
-def write_manifest(rows: list[dict[str, Any]]) -> None:
-    """Write the manifest, with typed columns also where there are no rows."""
+def write_manifest(rows: list[dict[str, Any]], records: list[Record]) -> None:
+    """Write the manifest, with typed columns also where there are no rows.
+
+    What else a table says of the images stands behind, in columns of text that are named after the table's.
+    """
     import pyarrow
     import pyarrow.parquet
 
     arrow = {int: pyarrow.int64(), str: pyarrow.string(), bool: pyarrow.bool_()}
     schema = pyarrow.schema([(name, arrow[kind]) for name, kind in COLUMNS.items()])
     columns = {name: [row[name] for row in rows] for name in COLUMNS}
+    for name in dict.fromkeys(name for record in records for name, _ in record.further):
+        schema = schema.append(pyarrow.field(GIVEN + name, pyarrow.string()))
+        columns[GIVEN + name] = [dict(record.further).get(name, "") for record in records]
     with atomic_path(MANIFEST) as path:
         pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), path)
 

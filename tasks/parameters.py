@@ -268,7 +268,21 @@ class Export(Section):
 class Evaluate(Section):
     top_k: Count = 3
     calibration_bins: Count = 15
-    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    interval: Literal["percentile", "bca"] = "percentile"
+    stratified: bool = True
+
+
+class Plan(Section):
+    """What the planner expects before there are models: of how many images only one of two is right."""
+
+    disagreement: Annotated[float, Field(gt=0, le=1)] = 0.05
+    power: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
+
+
+class Compare(Section):
+    correction: Literal["holm", "benjamini-hochberg"] = "holm"
+    min_slice_images: Count = 20
 
 
 class Benchmark(Section):
@@ -300,7 +314,9 @@ class Parameters(Section):
     prune: Prune = Prune()
     quantize: Quantize = Quantize()
     export: Export = Export()
+    plan: Plan = Plan()
     evaluate: Evaluate = Evaluate()
+    compare: Compare = Compare()
     benchmark: Benchmark = Benchmark()
     select: Select = Select()
     report: Report = Report()

@@ -25,6 +25,7 @@ from tasks.artifacts import (
     packed_images,
     read_input_sizes,
 )
+from tasks.chapters import comparisons, flips, slices
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.report_page import Evidence, page_of, render
@@ -45,6 +46,9 @@ def run(parameters: Parameters) -> None:
         "refused_cuts": read_json(REFUSED_CUTS),
         "search": search_rows(trials),
         "search_charts": search_charts(trials),
+        "comparisons": comparisons.chapter(evidence.chosen),
+        "flips": flips.chapter(evidence.chosen, evidence.classes, evidence.packed, evidence.sample_errors),
+        "slices": slices.chapter(evidence.chosen),
         "findings": findings(read_json(CHECK_DATA / "checks.json")),
         "quarantined": read_quarantine(CHECK_DATA / "quarantine.csv"),
         "settings": settings_rows(parameters),

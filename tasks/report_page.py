@@ -18,6 +18,7 @@ from PIL import Image
 from kinglet.evidence.bootstrap import Interval
 from kinglet.evidence.budget import Budget
 from kinglet.evidence.charts import Point, accuracy_against_latency
+from kinglet.evidence.non_inferiority import Verdict, verdict
 from tasks import report_rows
 from tasks.report_rows import (
     between,
@@ -76,6 +77,9 @@ OPTIONAL: dict[str, Any] = {
     "findings": None,
     "settings": None,
     "ladder": None,
+    "comparisons": None,
+    "flips": None,
+    "slices": None,
     "adoption": None,
 }
 
@@ -85,13 +89,12 @@ def page_of(evidence: Evidence) -> dict[str, Any]:
     scores, classes, answers = evidence.scores, evidence.classes, evidence.answers
     reference, chosen = evidence.reference, evidence.chosen
     rows = model_rows(scores, evidence.latency["models"], reference, chosen, evidence.front)
-    max_drop = evidence.budget.max_accuracy_drop
     # A model may know classes that its images do not show.
     shown = [label for label in classes if any(of_part.get(label) for of_part in evidence.counts.values())]
     return {
         **OPTIONAL,
         "title": evidence.title,
-        "verdict": report_rows.verdict(rows, reference, chosen, scores, max_drop, evidence.word),
+        "verdict": report_rows.verdict(rows, reference, chosen, scores, judge(evidence), evidence.word),
         "word": evidence.word,
         "chosen_word": evidence.chosen_word,
         "rows": rows,
@@ -121,13 +124,26 @@ def page_of(evidence: Evidence) -> dict[str, Any]:
     }
 
 
+def judge(evidence: Evidence) -> Verdict:
+    """Return whether the chosen model is worse than the reference, on test images."""
+    right, right_of_reference = (
+        evidence.answers[name]["predicted"] == evidence.answers[name]["label"]
+        for name in (evidence.chosen, evidence.reference)
+    )
+    return verdict(right, right_of_reference, evidence.budget.max_accuracy_drop, confidence=evidence.confidence)
+
+
 def render(page: dict[str, Any]) -> str:
     """Return the page as HTML."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "signed": signed, "between": between, "signed_between": signed_between}
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page)
+    return environment.get_template(TEMPLATE.name).render(page)
 
 
 def charts(rows: dict[str, Any], evidence: Evidence) -> dict[str, str]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from kinglet.evidence.bootstrap import Interval, examples_to_establish, paired_interval
+from kinglet.evidence.bootstrap import Interval, paired_interval
+from kinglet.evidence.non_inferiority import NOT_WORSE, WORSE, Verdict
 
 # Wider ones are unreadable: the most frequent confusions are listed instead.
 MAX_MATRIX_CLASSES = 20
@@ -69,9 +70,12 @@ def words_for(scores: dict[str, Any]) -> str:
 
 
 def verdict(
-    rows: dict[str, Any], reference: str, chosen: str, scores: dict[str, Any], max_drop: float, word: str = "teacher"
+    rows: dict[str, Any], reference: str, chosen: str, scores: dict[str, Any], judged: Verdict, word: str = "teacher"
 ) -> dict[str, str]:
-    """Return the headline sentence and what may be claimed from the test images. word: for the reference."""
+    """Return the headline sentence and what may be claimed from the test images.
+
+    judged: of the chosen model against the reference, on test images. word: for the reference.
+    """
     if chosen == reference:
         return {
             "headline": f"Nothing smaller fits the budget: {reference}, the {word} itself, is the model to ship.",
@@ -84,18 +88,18 @@ def verdict(
     if difference.low <= 0 <= difference.high:
         change = "not measurably less accurate"
     bounds = f"{signed(difference.low)} to {signed(difference.high)}"
-    needed = examples_to_establish(difference, -max_drop, n)
-    allowed = "1 point" if round(100 * max_drop, 6) == 1 else f"{100 * max_drop:g} points"
+    allowed = "1 point" if round(100 * judged.margin, 6) == 1 else f"{100 * judged.margin:g} points"
+    at_worst = f"{abs(100 * judged.difference.low):.2f} points below it at worst"
     if difference.low > 0:
         claim = f"Established on {n:,} test images: it is more accurate than the {word} ({bounds} points)."
-    elif needed is None:
+    elif judged.verdict == NOT_WORSE:
+        claim = f"Established on {n:,} test images: it stays within {allowed} of the {word} ({at_worst})."
+    elif judged.verdict == WORSE or judged.would_show != NOT_WORSE:
         claim = f"On the test images it lies beyond the {allowed} that the budget allows ({bounds})."
-    elif needed <= n:
-        claim = f"Established on {n:,} test images: it stays within {allowed} of the {word} ({bounds})."
     else:
         claim = (
             f"Not established: that it stays within {allowed} of the {word}. {n:,} test images "
-            f"give {bounds}; it would take about {needed:,}."
+            f"leave {at_worst}; it would take about {judged.images_needed:,}."
         )
     return {"headline": f"{chosen} is {speed}, {size} and {change}.", "claim": claim}
 

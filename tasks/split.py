@@ -8,7 +8,7 @@ import pandas as pd
 from kinglet.atomic import atomic_path, write_json
 from kinglet.data.splits import assign_splits, missing_classes, split_counts
 from kinglet.errors import KingletError
-from tasks.artifacts import CHECK_DATA, PROFILE, SPLIT
+from tasks.artifacts import CHECK_DATA, GIVEN, PROFILE, SPLIT
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
 
@@ -42,9 +42,14 @@ def run(parameters: Parameters) -> None:
     images["split"] = assigned
     images["label_index"] = np.array([number[label] for label in labels], np.int64)
     with atomic_path(MANIFEST) as path:
-        images[COLUMNS].to_parquet(path, index=False)
+        images[[*COLUMNS, *given_columns(images)]].to_parquet(path, index=False)
     write_json(CLASSES, classes)
     write_json(COUNTS, split_counts(labels, assigned))
+
+
+def given_columns(images: pd.DataFrame) -> list[str]:
+    """Return the columns that only a person's table has."""
+    return [name for name in images.columns if name.startswith(GIVEN)]
 
 
 def usable_images() -> pd.DataFrame:

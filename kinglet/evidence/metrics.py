@@ -69,15 +69,19 @@ def top_k_accuracy(labels: Labels, probabilities: Probabilities, k: int) -> floa
     A tie counts for the class with the lower number. k at or above the number of classes gives 1.
     Raises ValueError if k < 1 or shapes differ.
     """
+    found = in_top_k(labels, probabilities, k)
+    return float(found.mean()) if len(found) else 0.0
+
+
+def in_top_k(labels: Labels, probabilities: Probabilities, k: int) -> NDArray[np.bool_]:
+    """Return which labels are among the k most probable classes, bool of shape (n,); see `top_k_accuracy`."""
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     check_labels(labels, len(probabilities), probabilities.shape[1])
-    if not len(labels):
-        return 0.0
     own = probabilities[np.arange(len(labels)), labels][:, None]
     classes = np.arange(probabilities.shape[1])
     ahead = (probabilities > own) | ((probabilities == own) & (classes < labels[:, None]))
-    return float((ahead.sum(axis=1) < k).mean())
+    return np.asarray(ahead.sum(axis=1) < k)
 
 
 def log_loss(labels: Labels, probabilities: Probabilities) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import tasks.benchmark
+import tasks.compare
 import tasks.evaluate
 import tasks.report
 import tasks.select
@@ -31,7 +32,7 @@ addEventListener("load", () => {
   document.getElementById("found").textContent = JSON.stringify({
     chapters: [...page.querySelectorAll("[id]")].filter(shown).map(element => element.id),
     charts: [...page.querySelectorAll("svg.chart")].filter(shown).length,
-    pictures: [...page.querySelectorAll(".errors img")].filter(image => image.naturalWidth > 0).length,
+    pictures: [...page.querySelectorAll("#errors img")].filter(image => image.naturalWidth > 0).length,
     resources: view.performance.getEntriesByType("resource").map(entry => entry.name),
     wider: page.documentElement.scrollWidth - page.documentElement.clientWidth,
     colours: [view.getComputedStyle(page.body).backgroundColor, view.getComputedStyle(page.body).color],
@@ -48,7 +49,7 @@ def site(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("KINGLET_CACHE", str(root / "cache"))
-        for task in (tasks.evaluate, tasks.benchmark, tasks.select, tasks.report):
+        for task in (tasks.evaluate, tasks.compare, tasks.benchmark, tasks.select, tasks.report):
             task.run(parameters())
     folder = root / "artifacts" / "report"
     requested = []
@@ -93,7 +94,7 @@ def test_every_chapter_and_chart_is_shown_without_a_request(site, tmp_path, widt
     found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', finished.stdout, re.DOTALL).group(1))
 
     assert [name for name in CHAPTERS if name not in found["chapters"]] == []
-    assert found["charts"] == 2  # of the models and of the search, the wide or the narrow one
+    assert found["charts"] == 4  # of the models, the search, the differences and the slices, the wide or the narrow one
     assert found["pictures"] == 6
     assert found["wider"] <= 0  # nothing makes the page scroll sideways
     assert found["resources"] == []

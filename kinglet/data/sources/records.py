@@ -29,7 +29,8 @@ class Record:
 
     path: its name in the manifest, relative, with forward slashes, printable. location: what the
     source's `read` needs to find it. label, group, domain, given_split: "" where unknown. problem: why
-    the image cannot be used although it may be readable, "" if nothing is known against it.
+    the image cannot be used although it may be readable, "" if nothing is known against it. further: what else a
+    table says of the image, as (column, value).
     """
 
     path: str
@@ -39,6 +40,7 @@ class Record:
     domain: str = ""
     given_split: str = ""
     problem: str = ""
+    further: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

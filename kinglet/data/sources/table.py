@@ -1,4 +1,4 @@
-"""A CSV or Parquet table with one row per image: path, label and, if wanted, group, domain and split."""
+"""A CSV or Parquet table with one row per image: path, label and, if wanted, group, domain, split and others."""
 
 from __future__ import annotations
 
@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kinglet.data.sources.folder import list_files, read_file
 from kinglet.data.sources.layout import HIDDEN, has_image_suffix, is_hidden
 from kinglet.data.sources.records import SPLIT_NAMES, Record, Source, printable
 from kinglet.errors import KingletError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 REQUIRED = ("path", "label")
 OPTIONAL = ("group", "domain", "split")
@@ -20,7 +24,10 @@ OPTIONAL = ("group", "domain", "split")
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: where it stands ("line 7" or "row 7") and its values, stripped, "" where absent."""
+    """One row of a table: where it stands ("line 7" or "row 7") and its values, stripped, "" where absent.
+
+    further: the other columns, as (name, value).
+    """
 
     place: str
     path: str
@@ -28,6 +35,7 @@ class Row:
     group: str
     domain: str
     split: str
+    further: tuple[tuple[str, str], ...] = ()
 
 
 def open_table(location: str, images: str) -> Source:
@@ -89,12 +97,22 @@ def read_parquet(table: Path) -> list[Row]:
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise KingletError(f"{table} is not a readable Parquet file: {str(error).splitlines()[0]}") from None
     refuse_missing_columns(content.column_names, str(table))
-    columns = [name for name in (*REQUIRED, *OPTIONAL) if name in content.column_names]
-    rows = content.select(columns).to_pylist()
+    # Pictures, lists and the like are nothing that images could be told apart by.
+    names = content.column_names
+    plain = [field.name for field in content.schema if is_plain(field.type) and names.count(field.name) == 1]
+    rows = content.select([name for name in names if name in {*REQUIRED, *OPTIONAL, *plain}]).to_pylist()
     return [
         row_of({key: "" if value is None else str(value) for key, value in values.items()}, f"row {number}", table)
         for number, values in enumerate(rows, start=1)
     ]
+
+
+def is_plain(kind: pyarrow.DataType) -> bool:
+    """Return whether values of an Arrow type are words, numbers, truth values or days."""
+    from pyarrow import types
+
+    tests = (types.is_string, types.is_large_string, types.is_boolean, types.is_integer, types.is_floating)
+    return any(test(kind) for test in (*tests, types.is_dictionary, types.is_temporal))
 
 
 def refuse_missing_columns(columns: Sequence[str], place: str) -> None:
@@ -118,7 +136,11 @@ def row_of(values: dict[str | None, str | None] | dict[str, str], place: str, ta
         raise KingletError(
             f"{table}, {place}: split is {found['split']!r}; allowed: train, validation, test or nothing."
         )
-    return Row(place, found["path"].replace("\\", "/"), found["label"], found["group"], found["domain"], split)
+    # Under None, csv keeps what stands in a line beyond the last column.
+    others = [name for name in values if name and name.strip() and name not in found]
+    further = tuple((name.strip(), str(values[name] or "").strip()) for name in others)
+    path = found["path"].replace("\\", "/")
+    return Row(place, path, found["label"], found["group"], found["domain"], split, further)
 
 
 def without_repetitions(rows: list[Row], location: str) -> tuple[list[Row], int]:
@@ -134,6 +156,12 @@ def without_repetitions(rows: list[Row], location: str) -> tuple[list[Row], int]
                 raise KingletError(
                     f"{location}, {row.place}: {row.path} has the {name} {getattr(row, name)!r}, "
                     f"but {getattr(known, name)!r} in {known.place}.",
+                    "Keep one of the two rows.",
+                )
+        for (name, value), (_, before) in zip(row.further, known.further, strict=True):
+            if value != before:
+                raise KingletError(
+                    f"{location}, {row.place}: {row.path} has the {name} {value!r}, but {before!r} in {known.place}.",
                     "Keep one of the two rows.",
                 )
     return list(first.values()), len(rows) - len(first)
@@ -152,7 +180,7 @@ def is_file(path: Path) -> bool:
 def record_of(row: Row, home: Path) -> Record:
     """Return the record of a row whose file lies in the folder `home`."""
     given_split = SPLIT_NAMES.get(row.split, "")
-    return Record(row.path, str(home / row.path), row.label, row.group, row.domain, given_split)
+    return Record(row.path, str(home / row.path), row.label, row.group, row.domain, given_split, further=row.further)
 
 
 def refuse_missing(missing: list[Row], location: str, folders: list[Path]) -> None:

@@ -122,6 +122,24 @@ def test_runs_that_not_everybody_makes_are_rows_when_they_are_there(results: Pat
     assert after.count("`params/full.yaml`: ") == 4
 
 
+def test_the_speed_of_the_bootstrap_is_a_row_with_what_it_resampled(results: Path) -> None:
+    figures = {
+        "images": 10_000,
+        "resamples": 10_000,
+        "models": 4,
+        "accuracy_and_f1_seconds": spread(0.1, 0.12, 0.11),
+        "every_score_seconds": spread(1.9),
+        "scipy_accuracy_seconds": spread(0.5),
+    }
+    write_result(results, "bootstrap_speed", command="c", repetitions=3, figures=figures)
+    shown = table.benchmarks_table(results)
+    assert (
+        "| Intervals of accuracy and macro F1: 10,000 resamples of 10,000 predictions, one core | at most 2 s | "
+        "**0.11 s** (0.10 to 0.12, 3 runs); of the accuracy alone, image by image in SciPy: 0.5 s |" in shown
+    )
+    assert "| Intervals of every score of 4 models" in shown
+
+
 def test_models_are_listed_with_the_chosen_one_marked(results: Path) -> None:
     assert table.models_table(results).splitlines() == [
         "| model | how made | test accuracy | p50 ms | MB | times faster |",

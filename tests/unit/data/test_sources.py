@@ -212,3 +212,29 @@ def test_set_that_is_nowhere_is_refused_with_the_three_ways(described: Path) -> 
     for way in ("apt-get install", "reach", "copy images.gz"):
         assert way in refused.value.hint
     assert not list((described / "cache" / "datasets").iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_further_columns_of_a_table_stay_with_their_images(tmp_path: Path, picture: Picture, suffix: str) -> None:
+    for seed, name in enumerate(("a", "b")):
+        picture(tmp_path / f"{name}.png", seed)
+    table = pd.DataFrame(
+        {"camera": [7, 8], "path": ["b.png", "a.png"], "light": ["day", None], "label": ["cat", "dog"]}
+    )
+    if suffix == "csv":
+        table.to_csv(tmp_path / "list.csv", index=False)
+    else:
+        table["histogram"] = [[1, 2], [3]]  # nothing that images could be told apart by
+        table.to_parquet(tmp_path / "list.parquet")
+    records = open_source(str(tmp_path / f"list.{suffix}"), str(tmp_path)).records
+    assert [record.further for record in records] == [
+        (("camera", "8"), ("light", "")),
+        (("camera", "7"), ("light", "day")),
+    ]
+
+
+def test_a_repeated_row_with_another_value_in_any_column_is_refused(tmp_path: Path, picture: Picture) -> None:
+    picture(tmp_path / "a.png", 0)
+    (tmp_path / "list.csv").write_text("path,label,camera\na.png,cat,7\na.png,cat,8\n")
+    with pytest.raises(KingletError, match=r"line 3: a\.png has the camera '8', but '7' in line 2"):
+        open_source(str(tmp_path / "list.csv"), str(tmp_path))

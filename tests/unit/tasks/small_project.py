@@ -19,6 +19,7 @@ from kinglet.runtime.sessions import CLASSES_KEY, PREPROCESSING_KEY
 from tasks.artifacts import FINETUNE, TEACHER, ModelCard, write_card
 from tasks.models import save_model
 from tasks.parameters import Parameters
+from tasks.plan import plan_of
 from tests.unit.models.small_networks import bright_quadrants, residual_cnn
 
 # One that survived, one that was dropped, one too slow to be trained.
@@ -37,6 +38,9 @@ CHAPTERS = [
     "models",
     "tradeoff",
     "steps",
+    "comparisons",
+    "flips",
+    "slices",
     "search",
     "confusion",
     "classes",
@@ -78,6 +82,7 @@ def parameters(**changes: dict) -> Parameters:
             "students": {"student": {"input_size": 16, "stages": [{"width": 8, "stride": 2}]}},
         },
         "benchmark": {"seconds_per_model": 0.02, "batch_sizes": [1, 4]},
+        "compare": {"min_slice_images": 5},
         "select": {"max_accuracy_drop": 0.5},
         "report": {"sample_errors": 6},
     }
@@ -142,6 +147,9 @@ def write_data(
     )
     pyarrow.parquet.write_table(manifest, artifacts / "split" / "manifest.parquet")
     write_json(artifacts / "split" / "classes.json", classes)
+    write_facts(artifacts, packed[edges[-1]], manifest)
+    plan = plan_of(max(1, int((splits == "test").sum())), 0.5, 0.05, 0.95, 0.8)
+    write_json(artifacts / "plan" / "plan.json", plan)
     write_text(artifacts / "search" / "trials.csv", TRIALS)
     write_json(artifacts / "prune" / "refused.json", {})
     counts = {
@@ -163,6 +171,20 @@ def write_data(
     write_json(
         artifacts / "check_data" / "checks.json", {"findings": [dict(zip(keys, row, strict=True)) for row in findings]}
     )
+
+
+def write_facts(artifacts: Path, images: np.ndarray, manifest: pa.Table) -> None:
+    """Write the facts on images that steps after `split` read of `profile`."""
+    (artifacts / "profile").mkdir()
+    facts = pa.table(
+        {
+            "index": manifest["index"],
+            "brightness": images.mean(axis=(1, 2, 3)) / 255,
+            "width": np.full(len(images), 100) + 20 * (np.arange(len(images)) % 3),
+            "height": np.full(len(images), 100),
+        }
+    )
+    pyarrow.parquet.write_table(facts, artifacts / "profile" / "images.parquet")
 
 
 def write_model(

@@ -70,6 +70,16 @@ def test_good_folder_goes_through_and_every_class_is_in_every_part(photos: Path)
     assert pd.read_csv("artifacts/check_data/quarantine.csv").columns.tolist() == ["path", "reason"]
 
 
+def test_further_columns_of_a_table_reach_the_manifest_under_names_of_their_own(photos: Path) -> None:
+    lines = [f"{path.relative_to(photos)},{path.parent.name},{int(path.stem) % 2},x" for path in photos.rglob("*.png")]
+    Path("photos.csv").write_text("\n".join(["path,label,camera,width", *lines]))
+    run_all(parameters("photos.csv"))
+    rows = pd.read_parquet("artifacts/split/manifest.parquet")
+    assert list(rows)[-2:] == ["given:camera", "given:width"]
+    assert [str(int(Path(row.path).stem) % 2) for row in rows.itertuples()] == rows["given:camera"].tolist()
+    assert (manifest()["width"] == 40).all()
+
+
 def test_packed_images_are_those_that_serving_would_make(photos: Path) -> None:
     ingest.run(parameters())
     for row in manifest().itertuples():

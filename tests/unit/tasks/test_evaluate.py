@@ -74,6 +74,24 @@ def test_scores_follow_from_the_predictions(project):
         assert model["difference_to_teacher"]["test"]["value"] == pytest.approx(difference, abs=1e-6)
 
 
+def test_every_score_has_its_interval(project):
+    scores = read_json(Path("artifacts/evaluate/scores.json"))
+    found = read_json(Path("artifacts/evaluate/intervals.json"))["models"]
+    assert set(found) == set(scores["models"])
+    for name, of_model in found.items():
+        of_test = scores["models"][name]["test"]
+        single = {score for score, value in of_test.items() if isinstance(value, float)} | {"accuracy", "f1_macro"}
+        assert set(of_model) == single | {"per_class"}
+        for score in single:
+            value = of_test[score]["value"] if isinstance(of_test[score], dict) else of_test[score]
+            assert of_model[score]["value"] == pytest.approx(value, abs=1e-5)
+            assert of_model[score]["low"] <= of_model[score]["value"] <= of_model[score]["high"]
+        assert of_model["accuracy"] == of_test["accuracy"]
+        for label in CLASSES:
+            for score in ("precision", "recall", "f1"):
+                assert of_model["per_class"][label][score]["value"] == pytest.approx(of_test["per_class"][label][score])
+
+
 def test_predictions_are_those_of_the_onnx_file_on_the_packed_images(project):
     folder = Path("artifacts/distill/student")
     session = open_session(folder / "model.onnx")

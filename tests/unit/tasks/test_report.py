@@ -3,14 +3,19 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet
 import pytest
 
 import tasks.benchmark
+import tasks.compare
 import tasks.evaluate
 import tasks.report
 import tasks.report_rows
 import tasks.select
 from kinglet.atomic import read_json, write_json
+from kinglet.evidence.non_inferiority import verdict
+from tasks.report_rows import between
 from tests.unit.tasks.small_project import CHAPTERS, RECIPES, build_project, parameters
 
 REPORT = Path("artifacts/report/report.html")
@@ -23,7 +28,7 @@ def built(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("KINGLET_CACHE", str(root / "cache"))
-        for task in (tasks.evaluate, tasks.benchmark, tasks.select):
+        for task in (tasks.evaluate, tasks.compare, tasks.benchmark, tasks.select):
             task.run(parameters())
     return root
 
@@ -59,6 +64,10 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
+def chapter_of(page, name):
+    return re.search(rf'<section id="{name}">.*?</section>', page, re.DOTALL)[0]
+
+
 def test_page_is_well_formed_has_every_chapter_and_loads_nothing(page):
     tags = Tags()
     tags.feed(page)
@@ -73,7 +82,8 @@ def test_every_model_and_the_verdict_are_on_the_page(page):
     choice = read_json(Path("artifacts/select/choice.json"))
     assert all(f">{recipe.name}<" in page for recipe in RECIPES)
     assert re.search(rf'<h1 id="verdict">{choice["chosen"]} is [\d.]+ times as fast', page)
-    assert page.count('<svg class="chart"') == 4  # models and candidates, for a wide and for a narrow page
+    # Models, candidates, differences and slices, for a wide and for a narrow page.
+    assert page.count('<svg class="chart"') == 8
 
 
 def test_names_of_files_cannot_become_markup(page):
@@ -82,7 +92,7 @@ def test_names_of_files_cannot_become_markup(page):
 
 
 def test_mistakes_are_shown_as_pictures(page):
-    assert page.count("data:image/png;base64,") == 6
+    assert chapter_of(page, "errors").count("data:image/png;base64,") == 6
     tasks.report.run(parameters(report={"sample_errors": 0}))
     assert "data:image/png" not in REPORT.read_text()
 
@@ -107,26 +117,33 @@ def test_the_teacher_itself_may_be_the_choice(page, built):
 
 
 @pytest.mark.parametrize(
-    ("difference", "said", "claim"),
+    ("only_small", "only_big", "interval", "said", "claim"),
     [
-        ((-0.004, -0.008, -0.001), "0.40 points less accurate", "Established on 1,000"),
-        ((-0.004, -0.014, 0.006), "not measurably less accurate", "it would take about 2,778"),
-        ((0.004, -0.002, 0.01), "not measurably less accurate", "Established"),
-        ((0.01, 0.002, 0.02), "1.00 points more accurate", "more accurate than the teacher"),
-        ((-0.03, -0.04, -0.02), "3.00 points less accurate", "beyond the 1 point that"),
+        (1, 5, (-0.004, -0.008, -0.001), "0.40 points less accurate", "Established on 1,000"),
+        (28, 32, (-0.004, -0.014, 0.006), "not measurably less accurate", "it would take about"),
+        (12, 8, (0.004, -0.002, 0.01), "not measurably less accurate", "Established"),
+        (20, 10, (0.01, 0.002, 0.02), "1.00 points more accurate", "more accurate than the teacher"),
+        (5, 35, (-0.03, -0.04, -0.02), "3.00 points less accurate", "beyond the 1 point that"),
+        (5, 20, (-0.015, -0.025, -0.005), "1.50 points less accurate", "beyond the 1 point that"),
     ],
 )
-def test_the_verdict_claims_no_more_than_the_images_show(difference, said, claim):
-    interval = dict(zip(("value", "low", "high"), difference, strict=True))
-    scores = {"small": {"test": {"n": 1000}, "difference_to_teacher": {"test": interval}}}
+def test_the_verdict_claims_no_more_than_the_images_show(only_small, only_big, interval, said, claim):
+    small, big = np.ones(1000, bool), np.ones(1000, bool)
+    big[:only_small] = False
+    small[only_small : only_small + only_big] = False
+    measured = dict(zip(("value", "low", "high"), interval, strict=True))
+    scores = {"small": {"test": {"n": 1000}, "difference_to_teacher": {"test": measured}}}
     rows = {"small": {"speedup": 6.0, "shrink": 20.0}}
-    verdict = tasks.report_rows.verdict(rows, "big", "small", scores, 0.01)
-    assert said in verdict["headline"]
-    assert claim in verdict["claim"]
+    judged = verdict(small, big, 0.01)
+    found = tasks.report_rows.verdict(rows, "big", "small", scores, judged)
+    assert said in found["headline"]
+    assert claim in found["claim"]
+    if judged.images_needed and "would take" in claim:
+        assert f"{judged.images_needed:,}" in found["claim"]
 
 
 def test_everything_the_search_tried_is_told_with_the_survivor_first(page):
-    section = page[page.index('<section id="search"') : page.index('<section id="confusion"')]
+    section = chapter_of(page, "search")
     order = [
         section.index(words) for words in ("8-16 channels", "dropped after rung 1 of 2", "over the budget of 0.5 ms")
     ]
@@ -146,3 +163,55 @@ def test_a_run_without_a_search_has_no_chapter_on_it(built, monkeypatch):
     finally:
         trials.write_text(whole)
     assert 'id="search"' not in REPORT.read_text()
+
+
+def test_every_other_model_has_a_verdict_and_the_chosen_ones_scores_stand_beside_the_teachers(page):
+    chapter, choice = chapter_of(page, "comparisons"), read_json(Path("artifacts/select/choice.json"))
+    found = read_json(Path("artifacts/compare/comparisons.json"))["models"]
+    for name, row in found.items():
+        line = re.search(rf'<td class="name">{name}<.*?</tr>', chapter, re.DOTALL)[0]
+        assert f">{row['verdict']}<" in line
+        if row["images_needed"]:
+            assert f"{row['images_needed']:,}" in line
+    scores = read_json(Path("artifacts/evaluate/intervals.json"))["models"][choice["chosen"]]
+    assert f"{scores['ece']['value']:.4f}" in chapter
+    assert f"{between(scores['recall_macro'])}" in chapter
+    assert "expected calibration error" in chapter
+    assert "with 40 test images" in chapter
+
+
+def test_what_is_newly_wrong_is_counted_and_shown_as_pictures(page):
+    chapter, choice = chapter_of(page, "flips"), read_json(Path("artifacts/select/choice.json"))
+    flips = pyarrow.parquet.read_table("artifacts/compare/flips.parquet").to_pandas()
+    own = flips[(flips.model == choice["chosen"]) & (flips.flip == "negative")]
+    assert chapter.count("<img") == min(6, len(own))
+    paths = re.findall(r'title="(.*?)"', chapter)
+    assert paths == list(own.sort_values(["teacher_confidence", "index"], ascending=[False, True]).path[:6])
+    for model, of_model in flips.groupby("model"):
+        line = re.search(rf'<td class="name">{model}<.*?</tr>', chapter, re.DOTALL)[0]
+        assert f">{(of_model.flip == 'negative').sum()}<" in line
+
+
+def test_the_worst_slice_is_named(page):
+    chapter, choice = chapter_of(page, "slices"), read_json(Path("artifacts/select/choice.json"))
+    worst = read_json(Path("artifacts/compare/comparisons.json"))["models"][choice["chosen"]]["worst_slice"]
+    assert worst["change"] < 0
+    assert f"loses most on <b>{worst['column']} {worst['value']}</b>" in chapter
+    assert "corrected for" in chapter
+    assert "after Holm" in chapter
+
+
+def test_nothing_is_compared_where_there_is_only_the_teacher(page):
+    whole = {name: Path(f"artifacts/compare/{name}").read_text() for name in ("comparisons.json", "slices.csv")}
+    found = read_json(Path("artifacts/compare/comparisons.json"))
+    original = read_json(Path("artifacts/select/choice.json"))
+    write_json(Path("artifacts/compare/comparisons.json"), {**found, "models": {}})
+    write_json(Path("artifacts/select/choice.json"), {**original, "chosen": "teacher"})
+    try:
+        tasks.report.run(parameters())
+        found = REPORT.read_text()
+        assert not re.search(r'(id="|#)(comparisons|flips|slices)"', found)
+    finally:
+        write_json(Path("artifacts/select/choice.json"), original)
+        for name, text in whole.items():
+            Path(f"artifacts/compare/{name}").write_text(text)
