@@ -68,6 +68,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 AUTO: Literal["auto"] = "auto"
+ALL: Literal["all"] = "all"
 
 
 def auto_or_pixels(value: Any) -> Any:
@@ -91,6 +92,13 @@ def auto_or_count(value: Any) -> Any:
     raise ValueError("auto, or a whole number above 0")
 
 
+def auto_all_or_count(value: Any) -> Any:
+    """Return a value that is "auto", "all" or a whole number above 0; raises ValueError for any other."""
+    if value in (AUTO, ALL) or (type(value) is int and value > 0):
+        return value
+    raise ValueError("auto, all, or a whole number above 0")
+
+
 def auto_or_augmentations(value: Any) -> Any:
     """Return a value that is "auto" or a list of augmentations' names; raises ValueError for any other."""
     if value == AUTO or (isinstance(value, list) and all(name in AUGMENTATIONS for name in value)):
@@ -108,6 +116,7 @@ def auto_or_families(value: Any) -> Any:
 # "auto" is resolved by the steps: sizes from the images' own, epochs from their number.
 InputSize = Annotated[int | Literal["auto"], BeforeValidator(auto_or_pixels)]
 Epochs = Annotated[float | Literal["auto"], BeforeValidator(auto_or_positive)]
+Images = Annotated[int | Literal["auto", "all"], BeforeValidator(auto_all_or_count)]
 Views = Annotated[int | Literal["auto"], BeforeValidator(auto_or_count)]
 Augmentations = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_augmentations)]
 Families = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_families)]
@@ -271,6 +280,18 @@ class Evaluate(Section):
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
 
+class Robustness(Section):
+    """Scores these models, all but the controls where none is named, on corrupted test images.
+
+    images: how many of them, as many of each class; "auto" leaves about the same work for every size of image.
+    tolerance: what a model may lose against the teacher before it is said to lose.
+    """
+
+    models: list[str] = []
+    images: Images = AUTO
+    tolerance: Share = 0.01
+
+
 class Benchmark(Section):
     threads: Count = 1
     batch_sizes: Annotated[list[Count], Field(min_length=1)] = [1, 32]
@@ -301,6 +322,7 @@ class Parameters(Section):
     quantize: Quantize = Quantize()
     export: Export = Export()
     evaluate: Evaluate = Evaluate()
+    robustness: Robustness = Robustness()
     benchmark: Benchmark = Benchmark()
     select: Select = Select()
     report: Report = Report()
