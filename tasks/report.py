@@ -25,6 +25,7 @@ from tasks.artifacts import (
     packed_images,
     read_input_sizes,
 )
+from tasks.chapters.robustness import robustness_chapter
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.report_page import Evidence, page_of, render
@@ -48,6 +49,7 @@ def run(parameters: Parameters) -> None:
         "findings": findings(read_json(CHECK_DATA / "checks.json")),
         "quarantined": read_quarantine(CHECK_DATA / "quarantine.csv"),
         "settings": settings_rows(parameters),
+        "robustness": robustness_chapter(evidence.chosen, evidence.confidence),
         "origin": "the files under artifacts/",
     }
     write_text(REPORT / "report.html", render(page))

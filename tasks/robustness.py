@@ -42,7 +42,7 @@ from tasks.stage import run_stage
 
 WAYS = (*KINDS, *SHIFTS)
 # What `images: auto` comes to: so many pixels of the largest input, between these numbers of images.
-AUTO_PIXELS, AUTO_LEAST, AUTO_MOST = 700_000, 100, 500
+AUTO_PIXELS, AUTO_LEAST, AUTO_MOST = 600_000, 100, 500
 # Images that one worker has in hand, and the most values that they hold.
 BATCH, BATCH_VALUES = 32, 3_000_000
 PICTURE_SIZE = 64
@@ -193,15 +193,18 @@ def scores_of(answers: Answers, of_teacher: Answers, parameters: Parameters) -> 
     options: dict[str, Any] = {"confidence": parameters.evaluate.confidence, "seed": parameters.seed}
     corrupted, shifted = answers.only(slice(len(KINDS))), answers.only(slice(len(KINDS), None))
     teacher_corrupted = of_teacher.only(slice(len(KINDS)))
-    clean = mean_interval(answers.clean_correct.astype(float) - of_teacher.clean_correct, **options)
-    difference = mean_interval(corrupted.by_image - teacher_corrupted.by_image, **options)
+    changes = corrupted.by_image - teacher_corrupted.by_image
+    clean_changes = answers.clean_correct.astype(float) - of_teacher.clean_correct
+    difference = mean_interval(changes, **options)
+    beyond_clean = mean_interval(changes - clean_changes, **options)
     by_severity = [(corrupted.correct[:, place].ravel(), corrupted.confidence[:, place].ravel()) for place in range(5)]
     return {
         "clean_accuracy": rounded(answers.clean_correct.mean()),
-        "clean_difference_to_teacher": clean.to_dict(),
+        "clean_difference_to_teacher": mean_interval(clean_changes, **options).to_dict(),
         "mean_corruption_accuracy": mean_interval(corrupted.by_image, **options).to_dict(),
         "difference_to_teacher": difference.to_dict(),
-        "robustness": verdict_of(clean, difference, parameters.robustness.tolerance),
+        "beyond_clean": beyond_clean.to_dict(),
+        "robustness": verdict_of(difference, beyond_clean, parameters.robustness.tolerance),
         "kinds": accuracies(corrupted, tuple(KINDS)),
         "shifts": accuracies(shifted, tuple(SHIFTS)),
         "severities": [rounded(correct.mean()) for correct, _ in by_severity],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kinglet.evidence.bootstrap import RESAMPLES, Interval, percentiles
 
-KEPT, LOST, NOT_ESTABLISHED, CLEAN_LOST = "kept", "lost", "not established", "lost already on clean images"
+KEPT, LOST, AS_CLEAN, NOT_ESTABLISHED = "kept", "lost", "lost as on clean images", "not established"
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,17 @@ def balanced_sample(labels: NDArray[np.int64], count: int, seed: int) -> NDArray
     return np.sort(by_class[np.argsort(rank_in_class, kind="stable")][:count])
 
 
-def verdict_of(clean: Interval, corrupted: Interval, tolerance: float) -> str:
+def verdict_of(corrupted: Interval, beyond_clean: Interval, tolerance: float) -> str:
     """Return whether a model kept the robustness of the one that it is compared with, as one of four words.
 
-    clean, corrupted: paired differences to that model, of accuracy on clean images and of mean corruption accuracy.
-    tolerance: what may be lost, in [0, 1).
+    corrupted: paired difference of mean corruption accuracy to that model. beyond_clean: by how much it differs from
+    the paired difference of accuracy on the same images without corruption. tolerance: what may be lost, in [0, 1).
 
-    LOST, although clean accuracy is kept, is what a look at clean images does not show. CLEAN_LOST: nothing to add
-    to what they show. KEPT and LOST are said only where the interval says so.
+    LOST: more than on clean images, which therefore do not show it. AS_CLEAN: lost, and not shown to be more than on
+    clean images. KEPT, LOST and AS_CLEAN are said only where the interval says so.
     """
-    if clean.value < -tolerance:
-        return CLEAN_LOST
     if corrupted.low >= -tolerance:
         return KEPT
     if corrupted.value < -tolerance and corrupted.high < 0:
-        return LOST
+        return LOST if beyond_clean.high < 0 else AS_CLEAN
     return NOT_ESTABLISHED

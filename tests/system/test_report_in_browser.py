@@ -14,6 +14,7 @@ import pytest
 import tasks.benchmark
 import tasks.evaluate
 import tasks.report
+import tasks.robustness
 import tasks.select
 from tests.unit.tasks.small_project import CHAPTERS, build_project, parameters
 
@@ -48,7 +49,7 @@ def site(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("KINGLET_CACHE", str(root / "cache"))
-        for task in (tasks.evaluate, tasks.benchmark, tasks.select, tasks.report):
+        for task in (tasks.evaluate, tasks.robustness, tasks.benchmark, tasks.select, tasks.report):
             task.run(parameters())
     folder = root / "artifacts" / "report"
     requested = []
@@ -93,7 +94,7 @@ def test_every_chapter_and_chart_is_shown_without_a_request(site, tmp_path, widt
     found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', finished.stdout, re.DOTALL).group(1))
 
     assert [name for name in CHAPTERS if name not in found["chapters"]] == []
-    assert found["charts"] == 2  # of the models and of the search, the wide or the narrow one
+    assert found["charts"] == 3  # of the models, of the search and of confidence, the wide or the narrow one
     assert found["pictures"] == 6
     assert found["wider"] <= 0  # nothing makes the page scroll sideways
     assert found["resources"] == []

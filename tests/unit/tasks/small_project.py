@@ -40,6 +40,7 @@ CHAPTERS = [
     "search",
     "confusion",
     "classes",
+    "robustness",
     "data",
     "errors",
     "measurement",
@@ -78,6 +79,7 @@ def parameters(**changes: dict) -> Parameters:
             "students": {"student": {"input_size": 16, "stages": [{"width": 8, "stride": 2}]}},
         },
         "benchmark": {"seconds_per_model": 0.02, "batch_sizes": [1, 4]},
+        "robustness": {"images": 8},
         "select": {"max_accuracy_drop": 0.5},
         "report": {"sample_errors": 6},
     }
@@ -129,7 +131,7 @@ def write_data(
     edges = sorted(packed)
     input_sizes = {"teacher": edges[-1], "low_resolution": edges[-1], "student": edges[0]}
     input_sizes |= {"students": {"student": edges[0]}, "candidates": []}
-    write_json(artifacts / "ingest" / "source.json", {"input_sizes": input_sizes})
+    write_json(artifacts / "ingest" / "source.json", {"input_sizes": input_sizes, "short_side": edges[-1]})
     names = np.array(classes)
     manifest = pa.table(
         {

@@ -9,6 +9,7 @@ import tasks.benchmark
 import tasks.evaluate
 import tasks.report
 import tasks.report_rows
+import tasks.robustness
 import tasks.select
 from kinglet.atomic import read_json, write_json
 from tests.unit.tasks.small_project import CHAPTERS, RECIPES, build_project, parameters
@@ -23,7 +24,7 @@ def built(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("KINGLET_CACHE", str(root / "cache"))
-        for task in (tasks.evaluate, tasks.benchmark, tasks.select):
+        for task in (tasks.evaluate, tasks.robustness, tasks.benchmark, tasks.select):
             task.run(parameters())
     return root
 
@@ -73,7 +74,7 @@ def test_every_model_and_the_verdict_are_on_the_page(page):
     choice = read_json(Path("artifacts/select/choice.json"))
     assert all(f">{recipe.name}<" in page for recipe in RECIPES)
     assert re.search(rf'<h1 id="verdict">{choice["chosen"]} is [\d.]+ times as fast', page)
-    assert page.count('<svg class="chart"') == 4  # models and candidates, for a wide and for a narrow page
+    assert page.count('<svg class="chart"') == 6  # models, candidates and confidence, for a wide and for a narrow page
 
 
 def test_names_of_files_cannot_become_markup(page):
@@ -82,9 +83,12 @@ def test_names_of_files_cannot_become_markup(page):
 
 
 def test_mistakes_are_shown_as_pictures(page):
-    assert page.count("data:image/png;base64,") == 6
+    def pictures(text):
+        return text.split('<section id="errors">')[1].count("data:image/png;base64,")
+
+    assert pictures(page) == 6
     tasks.report.run(parameters(report={"sample_errors": 0}))
-    assert "data:image/png" not in REPORT.read_text()
+    assert pictures(REPORT.read_text()) == 0
 
 
 def test_the_same_inputs_give_the_same_bytes(page):
