@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +50,7 @@ PICTURE_SIZE = 64
 
 @dataclass(frozen=True)
 class Task:
-    """What is asked: which images, of which packed file, of which models.
+    """What is asked: which images, of which packed file, in which ways changed, of which models.
 
     packed: uint8 (n, edge, edge, channels), memory-mapped. rows, labels: int64 of shape (n_images,).
     """
@@ -59,6 +59,7 @@ class Task:
     rows: NDArray[np.int64]
     labels: NDArray[np.int64]
     models: dict[str, OpenedModel]
+    ways: tuple[str, ...]
     seed: int
 
 
@@ -70,7 +71,7 @@ def run(parameters: Parameters) -> None:
     sizes = [model.preprocessing.input_size for model in models.values()]
     places = balanced_sample(test.labels, image_count(settings, test, max(sizes)), parameters.seed)
     packed = np.load(packed_images(base_size()), mmap_mode="r")
-    task = Task(packed, test.rows[places], test.labels[places], models, parameters.seed)
+    task = Task(packed, test.rows[places], test.labels[places], models, WAYS, parameters.seed)
     # First: it makes the frost, which the workers would otherwise make side by side.
     shown = pictures(packed[task.rows[:1]], parameters.seed)
     with progress("robustness") as report:
@@ -130,7 +131,7 @@ def answers_of(task: Task, report: Report) -> dict[str, Answers]:
     edge, channels = task.packed.shape[1], task.packed.shape[3]
     batch = max(1, min(BATCH, BATCH_VALUES // (edge * edge * channels)))
     starts = range(0, len(task.rows), batch)
-    n_ways = 1 + len(WAYS) * len(SEVERITIES)
+    in_all = (1 + len(task.ways) * len(SEVERITIES)) * len(task.rows)
     lock, done = threading.Lock(), 0
 
     def answers_from(start: int) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.float32]]]:
@@ -138,12 +139,12 @@ def answers_of(task: Task, report: Report) -> dict[str, Answers]:
         images = np.asarray(task.packed[task.rows[start : start + batch]])
         labels = task.labels[start : start + batch]
         found: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.float32]]]] = {name: [] for name in task.models}
-        for changed in every_way(images, task.seed):
+        for changed in every_way(images, task.ways, task.seed):
             for name, probabilities in answers_to(changed, task.models):
                 found[name].append((probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)))
             with lock:
                 done += len(images)
-                report(done, n_ways * len(task.rows))
+                report(done, in_all)
         return {
             name: (np.stack([correct for correct, _ in pairs]), np.stack([sure for _, sure in pairs]))
             for name, pairs in found.items()
@@ -157,15 +158,15 @@ def answers_of(task: Task, report: Report) -> dict[str, Answers]:
 def gathered(parts: list[tuple[NDArray[np.bool_], NDArray[np.float32]]]) -> Answers:
     """Return the answers of all batches; a part's rows are the clean images, then every way in every severity."""
     correct, confidence = (np.concatenate([part[index] for part in parts], axis=1) for index in (0, 1))
-    shape = len(WAYS), len(SEVERITIES), correct.shape[1]
+    shape = -1, len(SEVERITIES), correct.shape[1]
     return Answers(correct[1:].reshape(shape), confidence[1:].reshape(shape), correct[0], confidence[0])
 
 
-def every_way(images: NDArray[np.uint8], seed: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield the images as they are, then in every way, in every severity."""
+def every_way(images: NDArray[np.uint8], ways: Iterable[str], seed: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images as they are, then in each of these ways, in every severity."""
     keys = image_keys(images)
     yield images
-    for way in WAYS:
+    for way in ways:
         for severity in SEVERITIES:
             yield corrupt(images, way, severity, keys, seed)
 
@@ -238,7 +239,7 @@ def pictures(image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
 
     size: the image's, but at most PICTURE_SIZE pixels.
     """
-    _, *changed = every_way(image, seed)
+    _, *changed = every_way(image, WAYS, seed)
     stacked = np.concatenate(changed)
     size = min(PICTURE_SIZE, stacked.shape[1])
     small = resize_batch(stacked, size, size, Image.Resampling.BILINEAR)

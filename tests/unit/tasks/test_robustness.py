@@ -149,3 +149,17 @@ def test_a_teacher_or_a_model_without_scores_stands_alone(project, chosen):
     chapter = tasks.chapters.robustness.robustness_chapter(chosen, 0.95)
     assert chapter["shown"] == ["teacher"]
     assert ("student-dense was not scored" in chapter["verdict"]) == (chosen == "student-dense")
+
+
+def test_the_benchmark_measures_the_same_answers(project, tmp_path):
+    command = [sys.executable, "-m", "benchmarks.robustness_speed", "--run", str(project), "--results", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([*command, "--models", "student"], check=True, env=environment, cwd=ROOT, capture_output=True)
+    figures = read_json(tmp_path / "robustness_speed.json")["figures"]
+    scores = read_json(SCORES)["models"]
+    assert (figures["images"], figures["corruptions"], figures["models"]) == (40, 75, ["teacher", "student"])
+    assert figures["mean_corruption_accuracy"] == {
+        name: pytest.approx(scores[name]["mean_corruption_accuracy"]["value"], abs=1e-4)
+        for name in ("teacher", "student")
+    }
+    assert figures["wall_seconds"] > 0
