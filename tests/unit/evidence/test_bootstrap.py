@@ -5,8 +5,12 @@ import pytest
 import scipy.stats
 
 from kinglet.evidence.bootstrap import (
+    Cells,
     Interval,
     accuracy_interval,
+    bootstrap_intervals,
+    cells_of,
+    draw_counts,
     examples_to_establish,
     f1_macro_interval,
     paired_interval,
@@ -101,3 +105,106 @@ def test_wrong_inputs_are_refused():
         paired_interval(np.ones(3, bool), np.ones(4, bool))
     with pytest.raises(ValueError, match="at least one"):
         accuracy_interval(np.ones(0, bool))
+
+
+# What a data set of 4 classes fixes: the images of each class; the model's accuracy differs between them.
+LABELS = np.repeat([0, 1, 2, 3], [160, 120, 80, 40])
+SHARES = np.array([0.95, 0.85, 0.7, 0.6])
+
+
+def draw_predictions(generator, n_data_sets):
+    """Predictions of shape (n_data_sets, 400): right with the class's probability, else any other class."""
+    right = generator.random((n_data_sets, len(LABELS))) < SHARES[LABELS]
+    return np.where(right, LABELS, (LABELS + generator.integers(1, 4, right.shape)) % 4)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_stratified_accuracy_intervals_cover_as_often_as_they_say(method):
+    predicted = draw_predictions(np.random.default_rng(11), 1200)
+    truth = SHARES[LABELS].mean()
+    held = [
+        found.low <= truth <= found.high
+        for seed, row in enumerate(predicted)
+        for found in [accuracy_interval(row == LABELS, strata=LABELS, method=method, resamples=1000, seed=seed)]
+    ]
+    assert 0.93 <= np.mean(held) <= 0.97
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_stratified_f1_intervals_cover_as_often_as_they_say(method):
+    predicted = draw_predictions(np.random.default_rng(12), 1000)
+    # The F1 of the whole population: a data set of a million images would have these shares.
+    shares = np.full((4, 4), 0.0)
+    for label in range(4):
+        shares[label] = (1 - SHARES[label]) / 3
+        shares[label, label] = SHARES[label]
+    population = (shares * np.bincount(LABELS)[:, None] * 10_000).round().astype(np.int64)
+    truth = class_scores(population).f1.mean()
+    held = [
+        found.low <= truth <= found.high
+        for seed, row in enumerate(predicted)
+        for found in [
+            f1_macro_interval(
+                confusion_matrix(LABELS, row, 4), stratified=True, method=method, resamples=800, seed=seed
+            )
+        ]
+    ]
+    assert 0.93 <= np.mean(held) <= 0.97
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_paired_intervals_cover_as_often_as_they_say(method):
+    generator = np.random.default_rng(13)
+    # Only the first is right on 4 % of the images, only the second on 7 %.
+    kinds = generator.choice(3, p=[0.04, 0.07, 0.89], size=(1200, 600))
+    held = [
+        found.low <= -0.03 <= found.high
+        for seed, row in enumerate(kinds)
+        for found in [paired_interval(row != 1, row != 0, method=method, resamples=1000, seed=seed)]
+    ]
+    assert 0.93 <= np.mean(held) <= 0.97
+
+
+def test_bca_agrees_with_scipys():
+    correct = np.random.default_rng(14).random(150) < 0.93
+    reference = scipy.stats.bootstrap(
+        (correct.astype(float),), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(0)
+    ).confidence_interval
+    own = accuracy_interval(correct, method="bca", resamples=20_000)
+    plain = accuracy_interval(correct, resamples=20_000)
+    # A count is the finest step that the two may differ by.
+    assert (own.low, own.high) == pytest.approx((reference.low, reference.high), abs=1 / 150 + 1e-9)
+    assert own.low < plain.low
+
+
+def test_bca_of_a_skewed_score_agrees_with_scipys_to_the_noise_of_resampling():
+    generator = np.random.default_rng(15)
+    values = generator.integers(0, 6, 80) ** 2
+    cells, examples = cells_of(values)
+
+    def deviation(counts):
+        mean = counts @ values[examples] / 80
+        return np.sqrt(np.maximum(0, counts @ values[examples] ** 2 / 80 - mean**2))[:, None]
+
+    (own,) = bootstrap_intervals(deviation, cells, method="bca", resamples=40_000)
+    reference = scipy.stats.bootstrap(
+        (values,), np.std, n_resamples=40_000, method="BCa", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert own.value == pytest.approx(np.std(values))
+    assert (own.low, own.high) == pytest.approx((reference.low, reference.high), abs=0.06)
+
+
+def test_resampling_within_classes_leaves_out_the_chance_of_the_class_mix():
+    labels = np.repeat([0, 1], 200)
+    correct = labels == 0  # One class always right, the other never: within the classes nothing is left to chance.
+    assert accuracy_interval(correct, strata=labels) == Interval(0.5, 0.5, 0.5)
+    assert accuracy_interval(correct).high > 0.54
+
+
+def test_blocks_of_resamples_are_bounded_and_complete(monkeypatch):
+    monkeypatch.setattr("kinglet.evidence.bootstrap.CELLS_PER_BLOCK", 70)
+    blocks = list(draw_counts(Cells(np.array([3, 4, 5]), np.array([0, 0, 1])), 100, seed=0))
+    assert [len(block) for block in blocks] == [23, 23, 23, 23, 8]
+    drawn = np.concatenate(blocks)
+    assert (drawn[:, :2].sum(axis=1) == 7).all()
+    assert (drawn[:, 2] == 5).all()
