@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinglet.evidence.bootstrap import RESAMPLES, Interval, percentiles
+from kinglet.evidence.bootstrap import RESAMPLES, Interval
 
 KEPT, LOST, AS_CLEAN, NOT_ESTABLISHED = "kept", "lost", "lost as on clean images", "not established"
 
@@ -52,7 +52,7 @@ def mean_interval(
     different, counts = np.unique(np.round(values.astype(np.float64), 9), return_counts=True)
     n = len(values)
     drawn = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples) @ different / n
-    low, high = percentiles(drawn, confidence)
+    low, high = map(float, np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]))
     value = float(counts @ different / n)
     return Interval(value, min(low, value), max(high, value))
 
