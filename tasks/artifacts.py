@@ -36,6 +36,8 @@ ROBUSTNESS = ARTIFACTS / "robustness"
 BENCHMARK = ARTIFACTS / "benchmark"
 SELECT = ARTIFACTS / "select"
 BUNDLE = ARTIFACTS / "bundle"
+GATE = ARTIFACTS / "gate"
+VERDICT = GATE / "verdict.json"
 REPORT = ARTIFACTS / "report"
 
 # Steps that leave models, in the order a model passes through them.

@@ -162,12 +162,13 @@ class Check(Section):
 class Split(Section):
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     test: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    sealed: Share = 0.0
     use_given: bool = True
 
     @model_validator(mode="after")
     def leaves_training_images(self) -> Split:
-        if self.validation + self.test >= 1:
-            raise ValueError("validation and test together must stay below 1")
+        if self.validation + self.test + self.sealed >= 1:
+            raise ValueError("validation, test and sealed together must stay below 1")
         return self
 
 
@@ -304,6 +305,29 @@ class Select(Section):
     max_accuracy_drop: Annotated[float, Field(ge=0, lt=1)] = 0.01
 
 
+class Gate(Section):
+    """What a model must prove before it may replace the champion; null sets no limit unless said otherwise.
+
+    champion: the folder with the bundle in production; one without a bundle means that there is none yet. The
+    reference is the champion, or the teacher where there is none. max_accuracy_drop, latency_ms, size_mb: null takes
+    that of `select`. not_established: what the gate does where the test images are too few to tell.
+    min_class_accuracy: share of right answers in every class. max_class_drop: that a class may lose to the reference.
+    max_robustness_drop: on corrupted images, to the teacher. max_slowdown: times the reference's latency.
+    """
+
+    champion: Annotated[str, Field(min_length=1)] = "champion"
+    max_accuracy_drop: Annotated[float, Field(ge=0, lt=1)] | None = None
+    not_established: Literal["refuse", "accept"] = "refuse"
+    min_class_accuracy: Annotated[float, Field(ge=0, le=1)] | None = 0.5
+    max_class_drop: Share | None = 0.05
+    max_robustness_drop: Share | None = 0.15
+    latency_ms: Positive | None = None
+    size_mb: Positive | None = None
+    memory_mb: Positive | None = None
+    max_slowdown: Positive | None = 1.1
+    max_data_warnings: Annotated[int, Field(ge=0)] | None = None
+
+
 class Report(Section):
     title: str = "Kinglet"
     sample_errors: Annotated[int, Field(ge=0, le=200)] = 24
@@ -325,6 +349,7 @@ class Parameters(Section):
     robustness: Robustness = Robustness()
     benchmark: Benchmark = Benchmark()
     select: Select = Select()
+    gate: Gate = Gate()
     report: Report = Report()
 
 

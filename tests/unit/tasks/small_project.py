@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,10 @@ residual,2,"residual, 24 px, 32-64 channels",24,int8,0.9,0.88,0.95,\
 # What a report has anchors for.
 CHAPTERS = [
     "verdict",
+    "gate",
     "models",
     "tradeoff",
+    "waterfall",
     "steps",
     "search",
     "confusion",
@@ -140,6 +143,7 @@ def write_data(
             "label": names[labels],
             "label_index": labels.astype(np.int64),
             "split": splits,
+            "sha256": [hashlib.sha256(f"{index}".encode()).hexdigest() for index in range(len(labels))],
         }
     )
     pyarrow.parquet.write_table(manifest, artifacts / "split" / "manifest.parquet")
@@ -163,8 +167,11 @@ def write_data(
     ]
     keys = ("check", "severity", "passed", "count", "paths", "message")
     write_json(
-        artifacts / "check_data" / "checks.json", {"findings": [dict(zip(keys, row, strict=True)) for row in findings]}
+        artifacts / "check_data" / "checks.json",
+        {"n_critical": 1, "n_warnings": 1, "findings": [dict(zip(keys, row, strict=True)) for row in findings]},
     )
+    (root / "champion").mkdir()
+    write_json(root / "data" / "sealed_looks.json", [])
 
 
 def write_model(
