@@ -19,12 +19,14 @@ from tasks.artifacts import (
     EVALUATE,
     REFUSED_CUTS,
     REPORT,
+    ROBUSTNESS,
     SEARCH,
     SELECT,
     SPLIT,
     packed_images,
     read_input_sizes,
 )
+from tasks.chapters import verdict
 from tasks.chapters.robustness import robustness_chapter
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
@@ -33,7 +35,7 @@ from tasks.report_rows import control_rows
 from tasks.stage import run_stage
 
 SEVERITIES = ("critical", "warning", "info")
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "sealed")
 
 
 def run(parameters: Parameters) -> None:
@@ -42,6 +44,7 @@ def run(parameters: Parameters) -> None:
     evidence = read_evidence(parameters)
     page = page_of(evidence)
     page |= {
+        "gate": verdict.chapter(),
         "controls": control_rows(page["rows"], evidence.answers, evidence.confidence, evidence.seed),
         "refused_cuts": read_json(REFUSED_CUTS),
         "search": search_rows(trials),
@@ -73,10 +76,11 @@ def read_evidence(parameters: Parameters) -> Evidence:
         budget=Budget(select.latency_ms, select.size_mb, select.max_accuracy_drop),
         answers=read_test_answers(),
         packed=np.load(packed_images(read_input_sizes().all[-1]), mmap_mode="r"),
-        counts={split: counts.get(split, {}) for split in SPLITS},
+        counts={split: counts[split] for split in SPLITS if split in counts},
         confidence=parameters.evaluate.confidence,
         seed=parameters.seed,
         sample_errors=parameters.report.sample_errors,
+        robustness=read_json(ROBUSTNESS / "scores.json"),
     )
 
 
