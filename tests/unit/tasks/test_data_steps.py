@@ -70,6 +70,18 @@ def test_good_folder_goes_through_and_every_class_is_in_every_part(photos: Path)
     assert pd.read_csv("artifacts/check_data/quarantine.csv").columns.tolist() == ["path", "reason"]
 
 
+def test_a_sealed_part_takes_images_of_every_class_and_counts_them_apart(photos: Path) -> None:
+    settings = parameters()
+    run_all(settings)
+    before = pd.read_parquet("artifacts/split/manifest.parquet").set_index("path")["split"]
+    split.run(settings.model_copy(update={"split": settings.split.model_copy(update={"sealed": 0.2})}))
+    after = pd.read_parquet("artifacts/split/manifest.parquet").set_index("path")["split"]
+    counts = json.loads(Path("artifacts/split/counts.json").read_text())
+    assert all(counts["sealed"][label] for label in ("cat", "dog"))
+    assert sum(counts["sealed"].values()) == (after == "sealed").sum()
+    assert (before[after != before] == "train").all()
+
+
 def test_packed_images_are_those_that_serving_would_make(photos: Path) -> None:
     ingest.run(parameters())
     for row in manifest().itertuples():
