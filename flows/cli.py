@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from flows.file_commands import bench, doctor, optimize
+from flows.gate_commands import gate, obey, promote
 from flows.parameter_file import use_parameters
 from flows.results import REPORT_PAGE, print_summary, spent, summary
 from flows.supervise import StoppedError, run_flow
@@ -45,6 +46,7 @@ def run(
         bool, typer.Option("--overwrite-params", help="Replace params.yaml even if its changes are kept nowhere else.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")] = False,
+    obey_gate: Annotated[bool, typer.Option("--gate", help="Exit with code 1 if the gate refuses the model.")] = False,
 ) -> None:
     """Run every stage of dvc.yaml that is not up to date, and show the models."""
     if params is not None:
@@ -58,6 +60,8 @@ def run(
     print_summary(result, Console(stderr=True, highlight=False))
     if as_json:
         print(json.dumps(result, indent=2, sort_keys=True))
+    if obey_gate:
+        obey(result["gate"])
 
 
 @app.command()
@@ -71,6 +75,8 @@ def report() -> None:
 app.command()(optimize)
 app.command()(bench)
 app.command()(doctor)
+app.command()(gate)
+app.command()(promote)
 
 
 def main() -> None:

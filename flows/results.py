@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kinglet.atomic import read_json
-from tasks.artifacts import BENCHMARK, EVALUATE, FINETUNE, REPORT, SELECT
+from tasks.artifacts import BENCHMARK, EVALUATE, FINETUNE, REPORT, SELECT, VERDICT
 
 SCORES = EVALUATE / "scores.json"
 LATENCY = BENCHMARK / "latency.json"
@@ -99,7 +99,7 @@ def spent(timings: dict[str, dict[str, Any]], started: float, ended: float) -> S
 
 def summary(outcomes: dict[str, str], times: Spent) -> dict[str, Any]:
     """Return the result of a run as JSON-ready values, from the files that its steps left."""
-    choice = read_if_there(CHOICE)
+    choice, verdict = read_if_there(CHOICE), read_if_there(VERDICT)
     rows = model_rows(read_if_there(SCORES), read_if_there(LATENCY), choice)
     return {
         "stages": outcomes,
@@ -108,6 +108,7 @@ def summary(outcomes: dict[str, str], times: Spent) -> dict[str, Any]:
         "reason": choice.get("reason"),
         "onnx": choice.get("onnx"),
         "model": choice.get("model"),
+        "gate": {key: verdict[key] for key in ("verdict", "paragraph")} if verdict else None,
         "report": str(REPORT_PAGE) if REPORT_PAGE.exists() else None,
         "seconds": round(times.total_seconds, 2),
         "orchestration_seconds": round(times.total_seconds - times.work_seconds, 2),
@@ -126,6 +127,8 @@ def print_summary(result: dict[str, Any], console: Console) -> None:
         console.print(models_table(result["models"]))
     if result["reason"]:
         console.print(f"chosen: {result['chosen']}. {result['reason']}", soft_wrap=True)
+    if result["gate"]:
+        console.print(f"gate: {result['gate']['paragraph']}", soft_wrap=True, markup=False)
     for label, key in (("model:  ", "model"), ("report: ", "report")):
         if result[key]:
             console.print(f"{label}{result[key]}", soft_wrap=True)

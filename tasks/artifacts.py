@@ -34,9 +34,12 @@ QUANTIZE = ARTIFACTS / "quantize"
 EXPORT = ARTIFACTS / "export"
 EVALUATE = ARTIFACTS / "evaluate"
 COMPARE = ARTIFACTS / "compare"
+ROBUSTNESS = ARTIFACTS / "robustness"
 BENCHMARK = ARTIFACTS / "benchmark"
 SELECT = ARTIFACTS / "select"
 BUNDLE = ARTIFACTS / "bundle"
+GATE = ARTIFACTS / "gate"
+VERDICT = GATE / "verdict.json"
 REPORT = ARTIFACTS / "report"
 
 # Steps that leave models, in the order a model passes through them.

@@ -68,6 +68,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 AUTO: Literal["auto"] = "auto"
+ALL: Literal["all"] = "all"
 
 
 def auto_or_pixels(value: Any) -> Any:
@@ -91,6 +92,13 @@ def auto_or_count(value: Any) -> Any:
     raise ValueError("auto, or a whole number above 0")
 
 
+def auto_all_or_count(value: Any) -> Any:
+    """Return a value that is "auto", "all" or a whole number above 0; raises ValueError for any other."""
+    if value in (AUTO, ALL) or (type(value) is int and value > 0):
+        return value
+    raise ValueError("auto, all, or a whole number above 0")
+
+
 def auto_or_augmentations(value: Any) -> Any:
     """Return a value that is "auto" or a list of augmentations' names; raises ValueError for any other."""
     if value == AUTO or (isinstance(value, list) and all(name in AUGMENTATIONS for name in value)):
@@ -108,6 +116,7 @@ def auto_or_families(value: Any) -> Any:
 # "auto" is resolved by the steps: sizes from the images' own, epochs from their number.
 InputSize = Annotated[int | Literal["auto"], BeforeValidator(auto_or_pixels)]
 Epochs = Annotated[float | Literal["auto"], BeforeValidator(auto_or_positive)]
+Images = Annotated[int | Literal["auto", "all"], BeforeValidator(auto_all_or_count)]
 Views = Annotated[int | Literal["auto"], BeforeValidator(auto_or_count)]
 Augmentations = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_augmentations)]
 Families = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_families)]
@@ -153,12 +162,13 @@ class Check(Section):
 class Split(Section):
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.1
     test: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    sealed: Share = 0.0
     use_given: bool = True
 
     @model_validator(mode="after")
     def leaves_training_images(self) -> Split:
-        if self.validation + self.test >= 1:
-            raise ValueError("validation and test together must stay below 1")
+        if self.validation + self.test + self.sealed >= 1:
+            raise ValueError("validation, test and sealed together must stay below 1")
         return self
 
 
@@ -285,6 +295,18 @@ class Compare(Section):
     min_slice_images: Count = 20
 
 
+class Robustness(Section):
+    """Scores these models, all but the controls where none is named, on corrupted test images.
+
+    images: how many of them, as many of each class; "auto" leaves about the same work for every size of image.
+    tolerance: what a model may lose against the teacher before it is said to lose.
+    """
+
+    models: list[str] = []
+    images: Images = AUTO
+    tolerance: Share = 0.01
+
+
 class Benchmark(Section):
     threads: Count = 1
     batch_sizes: Annotated[list[Count], Field(min_length=1)] = [1, 32]
@@ -295,6 +317,29 @@ class Select(Section):
     latency_ms: Positive | None = None
     size_mb: Positive | None = None
     max_accuracy_drop: Annotated[float, Field(ge=0, lt=1)] = 0.01
+
+
+class Gate(Section):
+    """What a model must prove before it may replace the champion; null sets no limit unless said otherwise.
+
+    champion: the folder with the bundle in production; one without a bundle means that there is none yet. The
+    reference is the champion, or the teacher where there is none. max_accuracy_drop, latency_ms, size_mb: null takes
+    that of `select`. not_established: what the gate does where the test images are too few to tell.
+    min_class_accuracy: share of right answers in every class. max_class_drop: that a class may lose to the reference.
+    max_robustness_drop: on corrupted images, to the teacher. max_slowdown: times the reference's latency.
+    """
+
+    champion: Annotated[str, Field(min_length=1)] = "champion"
+    max_accuracy_drop: Annotated[float, Field(ge=0, lt=1)] | None = None
+    not_established: Literal["refuse", "accept"] = "refuse"
+    min_class_accuracy: Annotated[float, Field(ge=0, le=1)] | None = 0.5
+    max_class_drop: Share | None = 0.05
+    max_robustness_drop: Share | None = 0.15
+    latency_ms: Positive | None = None
+    size_mb: Positive | None = None
+    memory_mb: Positive | None = None
+    max_slowdown: Positive | None = 1.1
+    max_data_warnings: Annotated[int, Field(ge=0)] | None = None
 
 
 class Report(Section):
@@ -317,8 +362,10 @@ class Parameters(Section):
     plan: Plan = Plan()
     evaluate: Evaluate = Evaluate()
     compare: Compare = Compare()
+    robustness: Robustness = Robustness()
     benchmark: Benchmark = Benchmark()
     select: Select = Select()
+    gate: Gate = Gate()
     report: Report = Report()
 
 

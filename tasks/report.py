@@ -19,13 +19,15 @@ from tasks.artifacts import (
     EVALUATE,
     REFUSED_CUTS,
     REPORT,
+    ROBUSTNESS,
     SEARCH,
     SELECT,
     SPLIT,
     packed_images,
     read_input_sizes,
 )
-from tasks.chapters import comparisons, flips, slices
+from tasks.chapters import comparisons, flips, slices, verdict
+from tasks.chapters.robustness import robustness_chapter
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.report_page import Evidence, page_of, render
@@ -33,7 +35,7 @@ from tasks.report_rows import control_rows
 from tasks.stage import run_stage
 
 SEVERITIES = ("critical", "warning", "info")
-SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test", "sealed")
 
 
 def run(parameters: Parameters) -> None:
@@ -42,6 +44,7 @@ def run(parameters: Parameters) -> None:
     evidence = read_evidence(parameters)
     page = page_of(evidence)
     page |= {
+        "gate": verdict.chapter(),
         "controls": control_rows(page["rows"], evidence.answers, evidence.confidence, evidence.seed),
         "refused_cuts": read_json(REFUSED_CUTS),
         "search": search_rows(trials),
@@ -52,6 +55,7 @@ def run(parameters: Parameters) -> None:
         "findings": findings(read_json(CHECK_DATA / "checks.json")),
         "quarantined": read_quarantine(CHECK_DATA / "quarantine.csv"),
         "settings": settings_rows(parameters),
+        "robustness": robustness_chapter(evidence.chosen, evidence.confidence),
         "origin": "the files under artifacts/",
     }
     write_text(REPORT / "report.html", render(page))
@@ -75,10 +79,11 @@ def read_evidence(parameters: Parameters) -> Evidence:
         budget=Budget(select.latency_ms, select.size_mb, select.max_accuracy_drop),
         answers=read_test_answers(),
         packed=np.load(packed_images(read_input_sizes().all[-1]), mmap_mode="r"),
-        counts={split: counts.get(split, {}) for split in SPLITS},
+        counts={split: counts[split] for split in SPLITS if split in counts},
         confidence=parameters.evaluate.confidence,
         seed=parameters.seed,
         sample_errors=parameters.report.sample_errors,
+        robustness=read_json(ROBUSTNESS / "scores.json"),
     )
 
 

@@ -20,12 +20,12 @@ from kinglet.evidence.budget import Budget
 from kinglet.evidence.charts import Point, accuracy_against_latency
 from kinglet.evidence.non_inferiority import Verdict, verdict
 from tasks import report_rows
+from tasks.chapters import waterfall
 from tasks.report_rows import (
     between,
     class_rows,
     count_rows,
     frequent_confusions,
-    lineage,
     matrices,
     model_rows,
     percent,
@@ -46,7 +46,8 @@ class Evidence:
     scores: {model: scores}, as in scores.json. latency: the content of latency.json. reference: the model that all
     are compared with; word: what it is ("teacher"). chosen: the model that the page is about; chosen_word: what it
     is. reason: why, in one sentence. answers: {model: columns} of the predictions on test images. packed: the images
-    that `index` in the answers points into. counts: {part: {class: images}}.
+    that `index` in the answers points into. counts: {part: {class: images}}. robustness: the content of
+    robustness/scores.json, None where corrupted images were not scored.
     """
 
     title: str
@@ -66,10 +67,12 @@ class Evidence:
     confidence: float
     seed: int
     sample_errors: int
+    robustness: dict[str, Any] | None = None
 
 
 # The chapters that only some pages have; a page without one says so by None.
 OPTIONAL: dict[str, Any] = {
+    "gate": None,
     "search": None,
     "controls": None,
     "refused_cuts": {},
@@ -81,6 +84,7 @@ OPTIONAL: dict[str, Any] = {
     "flips": None,
     "slices": None,
     "adoption": None,
+    "robustness": None,
 }
 
 
@@ -107,7 +111,7 @@ def page_of(evidence: Evidence) -> dict[str, Any]:
         "reason": evidence.reason,
         "charts": charts(rows, evidence),
         "steps": step_rows(rows, answers, evidence.confidence, evidence.seed),
-        "lineage": lineage(rows, chosen),
+        "waterfall": waterfall.chapter(rows, answers, chosen, evidence.robustness, evidence.confidence, evidence.seed),
         "matrices": matrices(scores, classes, reference, chosen),
         "confusions": frequent_confusions(scores[chosen]["test"]["confusion"], classes),
         "by_class": class_rows(scores, classes, reference, chosen),

@@ -149,30 +149,6 @@ def difference_on_test(answers: dict[str, Any], one: str, other: str, confidence
     return {"difference": difference.to_dict(), "established": not difference.low <= 0 <= difference.high}
 
 
-def lineage(rows: dict[str, Any], chosen: str) -> list[dict[str, Any]]:
-    """Return the models from the teacher to the chosen one, each with the width of its bars in percent."""
-    chain: list[dict[str, Any]] = []
-    name = chosen
-    while name in rows and name not in [row["name"] for row in chain]:
-        chain.insert(0, rows[name])
-        name = rows[name]["parent"]
-    slowest, biggest = max(row["p50_ms"] for row in chain), max(row["size_bytes"] for row in chain)
-    ends = [row["test"]["accuracy"][end] for row in chain for end in ("low", "high")]
-    low, span = min(ends), max(ends) - min(ends) or 1
-    return [
-        {
-            **row,
-            "latency_bar": 100 * row["p50_ms"] / slowest,
-            "size_bar": 100 * row["size_bytes"] / biggest,
-            **{
-                f"accuracy_{end}": 4 + 92 * (row["test"]["accuracy"][end] - low) / span
-                for end in ("low", "value", "high")
-            },
-        }
-        for row in chain
-    ]
-
-
 def matrices(scores: dict[str, Any], classes: list[str], teacher: str, chosen: str) -> list[dict[str, Any]]:
     """Return the confusion matrices on test images, each cell as count and share of its row; none for many classes."""
     if len(classes) > MAX_MATRIX_CLASSES:

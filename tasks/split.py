@@ -1,4 +1,4 @@
-"""Assign every usable image to train, validation or test by its content."""
+"""Assign every usable image to train, validation, test or, where asked for, the sealed part, by its content."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from kinglet.atomic import atomic_path, write_json
-from kinglet.data.splits import assign_splits, missing_classes, split_counts
+from kinglet.data.splits import SEALED, SPLITS, assign_splits, missing_classes, split_counts
 from kinglet.errors import KingletError
 from tasks.artifacts import CHECK_DATA, GIVEN, PROFILE, SPLIT
 from tasks.parameters import Parameters
@@ -21,7 +21,7 @@ COLUMNS = ["index", "path", "label", "label_index", "group", "domain", "split", 
 def run(parameters: Parameters) -> None:
     """Write `artifacts/split`: manifest.parquet, classes.json, counts.json.
 
-    Raises KingletError if a class has no image in one of the three parts.
+    Raises KingletError if a class has no image in one of the parts.
     """
     images = usable_images()
     labels = images["label"].to_numpy(object)
@@ -35,8 +35,10 @@ def run(parameters: Parameters) -> None:
         validation=parameters.split.validation,
         test=parameters.split.test,
         seed=parameters.seed,
+        sealed=parameters.split.sealed,
     )
-    refuse_missing(missing_classes(labels, assigned))
+    parts = (*SPLITS, SEALED) if parameters.split.sealed else SPLITS
+    refuse_missing(missing_classes(labels, assigned, parts))
     classes = sorted(set(labels))
     number = {label: position for position, label in enumerate(classes)}
     images["split"] = assigned
@@ -44,7 +46,7 @@ def run(parameters: Parameters) -> None:
     with atomic_path(MANIFEST) as path:
         images[[*COLUMNS, *given_columns(images)]].to_parquet(path, index=False)
     write_json(CLASSES, classes)
-    write_json(COUNTS, split_counts(labels, assigned))
+    write_json(COUNTS, split_counts(labels, assigned, parts))
 
 
 def given_columns(images: pd.DataFrame) -> list[str]:
@@ -69,7 +71,7 @@ def refuse_missing(missing: list[tuple[str, str, int]]) -> None:
     clauses = [f"class {label!r} ({size} images) has none in {parts[label]}" for label, size in sizes.items()]
     raise KingletError(
         f"The split is not possible: {'; '.join(clauses[:5])}{'; ...' if len(clauses) > 5 else ''}.",
-        "Each class needs three images or more that are no near-duplicates of each other and of different groups: "
+        "Each class needs an image for every part that is no near-duplicate of the others and of another group: "
         "add images, name the class in data.ignore_classes, or set split.use_given to false.",
     )
 

@@ -1,7 +1,7 @@
-"""Train, validation and test by content: an image's side follows from its pixels, the seed and nothing else.
+"""Train, validation, test and sealed by content: an image's side follows from its pixels, the seed and nothing else.
 
 Every image gets a number in [0, 1) from the hash of its pixels, and its side from where that number
-falls: test, then validation, then train. No quota is filled and no list is shuffled, so an image keeps
+falls: test, then validation, then train, then sealed. No quota is filled and no list is shuffled, so an image keeps
 its side whatever is added or removed around it. Since the number knows nothing of the class, every
 class gets the same shares, up to chance. Two things can move an image all the same, and both are rare:
 
@@ -24,6 +24,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 SPLITS = ("train", "validation", "test")
+# A second test part, kept back for releases; there is none unless it is asked for.
+SEALED = "sealed"
 
 
 def unit_hash(key: str, seed: int) -> float:
@@ -75,12 +77,15 @@ def assign_splits(
     validation: float,
     test: float,
     seed: int,
+    sealed: float = 0.0,
 ) -> NDArray[np.object_]:
-    """Return "train", "validation" or "test" for each image, shape (n,).
+    """Return "train", "validation", "test" or "sealed" for each image, shape (n,).
 
     All arrays have shape (n,), of str but near_groups (int64). given: the part that the set brings, ""
     if none. Parts that the set brings are kept as they are and nothing is added to them: if it brings a
-    test part only, `validation` is the share of the other images that validation takes. Every class
+    test part only, `validation` is the share of the other images that validation takes. sealed: share of the
+    images that are kept back, those with the highest numbers, so that other shares do not move them; taken
+    from the training part where the set brings others. Every class
     has an image in every part if that is possible; see `missing_classes`.
     """
     component = components(near_groups, groups)
@@ -88,12 +93,15 @@ def assign_splits(
     brought = set(given.tolist()) - {""}
     brings_parts = bool(brought - {"train"})
     open_parts = [name for name in ("test", "validation") if not brings_parts or name not in brought]
+    open_parts += [SEALED] if sealed else []
     side = np.full(len(number), "train", dtype=object)
     # The intervals stay where they are when the set brings a part: seed and share mean the same with and without.
     if "test" in open_parts:
         side[number < test] = "test"
     if "validation" in open_parts:
         side[(number >= test) & (number < test + validation)] = "validation"
+    if sealed:
+        side[number >= 1 - sealed] = SEALED
     fixed = np.isin(given, ["validation", "test"]) if brings_parts else np.zeros(len(given), bool)
     borrow(side, number, component, labels, fixed, open_parts)
     assigned = side[component]
@@ -132,18 +140,22 @@ def borrow(
                 side[spare[np.argmin(number[spare])]] = part
 
 
-def missing_classes(labels: NDArray[np.object_], assigned: NDArray[np.object_]) -> list[tuple[str, str, int]]:
-    """Return (class, part, images of the class) for every class that has no image in a part, sorted."""
+def missing_classes(
+    labels: NDArray[np.object_], assigned: NDArray[np.object_], parts: tuple[str, ...] = SPLITS
+) -> list[tuple[str, str, int]]:
+    """Return (class, part, images of the class) for every class that has no image in one of the parts, sorted."""
     pairs = set(zip(labels.tolist(), assigned.tolist(), strict=True))
     return [
         (label, part, int((labels == label).sum()))
         for label in sorted(set(labels.tolist()))
-        for part in SPLITS
+        for part in parts
         if (label, part) not in pairs
     ]
 
 
-def split_counts(labels: NDArray[np.object_], assigned: NDArray[np.object_]) -> dict[str, dict[str, int]]:
+def split_counts(
+    labels: NDArray[np.object_], assigned: NDArray[np.object_], parts: tuple[str, ...] = SPLITS
+) -> dict[str, dict[str, int]]:
     """Return {part: {class: images}}, all parts and classes named."""
     classes = sorted(set(labels.tolist()))
-    return {part: {label: int(((labels == label) & (assigned == part)).sum()) for label in classes} for part in SPLITS}
+    return {part: {label: int(((labels == label) & (assigned == part)).sum()) for label in classes} for part in parts}

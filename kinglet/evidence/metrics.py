@@ -103,13 +103,20 @@ def expected_calibration_error(labels: Labels, probabilities: Probabilities, n_b
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
     """
     check_labels(labels, len(probabilities), probabilities.shape[1])
-    if not len(labels):
+    return calibration_gap(probabilities.argmax(axis=1) == labels, probabilities.max(axis=1), n_bins)
+
+
+def calibration_gap(correct: NDArray[np.bool_], confidence: NDArray[np.floating[Any]], n_bins: int = 15) -> float:
+    """Return the expected calibration error of answers that are known only as right or wrong; in [0, 1].
+
+    correct: shape (n,). confidence: probability of the class that was predicted, shape (n,).
+    """
+    if not len(correct):
         return 0.0
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    correct = probabilities.argmax(axis=1) == labels
-    bins = np.clip(np.ceil(confidence * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
-    gaps = np.bincount(bins, weights=correct - confidence, minlength=n_bins)
-    return float(np.abs(gaps).sum() / len(labels))
+    sure = confidence.astype(np.float64)
+    bins = np.clip(np.ceil(sure * n_bins).astype(np.int64) - 1, 0, n_bins - 1)
+    gaps = np.bincount(bins, weights=correct - sure, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(correct))
 
 
 def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:

@@ -52,6 +52,7 @@ SETTINGS: dict[str, Any] = {
     "quantize.qat_epochs": 0,
     "quantize.max_float_layers": 0,
     "quantize.tolerance": 0.5,
+    "robustness.images": 16,
     "benchmark.seconds_per_model": 0.2,
     "benchmark.batch_sizes": [1],
     "select.max_accuracy_drop": 0.99,

@@ -57,6 +57,8 @@ def test_dvc_alone_leaves_models_a_choice_and_a_report(by_dvc: Checkout) -> None
     assert (by_dvc.root / choice["onnx"]).is_file()
     assert (by_dvc.root / "artifacts" / "bundle" / "model.onnx").is_file()
     assert (by_dvc.root / "artifacts" / "report" / "report.html").is_file()
+    verdict = json.loads((by_dvc.root / "artifacts" / "gate" / "verdict.json").read_text())
+    assert (verdict["verdict"] in ("accepted", "refused"), verdict["reference"]) == (True, "teacher")
     assert {Path(path).parent.name for path in by_dvc.models()} >= {"teacher", "residual-32", "residual-32-pruned"}
     assert "up to date" in by_dvc.run("dvc", "repro").stdout
 

@@ -12,14 +12,19 @@ from pathlib import Path
 import pytest
 
 import tasks.benchmark
+import tasks.bundle
 import tasks.compare
 import tasks.evaluate
+import tasks.gate
 import tasks.report
+import tasks.robustness
 import tasks.select
 from tests.unit.tasks.small_project import CHAPTERS, build_project, parameters
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 CONSOLE = re.compile(r"CONSOLE[:(\]]")
+
+STEPS = (tasks.evaluate, tasks.compare, tasks.robustness, tasks.benchmark, tasks.select, tasks.bundle, tasks.gate)
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome on the path")
 
@@ -49,7 +54,7 @@ def site(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("KINGLET_CACHE", str(root / "cache"))
-        for task in (tasks.evaluate, tasks.compare, tasks.benchmark, tasks.select, tasks.report):
+        for task in (*STEPS, tasks.report):
             task.run(parameters())
     folder = root / "artifacts" / "report"
     requested = []
@@ -94,7 +99,8 @@ def test_every_chapter_and_chart_is_shown_without_a_request(site, tmp_path, widt
     found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', finished.stdout, re.DOTALL).group(1))
 
     assert [name for name in CHAPTERS if name not in found["chapters"]] == []
-    assert found["charts"] == 4  # of the models, the search, the differences and the slices, the wide or the narrow one
+    # Models, waterfall, differences, slices, search and confidence: of each the wide or the narrow one.
+    assert found["charts"] == 6
     assert found["pictures"] == 6
     assert found["wider"] <= 0  # nothing makes the page scroll sideways
     assert found["resources"] == []

@@ -140,6 +140,16 @@ def test_the_speed_of_the_bootstrap_is_a_row_with_what_it_resampled(results: Pat
     assert "| Intervals of every score of 4 models" in shown
 
 
+def test_robustness_is_a_row_when_it_was_measured(results: Path) -> None:
+    figures = {"corruptions": 75, "images": 10_000, "image_size": 28, "models": ["a", "b"], "wall_seconds": 301.2}
+    figures |= {"peak_memory_mb": 412, "corruption_us_per_image": 3400}
+    write_result(results, "robustness_speed", command="c", repetitions=1, figures=figures)
+    assert (
+        "| Robustness: 75 corruptions of 10,000 images of 28 px, 2 models | at most 6 min and 4 GB | **5 min 01 s**, "
+        "0.4 GB; the corruptions alone 45 µs each, on one processor |" in table.benchmarks_table(results)
+    )
+
+
 def test_models_are_listed_with_the_chosen_one_marked(results: Path) -> None:
     assert table.models_table(results).splitlines() == [
         "| model | how made | test accuracy | p50 ms | MB | times faster |",

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as some
 from scipy.stats import kstest
 
-from kinglet.data.splits import assign_splits, components, missing_classes, split_counts, unit_hash
+from kinglet.data.splits import SEALED, SPLITS, assign_splits, components, missing_classes, split_counts, unit_hash
 
 
 def pixels_of(names: list[str]) -> np.ndarray:
@@ -24,6 +24,7 @@ def assign(
     near: list[int] | None = None,
     given: list[str] | None = None,
     seed: int = 0,
+    **shares: float,
 ) -> list[str]:
     n = len(names)
     return assign_splits(
@@ -32,8 +33,7 @@ def assign(
         np.array(groups or [""] * n, object),
         np.array(near if near is not None else list(range(n)), np.int64),
         np.array(given or [""] * n, object),
-        validation=0.2,
-        test=0.3,
+        **{"validation": 0.2, "test": 0.3, **shares},
         seed=seed,
     ).tolist()
 
@@ -139,3 +139,34 @@ def test_components_join_over_groups_and_near_duplicates() -> None:
 
 def test_no_images_give_no_parts() -> None:
     assert assign([]) == []
+
+
+def test_sealed_part_is_taken_from_training_alone_and_other_shares_do_not_move_it() -> None:
+    many = names(2000)
+    plain, sealed = assign(many), assign(many, sealed=0.1)
+    assert 140 < sealed.count(SEALED) < 260
+    assert all(
+        before == after or (before, after) == ("train", SEALED) for before, after in zip(plain, sealed, strict=True)
+    )
+    others = assign(many, sealed=0.1, validation=0.05, test=0.4)
+    assert [side == SEALED for side in others] == [side == SEALED for side in sealed]
+
+
+def test_a_set_that_brings_its_test_part_has_its_sealed_part_taken_from_training() -> None:
+    given = ["test" if i % 4 == 0 else "train" for i in range(200)]
+    sides = assign(BIG, given=given, sealed=0.2)
+    assert [side == "test" for side in sides] == [part == "test" for part in given]
+    assert 10 < sides.count(SEALED) < 60
+
+
+def test_near_duplicates_of_a_sealed_image_are_sealed_with_it() -> None:
+    near = [i // 4 for i in range(200)]
+    sides = assign(BIG, near=near, sealed=0.2)
+    assert all(len(set(sides[start : start + 4])) == 1 for start in range(0, 200, 4))
+
+
+def test_a_small_class_has_an_image_in_the_sealed_part_too() -> None:
+    for seed in range(20):
+        sides = np.array(assign(["w", "x", "y", "z"], seed=seed, sealed=0.05), object)
+        assert sorted(sides) == ["sealed", "test", "train", "validation"]
+        assert missing_classes(np.array(["a"] * 4, object), sides, (*SPLITS, SEALED)) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,10 @@ residual,2,"residual, 24 px, 32-64 channels",24,int8,0.9,0.88,0.95,\
 # What a report has anchors for.
 CHAPTERS = [
     "verdict",
+    "gate",
     "models",
     "tradeoff",
+    "waterfall",
     "steps",
     "comparisons",
     "flips",
@@ -44,6 +47,7 @@ CHAPTERS = [
     "search",
     "confusion",
     "classes",
+    "robustness",
     "data",
     "errors",
     "measurement",
@@ -83,6 +87,7 @@ def parameters(**changes: dict) -> Parameters:
         },
         "benchmark": {"seconds_per_model": 0.02, "batch_sizes": [1, 4]},
         "compare": {"min_slice_images": 5},
+        "robustness": {"images": 8},
         "select": {"max_accuracy_drop": 0.5},
         "report": {"sample_errors": 6},
     }
@@ -134,7 +139,7 @@ def write_data(
     edges = sorted(packed)
     input_sizes = {"teacher": edges[-1], "low_resolution": edges[-1], "student": edges[0]}
     input_sizes |= {"students": {"student": edges[0]}, "candidates": []}
-    write_json(artifacts / "ingest" / "source.json", {"input_sizes": input_sizes})
+    write_json(artifacts / "ingest" / "source.json", {"input_sizes": input_sizes, "short_side": edges[-1]})
     names = np.array(classes)
     manifest = pa.table(
         {
@@ -143,6 +148,7 @@ def write_data(
             "label": names[labels],
             "label_index": labels.astype(np.int64),
             "split": splits,
+            "sha256": [hashlib.sha256(f"{index}".encode()).hexdigest() for index in range(len(labels))],
         }
     )
     pyarrow.parquet.write_table(manifest, artifacts / "split" / "manifest.parquet")
@@ -169,8 +175,11 @@ def write_data(
     ]
     keys = ("check", "severity", "passed", "count", "paths", "message")
     write_json(
-        artifacts / "check_data" / "checks.json", {"findings": [dict(zip(keys, row, strict=True)) for row in findings]}
+        artifacts / "check_data" / "checks.json",
+        {"n_critical": 1, "n_warnings": 1, "findings": [dict(zip(keys, row, strict=True)) for row in findings]},
     )
+    (root / "champion").mkdir()
+    write_json(root / "data" / "sealed_looks.json", [])
 
 
 def write_facts(artifacts: Path, images: np.ndarray, manifest: pa.Table) -> None:

@@ -80,6 +80,18 @@ def test_further_columns_of_a_table_reach_the_manifest_under_names_of_their_own(
     assert (manifest()["width"] == 40).all()
 
 
+def test_a_sealed_part_takes_images_of_every_class_and_counts_them_apart(photos: Path) -> None:
+    settings = parameters()
+    run_all(settings)
+    before = pd.read_parquet("artifacts/split/manifest.parquet").set_index("path")["split"]
+    split.run(settings.model_copy(update={"split": settings.split.model_copy(update={"sealed": 0.2})}))
+    after = pd.read_parquet("artifacts/split/manifest.parquet").set_index("path")["split"]
+    counts = json.loads(Path("artifacts/split/counts.json").read_text())
+    assert all(counts["sealed"][label] for label in ("cat", "dog"))
+    assert sum(counts["sealed"].values()) == (after == "sealed").sum()
+    assert (before[after != before] == "train").all()
+
+
 def test_packed_images_are_those_that_serving_would_make(photos: Path) -> None:
     ingest.run(parameters())
     for row in manifest().itertuples():

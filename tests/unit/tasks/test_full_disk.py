@@ -89,7 +89,7 @@ def test_evidence_steps_say_that_the_disk_is_full_and_go_on_with_space(disk: Sma
     place = Workplace(disk.root)
     build_project(disk.root)
     (disk.root / "params.yaml").write_text(yaml.safe_dump(parameters().model_dump(mode="json")))
-    for step in ("evaluate", "select", "bundle", "report"):
+    for step in ("evaluate", "robustness", "select", "bundle", "report"):
         if step == "select":
             # The latencies are kept for all checkouts of a machine, beside the step's own output.
             disk.fill()

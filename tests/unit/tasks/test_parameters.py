@@ -49,7 +49,10 @@ def test_the_other_parameter_files_are_valid(path: Path) -> None:
         ({"finetune.batch_size": 0}, ["finetune.batch_size is 0", "greater than or equal to 1"]),
         ({"finetune.batch_size": "many"}, ["finetune.batch_size is 'many'", "valid integer"]),
         ({"data.fit": "squash"}, ["data.fit is 'squash'", "'stretch', 'crop' or 'pad'"]),
-        ({"split.validation": 0.6, "split.test": 0.5}, ["split", "validation and test together must stay below 1"]),
+        (
+            {"split.validation": 0.6, "split.test": 0.5},
+            ["split", "validation, test and sealed together must stay below 1"],
+        ),
         ({"prune.importance": "l1"}, ["prune.importance is 'l1'", "'l2', 'taylor' or 'hessian'"]),
         ({"search.families": ["transformer"]}, ["search.families", "auto, or a list of residual, backbone"]),
         ({"search.survivors": 12}, ["search.survivors is 12", "less than or equal to 9"]),

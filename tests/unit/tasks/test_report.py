@@ -1,3 +1,4 @@
+import itertools
 import os
 import re
 from html.parser import HTMLParser
@@ -8,10 +9,13 @@ import pyarrow.parquet
 import pytest
 
 import tasks.benchmark
+import tasks.bundle
 import tasks.compare
 import tasks.evaluate
+import tasks.gate
 import tasks.report
 import tasks.report_rows
+import tasks.robustness
 import tasks.select
 from kinglet.atomic import read_json, write_json
 from kinglet.evidence.non_inferiority import verdict
@@ -19,6 +23,7 @@ from tasks.report_rows import between
 from tests.unit.tasks.small_project import CHAPTERS, RECIPES, build_project, parameters
 
 REPORT = Path("artifacts/report/report.html")
+STEPS = (tasks.evaluate, tasks.compare, tasks.robustness, tasks.benchmark, tasks.select, tasks.bundle, tasks.gate)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +33,7 @@ def built(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("KINGLET_CACHE", str(root / "cache"))
-        for task in (tasks.evaluate, tasks.compare, tasks.benchmark, tasks.select):
+        for task in STEPS:
             task.run(parameters())
     return root
 
@@ -82,8 +87,8 @@ def test_every_model_and_the_verdict_are_on_the_page(page):
     choice = read_json(Path("artifacts/select/choice.json"))
     assert all(f">{recipe.name}<" in page for recipe in RECIPES)
     assert re.search(rf'<h1 id="verdict">{choice["chosen"]} is [\d.]+ times as fast', page)
-    # Models, candidates, differences and slices, for a wide and for a narrow page.
-    assert page.count('<svg class="chart"') == 8
+    # Models, the way to the chosen one, differences, slices, candidates and confidence, for a wide and a narrow page.
+    assert len(re.findall(r'<svg class="chart[ "]', page)) == 12
 
 
 def test_names_of_files_cannot_become_markup(page):
@@ -94,7 +99,7 @@ def test_names_of_files_cannot_become_markup(page):
 def test_mistakes_are_shown_as_pictures(page):
     assert chapter_of(page, "errors").count("data:image/png;base64,") == 6
     tasks.report.run(parameters(report={"sample_errors": 0}))
-    assert "data:image/png" not in REPORT.read_text()
+    assert "data:image/png" not in chapter_of(REPORT.read_text(), "errors")
 
 
 def test_the_same_inputs_give_the_same_bytes(page):
@@ -215,3 +220,43 @@ def test_nothing_is_compared_where_there_is_only_the_teacher(page):
         write_json(Path("artifacts/select/choice.json"), original)
         for name, text in whole.items():
             Path(f"artifacts/compare/{name}").write_text(text)
+
+
+def test_the_waterfall_goes_from_the_teacher_to_the_chosen_model_step_by_step(page):
+    section = page[page.index('<section id="waterfall"') : page.index('<section id="steps"')]
+    scores = read_json(Path("artifacts/evaluate/scores.json"))["models"]
+    way = [read_json(Path("artifacts/select/choice.json"))["chosen"]]
+    while scores[way[0]]["parent"]:
+        way.insert(0, scores[way[0]]["parent"])
+    assert way[0] == "teacher"
+    assert len(way) > 1
+    assert re.findall(r'<td class="name">([\w-]+)<small>', section) == way
+    accuracies = [scores[name]["test"]["accuracy"]["value"] for name in way]
+    for before, after in itertools.pairwise(accuracies):
+        assert f">{tasks.report_rows.signed(after - before)}<" in section
+    corrupted = read_json(Path("artifacts/robustness/scores.json"))["models"]
+    assert all(
+        f">{tasks.report_rows.percent(corrupted[name]['mean_corruption_accuracy']['value'])}<" in section
+        for name in way
+    )
+
+
+def test_the_verdict_is_told_with_its_reasons_and_what_failed_comes_first(page):
+    section = page[page.index('<section id="gate"') : page.index('<section id="models"')]
+    verdict = read_json(Path("artifacts/gate/verdict.json"))
+    assert verdict["verdict"] in section
+    outcomes = re.findall(r'<span class="severity (?:passed|critical|unjudged)">([a-z ]+)</span>', section)
+    assert len(outcomes) == len(verdict["checks"])
+    assert outcomes == sorted(outcomes, key=["failed", "passed", "not judged"].index)
+    assert "failed" in outcomes  # the data of the small project have a critical finding
+
+
+def test_a_page_without_a_verdict_has_no_chapter_on_it(page):
+    verdict = Path("artifacts/gate/verdict.json")
+    content = verdict.read_text()
+    verdict.unlink()
+    try:
+        tasks.report.run(parameters())
+    finally:
+        verdict.write_text(content)
+    assert 'id="gate"' not in REPORT.read_text()

@@ -364,7 +364,19 @@ def test_image_that_must_not_be_read_is_quarantined_with_the_reason(place: Workp
 
 @pytest.mark.parametrize(
     "step",
-    ["profile", "check_data", "split", "finetune", "quantize", "evaluate", "benchmark", "select", "bundle", "report"],
+    [
+        "profile",
+        "check_data",
+        "split",
+        "finetune",
+        "quantize",
+        "evaluate",
+        "robustness",
+        "benchmark",
+        "select",
+        "bundle",
+        "report",
+    ],
 )
 def test_step_before_its_inputs_exist_is_refused_with_the_command_that_helps(place: Workplace, step: str) -> None:
     done = place.step(step)

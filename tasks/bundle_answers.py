@@ -1,0 +1,101 @@
+"""What a bundle answers to images of this run, through its own preprocessing, as it is served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinglet.data.sources import Record, Source, open_source
+from kinglet.errors import KingletError
+from kinglet.runtime.decoding import UndecodableImageError, decode
+from kinglet.runtime.predictor import BATCH_SIZE, Predictor
+from kinglet.runtime.preprocessing import Preprocessing
+from kinglet.runtime.processors import available_processors
+from tasks.artifacts import SPLIT, packed_images
+from tasks.image_tables import read_parquet
+from tasks.parameters import Data
+
+IMAGES_PER_TURN = 8 * BATCH_SIZE
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of one split: rows of the packed files, paths, numbers of their classes, all of shape (n,)."""
+
+    rows: NDArray[np.int64]
+    paths: list[str]
+    labels: NDArray[np.int64]
+
+
+def read_part(split: str) -> Part:
+    """Return the images of a split, in the order of the manifest; there may be none."""
+    table = read_parquet(SPLIT / "manifest.parquet", ["index", "path", "label_index"], split)
+    return Part(
+        rows=table["index"].to_numpy().astype(np.int64),
+        paths=table["path"].to_pylist(),
+        labels=table["label_index"].to_numpy().astype(np.int64),
+    )
+
+
+def answers_of(predictor: Predictor, part: Part, classes: Sequence[str], data: Data) -> NDArray[np.int64]:
+    """Return the classes that a bundle answers, as their numbers in `classes`, shape (n_images,).
+
+    The images are the packed ones where those are what the bundle's preprocessing would make of the originals,
+    else the originals. The bundle must know the same classes; their order may be another.
+    """
+    packed = packed_for(predictor.preprocessing, data.fit)
+    number = {label: index for index, label in enumerate(classes)}
+    turns = [slice(start, start + IMAGES_PER_TURN) for start in range(0, len(part.rows), IMAGES_PER_TURN)]
+    if packed is not None:
+        compute = partial(answers_to_packed, predictor, packed, part)
+    else:
+        source = open_source(data.source, data.images)
+        records = {record.path: record for record in source.records}
+        compute = partial(answers_to_originals, predictor, source, records, part, data)
+    with ThreadPoolExecutor(available_processors()) as pool:
+        answered = [label for labels in pool.map(compute, turns) for label in labels]
+    return np.array([number[label] for label in answered], np.int64)
+
+
+def packed_for(preprocessing: Preprocessing, fit: str) -> NDArray[np.uint8] | None:
+    """Return the packed images if this preprocessing would make the same of the originals, else None."""
+    file = packed_images(preprocessing.input_size)
+    if preprocessing.fit != fit or not file.is_file():
+        return None
+    packed: NDArray[np.uint8] = np.load(file, mmap_mode="r")
+    return packed if packed.shape[3] == preprocessing.channels else None
+
+
+def answers_to_packed(predictor: Predictor, packed: NDArray[np.uint8], part: Part, turn: slice) -> list[str]:
+    """Return the classes of these packed images."""
+    return predictor.predict(np.asarray(packed[part.rows[turn]])).classes
+
+
+def answers_to_originals(
+    predictor: Predictor, source: Source, records: dict[str, Record], part: Part, data: Data, turn: slice
+) -> list[str]:
+    """Return the classes of these images, decoded from the source one by one."""
+    return predictor.predict(originals(source, records, part.paths[turn], data.max_pixels)).classes
+
+
+def originals(
+    source: Source, records: dict[str, Record], paths: Sequence[str], max_pixels: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the decoded images of these paths.
+
+    Raises KingletError that names the first which the source no longer holds as it was.
+    """
+    for path in paths:
+        try:
+            content = source.read(records[path])
+            yield content if isinstance(content, np.ndarray) else decode(content, max_pixels)[0]
+        except (KeyError, OSError, UndecodableImageError):
+            raise KingletError(
+                f"{path} cannot be read from data.source any more, and the champion takes images of another size.",
+                "Run `dvc repro`, which reads the source anew.",
+            ) from None

@@ -1,0 +1,299 @@
+"""Step `gate`: one decision, challenger against champion, by the policy in params.yaml.
+
+A refused model is a result, not an error: the step ends well, so that DVC keeps the verdict and the report is made.
+`kinglet gate` and `kinglet run --gate` turn it into an exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from kinglet.atomic import read_json, write_json, write_text
+from kinglet.errors import KingletError
+from kinglet.evidence.bootstrap import Interval, accuracy_interval
+from kinglet.evidence.gate import (
+    Answers,
+    Check,
+    accuracy_check,
+    class_drop_check,
+    class_floor_check,
+    data_check,
+    golden_check,
+    incomparable,
+    is_accepted,
+    limit_check,
+    robustness_check,
+    slowdown_check,
+)
+from kinglet.runtime import bundles
+from kinglet.runtime.device import this_device
+from kinglet.runtime.predictor import Predictor
+from tasks.artifacts import (
+    BENCHMARK,
+    BUNDLE,
+    CHECK_DATA,
+    EVALUATE,
+    GATE,
+    ROBUSTNESS,
+    SELECT,
+    SPLIT,
+    VERDICT,
+)
+from tasks.benchmark import latencies_of
+from tasks.bundle_answers import Part, answers_of, read_part
+from tasks.champion import bundle_digest, open_champion, opened_model, other_classes, subject_of
+from tasks.gate_words import markdown, paragraph
+from tasks.image_tables import read_parquet
+from tasks.opened_models import digest_of
+from tasks.parameters import Parameters
+from tasks.sealed_looks import look_for, looks_at, read_looks, sealed_check, sealed_digest
+from tasks.stage import run_stage
+
+CHAMPION, TEACHER_WORD = "champion", "teacher"
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """The bundle that asks to be let through. name: of its model; latency: its entry in latency.json."""
+
+    bundle: Predictor
+    name: str
+    latency: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the challenger is held against.
+
+    word: "champion" or "teacher". digest: of the champion's bundle, or of the teacher's model. predicted: its answers
+    to the test images, None where it knows other classes; problem then says so. latency_ms: of the challenger and of
+    the reference, from one measurement.
+    """
+
+    word: str
+    digest: str
+    predicted: NDArray[np.int64] | None
+    problem: str
+    same_model: bool
+    latency_ms: tuple[Interval, Interval]
+
+
+def run(parameters: Parameters) -> None:
+    """Write verdict.json and verdict.md."""
+    verdict = judge(parameters)
+    write_json(VERDICT, verdict)
+    write_text(GATE / "verdict.md", markdown(verdict))
+    print(verdict["paragraph"], file=sys.stderr)
+
+
+def judge(parameters: Parameters) -> dict[str, Any]:
+    """Return the content of verdict.json."""
+    classes, part, challenger = read_json(SPLIT / "classes.json"), read_part("test"), read_challenger()
+    predicted = answers_of(challenger.bundle, part, classes, parameters.data)
+    reference = read_reference(challenger, part, classes, parameters, kept_answers)
+    checks = [
+        *comparison_checks(predicted, part, reference, classes, parameters),
+        robustness_of(challenger.name, parameters),
+        *budget_checks(challenger, reference, parameters),
+        golden_check(golden_problem(challenger.bundle)),
+        data_check_of(parameters),
+        *sealed_checks(reference, parameters),
+    ]
+    found = {
+        "verdict": "accepted" if is_accepted(checks) else "refused",
+        "challenger": {"model": challenger.name, "bundle": bundle_digest(BUNDLE)},
+        "champion": {"folder": parameters.gate.champion, "bundle": champion_digest(parameters)},
+        "reference": reference.word,
+        "images": len(part.rows),
+        "accuracy": {
+            "challenger": accuracy_of(predicted, part, parameters),
+            "reference": None if reference.predicted is None else accuracy_of(reference.predicted, part, parameters),
+        },
+        "checks": [check.to_dict() for check in checks],
+        "policy": policy_of(parameters),
+    }
+    return {**found, "paragraph": paragraph(found)}
+
+
+def policy_of(parameters: Parameters) -> dict[str, Any]:
+    """Return the policy with the limits that it takes from `select`, JSON-ready."""
+    gate, select = parameters.gate, parameters.select
+    return {
+        **gate.model_dump(mode="json", exclude={"champion"}),
+        "max_accuracy_drop": select.max_accuracy_drop if gate.max_accuracy_drop is None else gate.max_accuracy_drop,
+        "latency_ms": select.latency_ms if gate.latency_ms is None else gate.latency_ms,
+        "size_mb": select.size_mb if gate.size_mb is None else gate.size_mb,
+        "confidence": parameters.evaluate.confidence,
+    }
+
+
+def champion_digest(parameters: Parameters) -> str:
+    """Return the digest of the champion's bundle; empty if there is none."""
+    return bundle_digest(Path(parameters.gate.champion))
+
+
+def read_challenger() -> Challenger:
+    """Return the bundle of this run with its latency.
+
+    Raises KingletError if it is damaged, or holds another model than was chosen.
+    """
+    name = read_json(SELECT / "choice.json")["chosen"]
+    latency = read_json(BENCHMARK / "latency.json")["models"][name]
+    bundle = Predictor(BUNDLE, threads=1)
+    if digest_of(subject_of(BUNDLE, bundle).files) != latency["sha256"]:
+        raise KingletError(f"{BUNDLE} does not hold {name}, the chosen model.", "Run `dvc repro`.")
+    return Challenger(bundle, name, latency)
+
+
+def read_reference(
+    challenger: Challenger,
+    part: Part,
+    classes: Sequence[str],
+    parameters: Parameters,
+    answers_of_teacher: Callable[[Part], NDArray[np.int64]],
+) -> Reference:
+    """Return the champion, scored on these images of this run; the teacher if there is no champion.
+
+    answers_of_teacher: what the teacher answers to them.
+    """
+    folder = Path(parameters.gate.champion)
+    champion = open_champion(folder)
+    if champion is None:
+        return teacher_reference(challenger, answers_of_teacher(part))
+    problem = other_classes(champion.classes, classes)
+    return Reference(
+        word=CHAMPION,
+        digest=bundle_digest(folder),
+        predicted=None if problem else answers_of(champion, part, classes, parameters.data),
+        problem=problem,
+        same_model=opened_model(folder, champion) == opened_model(BUNDLE, challenger.bundle),
+        latency_ms=side_by_side(challenger, champion, folder, parameters),
+    )
+
+
+def kept_answers(part: Part) -> NDArray[np.int64]:
+    """Return the teacher's answers to the test images, which `evaluate` has kept.
+
+    Raises KingletError if those were other images.
+    """
+    teacher = read_json(EVALUATE / "scores.json")["teacher"]
+    table = read_parquet(EVALUATE / "predictions.parquet", ["model", "index", "predicted"], "test")
+    of_teacher = table.filter(pc.equal(table["model"], teacher))
+    if not np.array_equal(of_teacher["index"].to_numpy(), part.rows):
+        raise KingletError("The teacher was scored on other test images than the split lists.", "Run `dvc repro`.")
+    return np.asarray(of_teacher["predicted"].to_numpy(), np.int64)
+
+
+def teacher_reference(challenger: Challenger, predicted: NDArray[np.int64]) -> Reference:
+    """Return the teacher with these answers."""
+    teacher = read_json(EVALUATE / "scores.json")["teacher"]
+    latency = read_json(BENCHMARK / "latency.json")["models"][teacher]
+    return Reference(
+        word=TEACHER_WORD,
+        digest=latency["sha256"],
+        predicted=predicted,
+        problem="",
+        same_model=challenger.name == teacher,
+        latency_ms=(latency_of(challenger.latency), latency_of(latency)),
+    )
+
+
+def side_by_side(
+    challenger: Challenger, champion: Predictor, folder: Path, parameters: Parameters
+) -> tuple[Interval, Interval]:
+    """Return the latencies of challenger and champion in ms, from one measurement in turns, if need be a kept one."""
+    subjects = {"challenger": subject_of(BUNDLE, challenger.bundle), CHAMPION: subject_of(folder, champion)}
+    found = latencies_of(subjects, parameters.benchmark, this_device())["models"]
+    return latency_of(found["challenger"]), latency_of(found[CHAMPION])
+
+
+def latency_of(numbers: dict[str, Any]) -> Interval:
+    """Return the median latency in ms with its interval."""
+    return Interval(numbers["p50_ms"], numbers["p50_low_ms"], numbers["p50_high_ms"])
+
+
+def accuracy_of(predicted: NDArray[np.int64], part: Part, parameters: Parameters) -> dict[str, float]:
+    """Return the share of right answers with its interval."""
+    right = predicted == part.labels
+    return accuracy_interval(right, confidence=parameters.evaluate.confidence, seed=parameters.seed).to_dict()
+
+
+def comparison_checks(
+    predicted: NDArray[np.int64],
+    part: Part,
+    reference: Reference,
+    classes: Sequence[str],
+    parameters: Parameters,
+) -> list[Check]:
+    """Return what the images say about the challenger: against the reference, and class by class."""
+    policy, confidence = parameters.gate, parameters.evaluate.confidence
+    of_reference = predicted if reference.predicted is None else reference.predicted
+    answers = Answers(part.labels, predicted, of_reference, reference.word, reference.same_model)
+    floor = class_floor_check(answers, classes, policy.min_class_accuracy)
+    if reference.predicted is None:
+        return [incomparable("accuracy", reference.problem), floor]
+    margin = policy_of(parameters)["max_accuracy_drop"]
+    accept = policy.not_established == "accept"
+    return [
+        accuracy_check(answers, margin, accept_unestablished=accept, confidence=confidence),
+        floor,
+        class_drop_check(answers, classes, policy.max_class_drop, confidence=confidence),
+    ]
+
+
+def robustness_of(name: str, parameters: Parameters) -> Check:
+    """Return what the corrupted images say; not judged where this model was not scored on them."""
+    scores = read_json(ROBUSTNESS / "scores.json")["models"].get(name)
+    return robustness_check(
+        Interval(**scores["difference_to_teacher"]) if scores else None,
+        Interval(**scores["beyond_clean"]) if scores else None,
+        parameters.gate.max_robustness_drop,
+        accept_unestablished=parameters.gate.not_established == "accept",
+    )
+
+
+def budget_checks(challenger: Challenger, reference: Reference, parameters: Parameters) -> list[Check]:
+    """Return what the measurements say: against the limits, and against the reference."""
+    policy, latency = policy_of(parameters), challenger.latency
+    return [
+        limit_check("latency", latency["p50_ms"], policy["latency_ms"], "ms"),
+        slowdown_check(*reference.latency_ms, policy["max_slowdown"], reference.word),
+        limit_check("memory", latency["peak_memory_mb"], policy["memory_mb"], "MB"),
+        limit_check("size", latency["size_bytes"] / 1e6, policy["size_mb"], "MB"),
+    ]
+
+
+def golden_problem(bundle: Predictor) -> str:
+    """Return why the bundle does not answer its golden images as stored, as a sentence; empty if it does."""
+    try:
+        bundle.check_golden(BUNDLE / bundles.GOLDEN)
+    except KingletError as error:
+        return error.message
+    return ""
+
+
+def data_check_of(parameters: Parameters) -> Check:
+    """Return what the checks of the data found."""
+    checks = read_json(CHECK_DATA / "checks.json")
+    return data_check(checks["n_critical"], checks["n_warnings"], parameters.gate.max_data_warnings)
+
+
+def sealed_checks(reference: Reference, parameters: Parameters) -> list[Check]:
+    """Return what was seen on the sealed images of this bundle; nothing where no images are sealed."""
+    if not parameters.split.sealed:
+        return []
+    digest, n_images = sealed_digest()
+    looks = looks_at(parameters.data.source, read_looks())
+    return [sealed_check(look_for(bundle_digest(BUNDLE), reference.digest, digest, looks), n_images, len(looks))]
+
+
+if __name__ == "__main__":
+    run_stage(run)
