@@ -129,7 +129,7 @@ def model_figures(model: dict[str, Any], scores: dict[str, Any]) -> dict[str, An
     """Return the figures of one model from its row in the run's summary and its entry in scores.json."""
     return {
         "name": model["name"],
-        **{key: scores[key] for key in ("step", "parent", "precision", "input_size", "parameters")},
+        **{key: scores[key] for key in ("step", "parent", "control_for", "precision", "input_size", "parameters")},
         "test_accuracy": scores["test"]["accuracy"],
         **{key: model[key] for key in ("p50_ms", "p99_ms", "size_bytes", "times_faster")},
     }

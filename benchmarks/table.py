@@ -261,6 +261,8 @@ def points_in_words(difference: dict[str, float]) -> str:
 def how_made(model: dict[str, Any]) -> str:
     """Return in words which step made a model, from which, and at which size and precision."""
     origin = f"{HOW_MADE.get(model['step'], model['step'])} {model['parent']}".strip()
+    if model.get("control_for"):
+        origin = f"control beside {model['control_for']}"
     return f"{origin}, {model['input_size']} px, {model['precision']}"
 
 

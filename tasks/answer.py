@@ -1,45 +1,97 @@
-"""Keep the teacher's answers to the training images, in every view that its students will see."""
+"""Keep the teacher's answers to the training images, in every view that its students will see.
+
+Where students are to learn from more than answers, what the teacher sees on the way to them is kept as well.
+"""
 
 from __future__ import annotations
 
 import io
+import sys
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kinglet.atomic import write_bytes
+from kinglet.atomic import atomic_path, write_bytes
 from kinglet.data.batches import standardize
 from kinglet.data.views import Views
 from kinglet.models.export import fold_batch_norms
+from kinglet.models.feature_maps import feature_maps
 from kinglet.reporting import Report
 from kinglet.training.devices import pick_device
+from kinglet.training.hints import kept_maps
 from kinglet.training.loop import ImageSet, evaluation_batch
-from tasks.artifacts import ANSWERS, FINETUNE, TEACHER, ModelCard
-from tasks.models import image_set, load_model, prepare_training, read_manifest
-from tasks.parameters import Parameters
+from tasks.artifacts import ANSWERS, FINETUNE, MAPS, TEACHER, ModelCard
+from tasks.models import load_model, prepare_training, taught_images
+from tasks.parameters import NO_HINTS, Parameters
 from tasks.progress import progress
 from tasks.recipes import number_of_views
 from tasks.stage import run_stage
 
 
 def run(parameters: Parameters) -> None:
-    """Write the teacher's logits, float16 (n_training, n_views, n_classes)."""
+    """Write the teacher's logits, float16 (n_training, n_views, n_classes), and its maps if students need them."""
     settings = parameters.distill
     prepare_training(parameters.seed)
     network, card = load_model(FINETUNE / TEACHER)
-    training = image_set(read_manifest(), "train", [card.input_size])
+    training = taught_images([card.input_size])
     views = Views(settings.augment, len(training.rows), number_of_views(settings), parameters.seed)
-    with progress("answer") as report:
-        answers = answers_of(network, card, training, views, report)
+    for left_over in MAPS.glob("*.npy"):
+        left_over.unlink()
+    with ExitStack() as outputs:
+        maps = KeptMaps(settings.hints, len(training.rows), views.n_views, outputs)
+        with progress("answer") as report:
+            answers = answers_of(network, card, training, views, maps, report)
+        maps.tell()
     # Through memory: numpy reports a full disk with an error that does not say so.
     content = io.BytesIO()
     np.save(content, answers.to(torch.float16).numpy())
     write_bytes(ANSWERS, content.getvalue())
 
 
+class KeptMaps:
+    """What the teacher sees, in files as large as all images and views ask for, filled batch by batch.
+
+    kind: a key of `kinglet.training.hints.HINTS`, or "none": then nothing is written. outputs: closes the files.
+    """
+
+    def __init__(self, kind: str, n_images: int, n_views: int, outputs: ExitStack) -> None:
+        self.kind, self.shape, self.outputs = kind, (n_images, n_views), outputs
+        self.arrays: list[NDArray[np.float16]] = []
+
+    def answer(self, network: nn.Module, inputs: Tensor, positions: NDArray[np.int64], view: int) -> Tensor:
+        """Return a network's logits for the inputs, the images at `positions` in this view, and keep its maps."""
+        if self.kind == NO_HINTS:
+            logits: Tensor = network(inputs)
+            return logits
+        maps, logits = feature_maps(network, inputs)
+        kept = [one.to(torch.float16).cpu().numpy() for one in kept_maps(self.kind, maps)]
+        if not self.arrays:
+            self.arrays = [self.create(number, one.shape[1:]) for number, one in enumerate(kept)]
+        for array, values in zip(self.arrays, kept, strict=True):
+            array[positions, view] = values
+        return logits
+
+    def create(self, number: int, shape: tuple[int, ...]) -> NDArray[np.float16]:
+        """Return a new file for maps of this shape; it gets its name when all of them are whole."""
+        path: Path = self.outputs.enter_context(atomic_path(MAPS / f"{number}.npy"))
+        return np.lib.format.open_memmap(path, "w+", np.float16, (*self.shape, *shape))
+
+    def tell(self) -> None:
+        """Print what the maps take, if there are any."""
+        if self.arrays:
+            shapes = ", ".join("x".join(map(str, array.shape[2:])) for array in self.arrays)
+            megabytes = sum(array.nbytes for array in self.arrays) / 1e6
+            print(f"note: the teacher's maps ({shapes}) take {megabytes:.0f} MB in {MAPS}", file=sys.stderr)
+
+
 @torch.inference_mode()
-def answers_of(network: nn.Module, card: ModelCard, training: ImageSet, views: Views, report: Report) -> Tensor:
+def answers_of(
+    network: nn.Module, card: ModelCard, training: ImageSet, views: Views, maps: KeptMaps, report: Report
+) -> Tensor:
     """Return the logits for all training images in all views, float32 (n_training, n_views, n_classes)."""
     device = pick_device()
     # Without the batch normalizations it answers the same, sooner.
@@ -51,7 +103,8 @@ def answers_of(network: nn.Module, card: ModelCard, training: ImageSet, views: V
         for positions in np.split(np.arange(n), range(step := evaluation_batch(card.input_size), n, step)):
             same = torch.full((len(positions),), view)
             pixels, _ = views.show(packed, training.rows, positions, same, device)
-            answers[torch.from_numpy(positions), view] = folded(standardize(pixels, card.mean, card.std)).float().cpu()
+            logits = maps.answer(folded, standardize(pixels, card.mean, card.std), positions, view)
+            answers[torch.from_numpy(positions), view] = logits.float().cpu()
             report(view * n + int(positions[-1]) + 1, views.n_views * n, f"view {view + 1} of {views.n_views}")
     return answers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +22,19 @@ INGEST = ARTIFACTS / "ingest"
 PROFILE = ARTIFACTS / "profile"
 CHECK_DATA = ARTIFACTS / "check_data"
 SPLIT = ARTIFACTS / "split"
+# Images without a label that students learn from, one row each: index, path.
+UNLABELLED = SPLIT / "unlabelled.parquet"
 PLAN = ARTIFACTS / "plan"
 FINETUNE = ARTIFACTS / "finetune"
 # Of the teacher, to the training images in their order: what all trainings after its own learn from.
 ANSWERS = ARTIFACTS / "answer" / "logits.npy"
+# What the teacher sees on the way to them, if its students are to learn from that too.
+MAPS = ANSWERS.parent / "maps"
 SEARCH = ARTIFACTS / "search"
 DISTILL = ARTIFACTS / "distill"
 PRUNE = ARTIFACTS / "prune"
 REFUSED_CUTS = PRUNE / "refused.json"
+UNRIVALLED = PRUNE / "unrivalled.json"
 QUANTIZE = ARTIFACTS / "quantize"
 EXPORT = ARTIFACTS / "export"
 EVALUATE = ARTIFACTS / "evaluate"
@@ -61,6 +66,7 @@ class InputSizes:
 
     low_resolution: of the first part of the teacher's training. student: of a small network that takes the
     images as they are. students: by the name of each student in the settings. candidates: what a search may take.
+    rivals: of whole networks that pruned ones have to beat.
     """
 
     teacher: int
@@ -68,11 +74,12 @@ class InputSizes:
     student: int
     students: dict[str, int]
     candidates: list[int]
+    rivals: list[int] = field(default_factory=list)
 
     @property
     def all(self) -> list[int]:
         """Every size that images are packed at, ascending."""
-        return sorted({self.teacher, self.low_resolution, *self.students.values(), *self.candidates})
+        return sorted({self.teacher, self.low_resolution, *self.students.values(), *self.candidates, *self.rivals})
 
 
 def read_input_sizes() -> InputSizes:

@@ -27,8 +27,9 @@ from tasks.models import (
     load_model,
     prepare_training,
     read_manifest,
+    taught_images,
 )
-from tasks.parameters import Parameters, Student
+from tasks.parameters import NO_HINTS, Parameters, Student
 from tasks.recipes import student_recipe
 from tasks.stage import run_stage
 
@@ -88,14 +89,16 @@ def run(parameters: Parameters) -> None:
     teacher = read_card(FINETUNE / TEACHER)
     for student in untrained_students(parameters, teacher):
         size = student.input_size
-        training, validation = (image_set(manifest, split, [size]) for split in ("train", "validation"))
+        # Labels alone teach nothing about images without one.
+        training = image_set(manifest, "train", [size]) if student.control_for else taught_images([size])
+        validation = image_set(manifest, "validation", [size])
         train_from_teacher(
             student.network,
             DISTILL / student.name,
             teacher,
             (training, validation),
             student_recipe(settings, student.from_teacher, size, len(training.rows), parameters.seed),
-            settings.model_copy(update={"soft_weight": 0.0}) if student.control_for else settings,
+            settings.model_copy(update={"soft_weight": 0.0, "hints": NO_HINTS}) if student.control_for else settings,
             parent="" if student.control_for else TEACHER,
             facts={"student": student.facts},
             files=student.files,

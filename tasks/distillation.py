@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kinglet.training.devices import pick_device
+from kinglet.training.hints import Guided, guide, hinted_loss
 from kinglet.training.loop import ImageSet, Recipe, fit
-from kinglet.training.losses import Loss, distillation_loss
-from tasks.artifacts import ANSWERS, ModelCard, packed_images
+from kinglet.training.losses import NO_LABEL, Loss, distillation_loss
+from tasks.artifacts import ANSWERS, MAPS, UNLABELLED, ModelCard, packed_images
 from tasks.models import open_checkpoint, save_model
-from tasks.parameters import Distill
+from tasks.parameters import NO_HINTS, Distill
 from tasks.progress import progress
 
 
@@ -27,6 +28,30 @@ def teacher_loss(settings: Distill, labels: NDArray[Any]) -> Loss:
     return distillation_loss(
         torch.from_numpy(labels), answers, settings.loss, settings.temperature, settings.soft_weight
     )
+
+
+def teacher_maps(settings: Distill) -> dict[Path, NDArray[np.float16]]:
+    """Return what the teacher saw, by file, (n_training, n_views, channels, edge, edge) each; {} without hints.
+
+    They stay on disk: a batch reads its own.
+    """
+    if settings.hints == NO_HINTS:
+        return {}
+    return {path: np.load(path, mmap_mode="r") for path in sorted(MAPS.glob("*.npy"))}
+
+
+def guided_by(
+    maps: dict[Path, NDArray[np.float16]],
+    network: nn.Module,
+    loss: Loss,
+    settings: Distill,
+    input_shape: tuple[int, int, int],
+    seed: int,
+) -> tuple[Guided, Loss]:
+    """Return a network that learns from the teacher's maps beside its answers, and the loss that it learns with."""
+    seen = list(maps.values())
+    guided, chosen = guide(network, settings.hints, input_shape, [one.shape[2:4] for one in seen], seed)
+    return guided, hinted_loss(loss, settings.hints, [seen[place] for place in chosen], settings.hint_weight)
 
 
 def train_from_teacher(
@@ -51,17 +76,22 @@ def train_from_teacher(
     """
     step, size = output.parent.name, recipe.phases[-1][1]
     training, validation = images
+    loss = teacher_loss(settings, training.labels)
+    maps = teacher_maps(settings)
+    subject = network
+    if maps:
+        subject, loss = guided_by(maps, network, loss, settings, (card.channels, size, size), recipe.seed)
     checkpoint = open_checkpoint(
         f"{step}-{output.name}",
         {"distill": settings.model_dump(exclude={"students"}), "recipe": asdict(recipe), **facts},
-        [packed_images(size), ANSWERS, *files],
+        [packed_images(size), UNLABELLED, ANSWERS, *maps, *files],
     )
     with progress(f"{step} {output.name}") as report:
         trained, history = fit(
-            network,
+            subject,
             training,
             validation,
-            teacher_loss(settings, training.labels),
+            loss,
             recipe,
             mean=card.mean,
             std=card.std,
@@ -70,7 +100,17 @@ def train_from_teacher(
             report=report,
         )
     notes = {"history": history, **notes}
-    save_like(output, trained, card, parent=parent, input_size=size, notes=notes, control_for=control_for)
+    if n_unlabelled := int((training.labels == NO_LABEL).sum()):
+        notes["images_without_a_label"] = n_unlabelled
+    save_like(
+        output,
+        trained.student if isinstance(trained, Guided) else trained,
+        card,
+        parent=parent,
+        input_size=size,
+        notes=notes,
+        control_for=control_for,
+    )
     checkpoint.clear()
 
 

@@ -21,9 +21,11 @@ from kinglet.training.allocator import keep_freed_memory, use_huge_pages
 from kinglet.training.checkpoints import Checkpoint, checkpoint_key, write_state
 from kinglet.training.devices import make_deterministic
 from kinglet.training.loop import ImageSet
+from kinglet.training.losses import NO_LABEL
 from tasks.artifacts import (
     INGEST,
     SPLIT,
+    UNLABELLED,
     WORKSPACE,
     ModelCard,
     packed_images,
@@ -58,6 +60,20 @@ def image_set(manifest: pd.DataFrame, split: str, input_sizes: Iterable[int]) ->
         {size: open_packed(packed_images(size)) for size in sorted(set(input_sizes))},
         part["index"].to_numpy(np.int64, copy=True),
         part["label_index"].to_numpy(np.int64, copy=True),
+    )
+
+
+def taught_images(input_sizes: Iterable[int]) -> ImageSet:
+    """Return what the teacher's students learn from: the training images, after them those without a label.
+
+    The answers of the teacher lie in the same order. The label of those is `NO_LABEL`.
+    """
+    training = image_set(read_manifest(), "train", input_sizes)
+    rows = pd.read_parquet(UNLABELLED)["index"].to_numpy(np.int64)
+    return ImageSet(
+        training.packed,
+        np.concatenate([training.rows, rows]),
+        np.concatenate([training.labels, np.full(len(rows), NO_LABEL)]),
     )
 
 

@@ -35,6 +35,8 @@ BACKBONES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "
 ZOOS = ("timm", "torchvision")
 CALIBRATION_METHODS = ("minmax", "percentile", "mse", "entropy")
 DISTANCES = ("kl", "dkd", "dist")
+HINTS = ("features", "attention")
+NO_HINTS = "none"
 FAMILIES = ("residual", "backbone")
 # Light to import, unlike those.
 EXPORT_RUNTIMES = tuple(name for name in RUNTIMES if name != ONNXRUNTIME)
@@ -62,6 +64,7 @@ def known_backbone(value: str) -> str:
 Augmentation = Annotated[str, AfterValidator(one_of(*AUGMENTATIONS))]
 CalibrationMethod = Annotated[str, AfterValidator(one_of(*CALIBRATION_METHODS))]
 DistillationLoss = Annotated[str, AfterValidator(one_of(*DISTANCES))]
+Hints = Annotated[str, AfterValidator(one_of(NO_HINTS, *HINTS))]
 ExportRuntime = Annotated[str, AfterValidator(one_of(*EXPORT_RUNTIMES))]
 
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -117,6 +120,7 @@ def auto_or_families(value: Any) -> Any:
 InputSize = Annotated[int | Literal["auto"], BeforeValidator(auto_or_pixels)]
 Epochs = Annotated[float | Literal["auto"], BeforeValidator(auto_or_positive)]
 Images = Annotated[int | Literal["auto", "all"], BeforeValidator(auto_all_or_count)]
+Channels = Annotated[int | Literal["auto"], BeforeValidator(auto_or_count)]
 Views = Annotated[int | Literal["auto"], BeforeValidator(auto_or_count)]
 Augmentations = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_augmentations)]
 Families = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_families)]
@@ -144,6 +148,8 @@ class Data(Section):
     fit: Literal["stretch", "crop", "pad"] = "stretch"
     color: Literal["auto", "gray", "rgb"] = "auto"
     max_pixels: Count = 100_000_000
+    # None where nothing is said; the file must name a folder, which DVC watches.
+    unlabelled: Annotated[str, Field(min_length=1)] = ""
 
 
 class Check(Section):
@@ -238,6 +244,8 @@ class Distill(Section):
     loss: DistillationLoss = "dist"
     temperature: Positive = 1.0
     soft_weight: Annotated[float, Field(ge=0, le=1)] = 0.7
+    hints: Hints = NO_HINTS
+    hint_weight: Positive = 1.0
     augment: list[Augmentation] = ["flip", "shift"]
     views: Views = AUTO
     ema_decay: Share = 0.99
@@ -246,15 +254,22 @@ class Distill(Section):
 
 class Prune(Section):
     models: list[str] = []
-    channel_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    blocks: Annotated[int, Field(ge=0)] = 0
+    channel_share: Share = 0.5
     importance: Literal["l2", "taylor", "hessian"] = "taylor"
     scope: Literal["layer", "global"] = "layer"
     steps: Count = 1
-    round_to: Count = 8
-    baseline: bool = False
+    round_to: Channels = AUTO
+    baseline: Literal["resolution", "width"] = "resolution"
     epochs: Epochs = AUTO
     batch_size: Count = 256
     learning_rate: Positive = 1e-3
+
+    @model_validator(mode="after")
+    def removes_something(self) -> Prune:
+        if not self.blocks and not self.channel_share:
+            raise ValueError("blocks or channel_share above 0")
+        return self
 
 
 class Quantize(Section):
@@ -380,6 +395,7 @@ def load_parameters(path: Path = PARAMS_FILE) -> Parameters:
     except ValidationError as error:
         raise KingletError(f"{path}: " + "; ".join(describe(item) for item in error.errors()) + ".") from None
     refuse_wrong_models(parameters, path)
+    refuse_hints_of_unknown_networks(parameters, path)
     refuse_missing_runtimes(parameters.export.runtimes, path)
     return parameters
 
@@ -409,9 +425,8 @@ def refuse_wrong_models(parameters: Parameters, path: Path) -> None:
     """Raise KingletError if a step is to work on a model that no step before it makes, or two share a name."""
     students, searched = list(parameters.distill.students), searched_students(parameters.search.survivors)
     trained = [TEACHER, *students, *map(untaught, parameters.distill.controls), *searched]
-    pruned = [f"{name}-pruned" for name in parameters.prune.models]
-    if parameters.prune.baseline:
-        pruned += [as_fast_as_pruned(name) for name in parameters.prune.models]
+    pruned = [name for model in parameters.prune.models for name in (f"{model}-pruned", as_fast_as_pruned(model))]
+    controls = {*map(untaught, parameters.distill.controls), *map(as_fast_as_pruned, parameters.prune.models)}
     for key, names, known in (
         ("distill.controls", parameters.distill.controls, students),
         ("prune.models", parameters.prune.models, trained),
@@ -420,7 +435,8 @@ def refuse_wrong_models(parameters: Parameters, path: Path) -> None:
         unknown = [name for name in names if name not in known]
         if unknown:
             raise KingletError(f"{path}: {key} names {', '.join(unknown)}; allowed: {', '.join(known)}.")
-    quantized = [f"{name}-int8" for name in parameters.quantize.models or [*trained, *pruned]]
+    for_themselves = [name for name in [*trained, *pruned] if name not in controls]
+    quantized = [f"{name}-int8" for name in parameters.quantize.models or for_themselves]
     known = [*trained, *pruned, *quantized]
     unknown = [name for name in parameters.export.models if name not in known]
     if unknown:
@@ -435,6 +451,16 @@ def refuse_wrong_models(parameters: Parameters, path: Path) -> None:
             f"Give a student in distill.students another name ({TEACHER!r} is the fine-tuned model, and -pruned, "
             "-int8 and the runtime's name are appended), and name a model once in prune.models, quantize.models and "
             "export.models, and a runtime once in export.runtimes.",
+        )
+
+
+def refuse_hints_of_unknown_networks(parameters: Parameters, path: Path) -> None:
+    """Raise KingletError if students are to learn from the feature maps of a network whose parts are not known."""
+    if parameters.distill.hints != NO_HINTS and parameters.finetune.backbone not in BACKBONES:
+        raise KingletError(
+            f"{path}: distill.hints is {parameters.distill.hints}, but {parameters.finetune.backbone} of another "
+            "model zoo shows no feature maps.",
+            f"Set distill.hints to none, or finetune.backbone to one of {', '.join(BACKBONES)}.",
         )
 
 

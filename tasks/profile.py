@@ -25,6 +25,7 @@ from tasks.progress import progress
 from tasks.stage import exit_code_of, run_stage
 
 IMAGE_FACTS = PROFILE / "images.parquet"
+UNLABELLED_FACTS = PROFILE / "unlabelled.parquet"
 DATA_SET_FACTS = PROFILE / "dataset.json"
 REFERENCE = Path("data/reference_profile.json")
 
@@ -33,25 +34,74 @@ DRIFT_COLUMNS = ("brightness", "contrast", "sharpness", "width", "height")
 
 
 def run(parameters: Parameters) -> None:
-    """Write `artifacts/profile`: images.parquet, a row per image, and dataset.json."""
+    """Write `artifacts/profile`: images.parquet, a row per image, dataset.json, and unlabelled.parquet."""
     images = pd.read_parquet(INGEST / "manifest.parquet")
+    unlabelled = pd.read_parquet(INGEST / "unlabelled.parquet")
     packed = np.load(packed_images(read_input_sizes().all[-1]), mmap_mode="r")
-    facts = measure_all(packed)
+    facts_of_all = measure_all(packed)
+    facts = {name: values[: len(images)] for name, values in facts_of_all.items()}
     decoded = images["decode_ok"].to_numpy()
     for name, values in facts.items():
         images[name] = values if name == "perceptual_hash" else np.where(decoded, values, np.nan)
     images["exact_group"] = exact_groups(images["pixels_sha256"].to_numpy(object))
-    images["near_group"] = near_groups(
-        facts["perceptual_hash"].astype(np.uint64),
-        images["exact_group"].to_numpy(),
-        decoded & (facts["contrast"].astype(np.float64) >= BLANK_CONTRAST),
-        parameters.check.near_duplicate_distance,
-        lambda rows: luma(packed[rows]),
-    )
+    images["near_group"] = near_groups_of(images, facts, packed, parameters.check.near_duplicate_distance)
     moved = drift_from_reference(images)
     with atomic_path(IMAGE_FACTS) as path:
         images.to_parquet(path, index=False)
     write_json(DATA_SET_FACTS, describe_data_set(images, moved))
+    distance = parameters.check.near_duplicate_distance
+    with atomic_path(UNLABELLED_FACTS) as path:
+        facts_of_unlabelled(images, unlabelled, facts_of_all, packed, distance).to_parquet(path, index=False)
+
+
+def near_groups_of(
+    images: pd.DataFrame, facts: dict[str, NDArray[np.generic]], packed: NDArray[np.uint8], distance: int
+) -> NDArray[np.int64]:
+    """Return the group of near-duplicates of each image, the first rows of `packed`, with its exact group."""
+    return near_groups(
+        facts["perceptual_hash"].astype(np.uint64),
+        images["exact_group"].to_numpy(),
+        is_picture(images, facts),
+        distance,
+        lambda rows: luma(packed[rows]),
+    )
+
+
+def is_picture(images: pd.DataFrame, facts: dict[str, NDArray[np.generic]]) -> NDArray[np.bool_]:
+    """Return whether each image decoded and is not blank."""
+    return images["decode_ok"].to_numpy(bool) & (facts["contrast"].astype(np.float64) >= BLANK_CONTRAST)
+
+
+def facts_of_unlabelled(
+    images: pd.DataFrame,
+    unlabelled: pd.DataFrame,
+    facts: dict[str, NDArray[np.generic]],
+    packed: NDArray[np.uint8],
+    distance: int,
+) -> pd.DataFrame:
+    """Return a row for each image without a label: which of the others it is like.
+
+    is_picture: it decoded and is not blank. is_copy: another one before it has the same pixels. near: indices of
+    the labelled images in its group of near-duplicates. The groups of `images` stay as they are: what has no label
+    must not move an image that has one to another part of the split.
+    """
+    everything = pd.concat([images[list(unlabelled)], unlabelled], ignore_index=True)
+    everything["exact_group"] = exact_groups(everything["pixels_sha256"].to_numpy(object))
+    # Without any, nothing is to be found.
+    groups = near_groups_of(everything, facts, packed, distance) if len(unlabelled) else np.empty(0, np.int64)
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups[: len(images)].tolist()):
+        members.setdefault(group, []).append(index)
+    own = np.arange(len(images), len(everything))
+    return pd.DataFrame(
+        {
+            "index": own,
+            "path": unlabelled["path"].to_numpy(),
+            "is_picture": is_picture(everything, facts)[len(images) :],
+            "is_copy": everything["exact_group"].to_numpy()[len(images) :] != own,
+            "near": pd.Series([members.get(group, []) for group in groups[len(images) :].tolist()], dtype=object),
+        }
+    )
 
 
 def drift_from_reference(images: pd.DataFrame) -> dict[str, float] | None:

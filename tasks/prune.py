@@ -1,170 +1,213 @@
-"""Remove channels from trained models and train them back from the teacher; refuse cuts that gain no time."""
+"""Remove blocks and channels from trained models and train them back from the teacher; refuse cuts that gain no time.
+
+Every pruned model gets a rival that it has to beat: a dense network that takes no longer (`tasks/rivals.py`).
+"""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from kinglet.atomic import write_json
-from kinglet.compression.dense import is_faster, widest_as_fast
+from kinglet.compression.depth import Removal, damage, log_answers, removable_blocks, remove_slow_blocks
+from kinglet.compression.latency import Latency, is_faster
 from kinglet.compression.pruning import prune_channels, reestimate_batch_norms
-from kinglet.compression.search import Latency
-from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec, random_residual_cnn
-from kinglet.training.loop import ImageSet, Recipe
+from kinglet.compression.width_steps import PROBE_WIDTHS, probe, width_step
+from kinglet.errors import KingletError
+from kinglet.models.registry import architecture_of
 from tasks.artifacts import (
     DISTILL,
     FINETUNE,
     PRUNE,
     REFUSED_CUTS,
-    TEACHER,
-    ModelCard,
-    as_fast_as_pruned,
+    UNRIVALLED,
     model_folders,
     refuse_unknown_models,
 )
 from tasks.distillation import train_from_teacher
-from tasks.models import (
-    image_set,
-    load_model,
-    prepare_training,
-    read_manifest,
-    sample_batches,
-)
-from tasks.parameters import Parameters
-from tasks.recipes import pruned_recipe, student_recipe
+from tasks.models import prepare_training
+from tasks.parameters import AUTO, Parameters, Prune
+from tasks.rivals import Whole, read_whole, recovery, refuse_impossible_rival, train_rival
 from tasks.stage import run_stage
-from tasks.untrained_latency import untrained_latency
-
-IMPORTANCE_BATCHES = 8
+from tasks.untrained_latency import fastest, untrained_latencies
 
 
 @dataclass(frozen=True)
-class Whole:
-    """A trained model before anything is cut.
+class Cut:
+    """What is left of a network, its statistics renewed.
 
-    batches: (inputs, labels) of training images as the network takes them.
+    removals: the blocks that left, in order. round_to: channels that stay are a multiple of it.
     """
 
-    folder: Path
     network: nn.Module
-    card: ModelCard
-    training: ImageSet
-    validation: ImageSet
-    batches: list[tuple[Tensor, Tensor]]
+    removals: list[Removal]
+    round_to: int
 
-    @property
-    def inputs(self) -> NDArray[np.float32]:
-        """A batch of inputs."""
-        return self.batches[0][0].numpy()
+    def notes(self, settings: Prune) -> dict[str, Any]:
+        """Return what became of the network, JSON-ready."""
+        notes: dict[str, Any] = {"channel_share": settings.channel_share, "importance": settings.importance}
+        if settings.blocks:
+            notes["removed_blocks"] = [asdict(removal) for removal in self.removals]
+        return notes
 
 
 def run(parameters: Parameters) -> None:
-    """Prune every model that the settings name; note the cuts that were refused, {model: why}."""
+    """Prune every model that the settings name; note the cuts that were refused and those without a rival."""
     settings = parameters.prune
     prepare_training(parameters.seed)
     folders = {folder.name: folder for folder in model_folders(FINETUNE, DISTILL)}
     refuse_unknown_models("prune.models", settings.models, folders)
+    models = {name: read_whole(folders[name], parameters) for name in settings.models}
+    for whole in models.values():
+        refuse_impossible_cut(whole, settings)
+        refuse_impossible_rival(whole, settings)
     PRUNE.mkdir(parents=True, exist_ok=True)
-    refused = {}
-    for name in settings.models:
-        whole = read_whole(folders[name], parameters)
+    refused, unrivalled = {}, {}
+    for name, whole in models.items():
         pruned = cut(whole, parameters)
-        before, after = (latency_of(network, whole, parameters) for network in (whole.network, pruned))
-        if not is_faster(after, before):
+        before, after = latencies_of([whole.network, pruned.network], whole, parameters)
+        if not is_faster(fastest(after), fastest(before)):
             refused[name] = (
-                f"Without {settings.channel_share:.0%} of its channels {name} would be no faster: "
-                f"{after.value:.3g} ms instead of {before.value:.3g} ms."
+                f"Without {losses(pruned, settings)} {name} would be no faster: "
+                f"{fastest(after).value:.3g} ms instead of {fastest(before).value:.3g} ms."
             )
             print(f"warning: {refused[name]} It is not pruned.", file=sys.stderr)
             continue
+        # The rival first: what it has to be as fast as is the network as it was cut, which training changes in place.
+        missing = train_rival(pruned.network, whole, parameters)
+        if missing:
+            unrivalled[name] = missing
+            print(f"warning: {missing}", file=sys.stderr)
         train_pruned(pruned, whole, parameters)
-        if settings.baseline and isinstance(whole.network, ResidualCnn):
-            train_dense(whole.network.spec, after, whole, parameters)
     write_json(REFUSED_CUTS, refused)
+    write_json(UNRIVALLED, unrivalled)
 
 
-def read_whole(folder: Path, parameters: Parameters) -> Whole:
-    """Return the model of a folder, with the images that it learns from."""
-    network, card = load_model(folder)
-    manifest = read_manifest()
-    training, validation = (image_set(manifest, split, [card.input_size]) for split in ("train", "validation"))
-    batch_size = parameters.prune.batch_size
-    batches = sample_batches(training, card, card.input_size, IMPORTANCE_BATCHES, batch_size, parameters.seed)
-    return Whole(folder, network, card, training, validation, batches)
+def refuse_impossible_cut(whole: Whole, settings: Prune) -> None:
+    """Raise KingletError if a network cannot be cut at all, or has fewer removable blocks than are to go."""
+    name = whole.card.name
+    if whole.card.architecture["family"] == "zoo":
+        raise KingletError(
+            f"params.yaml: prune.models names {name}, whose network of another model zoo cannot be cut.",
+            "Take it out of prune.models, or fine-tune one of Kinglet's own backbones.",
+        )
+    n_removable = len(removable_blocks(whole.network))
+    if settings.blocks > n_removable:
+        raise KingletError(
+            f"params.yaml: prune.blocks is {settings.blocks}, but only {n_removable} blocks of {name} can go.",
+            "A block can go if it has an identity around it; lower prune.blocks.",
+        )
 
 
-def cut(whole: Whole, parameters: Parameters) -> nn.Module:
-    """Return the network without the least important channels, its statistics renewed."""
+def cut(whole: Whole, parameters: Parameters) -> Cut:
+    """Return the network without its worst blocks and its least important channels, its statistics renewed."""
     settings = parameters.prune
-    pruned = prune_channels(
-        whole.network,
-        whole.batches[0][0][:2],
-        settings.channel_share,
-        settings.importance,
-        settings.round_to,
-        whole.batches,
-        settings.scope,
-        settings.steps,
+    network, removals = whole.network, list[Removal]()
+    inputs = [images for images, _ in whole.batches]
+    if settings.blocks:
+        network, removals = without_slow_blocks(whole, parameters)
+    if removals:
+        reestimate_batch_norms(network, inputs)
+    round_to = measured_step(whole, parameters) if settings.round_to == AUTO else settings.round_to
+    if settings.channel_share:
+        network = prune_channels(
+            network,
+            whole.batches[0][0][:2],
+            settings.channel_share,
+            settings.importance,
+            round_to,
+            whole.batches,
+            settings.scope,
+            settings.steps,
+        )
+        reestimate_batch_norms(network, inputs)
+    return Cut(network, removals, round_to)
+
+
+def without_slow_blocks(whole: Whole, parameters: Parameters) -> tuple[nn.Module, list[Removal]]:
+    """Return the network without the blocks that do least damage for the time they take, and what that cost.
+
+    The damage is measured on training images that neither renewed the statistics nor chose the channels.
+    """
+    answers = log_answers(whole.network, whole.held_out)
+    first = whole.batches[0][0]
+
+    def damage_of(smaller: nn.Module) -> float:
+        reestimate_batch_norms(smaller, [first])
+        return damage(smaller, whole.held_out, answers)
+
+    def fastest_of(networks: Sequence[nn.Module]) -> list[Latency]:
+        return [fastest(latencies) for latencies in latencies_of(networks, whole, parameters)]
+
+    network, removals = remove_slow_blocks(whole.network, parameters.prune.blocks, damage_of, fastest_of)
+    for removal in removals:
+        print(
+            f"note: {whole.card.name} loses block {removal.index}: {1000 * removal.saved_ms:.1f} us saved for "
+            f"{removal.damage:.4f} nats",
+            file=sys.stderr,
+        )
+    if len(removals) < parameters.prune.blocks:
+        print(
+            f"warning: {len(removals)} of {parameters.prune.blocks} blocks leave {whole.card.name}: without any "
+            "other it would be no faster.",
+            file=sys.stderr,
+        )
+    return network, removals
+
+
+def measured_step(whole: Whole, parameters: Parameters) -> int:
+    """Return the step of the width that pays in every precision here, from the table where this machine knows it."""
+    probes = [probe(whole.network, width, parameters.seed) for width in PROBE_WIDTHS]
+    latencies = latencies_of(probes, whole, parameters)
+    # A cut is judged by its faster file, but both are shipped: one that only int8 likes makes the float file no faster.
+    step = max(
+        width_step({width: of[precision] for width, of in zip(PROBE_WIDTHS, latencies, strict=True)})
+        for precision in latencies[0]
     )
-    reestimate_batch_norms(pruned, [inputs for inputs, _ in whole.batches])
-    return pruned
+    print(f"note: the runtime takes channels in steps of {step} here (prune.round_to)", file=sys.stderr)
+    return step
 
 
-def latency_of(network: nn.Module, whole: Whole, parameters: Parameters) -> Latency:
-    """Return how long a network takes for one of the model's inputs."""
-    return untrained_latency(network, whole.inputs, parameters.benchmark.threads, parameters.seed)
+def losses(pruned: Cut, settings: Prune) -> str:
+    """Return what a network lost, in words."""
+    parts = []
+    if settings.blocks:
+        parts.append(f"{len(pruned.removals)} of its blocks")
+    if settings.channel_share:
+        parts.append(f"{settings.channel_share:.0%} of its channels")
+    return " and ".join(parts)
 
 
-def train_pruned(pruned: nn.Module, whole: Whole, parameters: Parameters) -> None:
+def latencies_of(networks: Sequence[nn.Module], whole: Whole, parameters: Parameters) -> list[dict[str, Latency]]:
+    """Return how long networks take for one of the model's inputs, {precision: latency} of each."""
+    return untrained_latencies(
+        [(network, whole.inputs) for network in networks], parameters.benchmark.threads, parameters.seed
+    )
+
+
+def train_pruned(pruned: Cut, whole: Whole, parameters: Parameters) -> None:
     """Train a pruned network back and save it beside the others."""
     settings, name = parameters.prune, whole.card.name
     train_from_teacher(
-        pruned,
+        pruned.network,
         PRUNE / f"{name}-pruned",
         whole.card,
         (whole.training, whole.validation),
         recovery(whole, parameters),
         parameters.distill,
         parent=name,
-        facts={"prune": settings.model_dump(exclude={"models", "baseline"})},
+        facts={
+            "prune": settings.model_dump(exclude={"models", "baseline"}),
+            # What is left depends on the clock as well.
+            "architecture": architecture_of(pruned.network),
+        },
         files=[whole.folder / "model.pt"],
-        notes={"channel_share": settings.channel_share, "importance": settings.importance},
+        notes=pruned.notes(settings),
     )
-
-
-def train_dense(spec: ResidualCnnSpec, limit: Latency, whole: Whole, parameters: Parameters) -> None:
-    """Train the widest dense network that is as fast as the pruned one, as long as that one was trained in all."""
-    made = partial(random_residual_cnn, seed=parameters.seed)
-    dense = widest_as_fast(spec, limit, lambda narrower: latency_of(made(narrower), whole, parameters))
-    if dense is None:
-        print(f"warning: no dense network is as fast as {whole.card.name}-pruned.", file=sys.stderr)
-        return
-    recipe = student_recipe(parameters.distill, False, whole.card.input_size, len(whole.training.rows), parameters.seed)
-    train_from_teacher(
-        made(dense),
-        PRUNE / as_fast_as_pruned(whole.card.name),
-        whole.card,
-        (whole.training, whole.validation),
-        replace(recipe, phases=(*recipe.phases, *recovery(whole, parameters).phases)),
-        parameters.distill,
-        parent=TEACHER,
-        facts={"dense": dense.to_dict()},
-        files=[],
-        notes={},
-        control_for=f"{whole.card.name}-pruned",
-    )
-
-
-def recovery(whole: Whole, parameters: Parameters) -> Recipe:
-    """Return how a pruned network is trained back."""
-    size, n_examples = whole.card.input_size, len(whole.training.rows)
-    return pruned_recipe(parameters.prune, parameters.distill, size, n_examples, parameters.seed)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ from tasks.artifacts import (
     QUANTIZE,
     ModelCard,
     model_folders,
+    read_card,
     refuse_unknown_models,
     write_card,
 )
@@ -68,7 +69,7 @@ class Training:
 
 
 def run(parameters: Parameters) -> None:
-    """Quantize the models that the settings name; all of them where they name none."""
+    """Quantize the models that the settings name; where they name none, all but the controls."""
     settings = parameters.quantize
     prepare_training(parameters.seed)
     folders = {folder.name: folder for folder in model_folders(FINETUNE, DISTILL, PRUNE)}
@@ -77,7 +78,8 @@ def run(parameters: Parameters) -> None:
     refuse_unknown_models("quantize.models", settings.models, folders)
     manifest = read_manifest()
     QUANTIZE.mkdir(parents=True, exist_ok=True)
-    for name in settings.models or folders:
+    for_themselves = [name for name, folder in folders.items() if not read_card(folder).control_for]
+    for name in settings.models or for_themselves:
         quantize_model(folders[name], manifest, settings, parameters.seed)
 
 

@@ -23,6 +23,7 @@ from tasks.artifacts import (
     SEARCH,
     SELECT,
     SPLIT,
+    UNRIVALLED,
     packed_images,
     read_input_sizes,
 )
@@ -47,6 +48,7 @@ def run(parameters: Parameters) -> None:
         "gate": verdict.chapter(),
         "controls": control_rows(page["rows"], evidence.answers, evidence.confidence, evidence.seed),
         "refused_cuts": read_json(REFUSED_CUTS),
+        "unrivalled": read_json(UNRIVALLED),
         "search": search_rows(trials),
         "search_charts": search_charts(trials),
         "comparisons": comparisons.chapter(evidence.chosen),

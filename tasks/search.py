@@ -17,14 +17,24 @@ from torch import nn
 
 from kinglet.atomic import write_text
 from kinglet.compression.candidates import FAMILIES, Candidate, Task
-from kinglet.compression.search import Goal, Latency, Tried, search
+from kinglet.compression.latency import Latency
+from kinglet.compression.search import Goal, Tried, search
 from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import accuracy_interval
 from kinglet.runtime.device import this_device
 from kinglet.training.checkpoints import Checkpoint
 from kinglet.training.devices import pick_device
 from kinglet.training.loop import fit
-from tasks.artifacts import ANSWERS, FINETUNE, SEARCH, TEACHER, packed_images, read_input_sizes, searched_students
+from tasks.artifacts import (
+    ANSWERS,
+    FINETUNE,
+    SEARCH,
+    TEACHER,
+    UNLABELLED,
+    packed_images,
+    read_input_sizes,
+    searched_students,
+)
 from tasks.distillation import save_like, teacher_loss
 from tasks.models import (
     image_set,
@@ -33,6 +43,7 @@ from tasks.models import (
     prepare_training,
     read_manifest,
     sample_batches,
+    taught_images,
 )
 from tasks.parameters import AUTO, Parameters
 from tasks.progress import progress
@@ -164,6 +175,7 @@ class Bench:
         self.training, self.validation = (
             image_set(manifest, split, self.sizes.candidates) for split in ("train", "validation")
         )
+        self.taught = taught_images(self.sizes.candidates)
         network, self.teacher = load_model(FINETUNE / TEACHER)
         self.task = Task(
             network,
@@ -173,7 +185,7 @@ class Bench:
             self.sizes.student,
             self.batches,
         )
-        self.loss = teacher_loss(parameters.distill, self.training.labels)
+        self.loss = teacher_loss(parameters.distill, self.taught.labels)
 
     def batches(self, input_size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return training images that decide which parts of the teacher go."""
@@ -210,7 +222,9 @@ class Bench:
             "seed": self.parameters.seed,
         }
         packed = [packed_images(size) for size in self.sizes.candidates]
-        return open_checkpoint(f"search-{family}", facts, [*packed, FINETUNE / TEACHER / "model.pt", ANSWERS])
+        return open_checkpoint(
+            f"search-{family}", facts, [*packed, FINETUNE / TEACHER / "model.pt", UNLABELLED, ANSWERS]
+        )
 
     def build(self, candidate: Candidate) -> nn.Module:
         """Return a candidate's network before its training; made once, as finding what to cut takes seconds."""
@@ -230,7 +244,7 @@ class Bench:
         Every rung starts anew: a learning rate that had not come down yet would say little about the end.
         """
         settings, size = self.parameters.distill, candidate.input_size
-        family, n_training = FAMILIES[candidate.family], len(self.training.rows)
+        family, n_training = FAMILIES[candidate.family], len(self.taught.rows)
         n_images = self.parameters.search.effort * family.first_rung(self.task) * 2**rung
         recipe = replace(
             student_recipe(settings, family.from_teacher, size, n_training, self.parameters.seed),
@@ -238,7 +252,7 @@ class Bench:
         )
         _, history = fit(
             self.build(candidate),
-            self.training,
+            self.taught,
             self.validation,
             self.loss,
             recipe,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pandas as pd
 
 from kinglet.atomic import atomic_path, write_json
 from kinglet.data.splits import SEALED, SPLITS, assign_splits, missing_classes, split_counts
 from kinglet.errors import KingletError
-from tasks.artifacts import CHECK_DATA, GIVEN, PROFILE, SPLIT
+from tasks.artifacts import CHECK_DATA, GIVEN, PROFILE, SPLIT, UNLABELLED
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
 
@@ -19,7 +21,7 @@ COLUMNS = ["index", "path", "label", "label_index", "group", "domain", "split", 
 
 
 def run(parameters: Parameters) -> None:
-    """Write `artifacts/split`: manifest.parquet, classes.json, counts.json.
+    """Write `artifacts/split`: manifest.parquet, unlabelled.parquet, classes.json, counts.json.
 
     Raises KingletError if a class has no image in one of the parts.
     """
@@ -45,6 +47,10 @@ def run(parameters: Parameters) -> None:
     images["label_index"] = np.array([number[label] for label in labels], np.int64)
     with atomic_path(MANIFEST) as path:
         images[[*COLUMNS, *given_columns(images)]].to_parquet(path, index=False)
+    unlabelled = pd.read_parquet(PROFILE / "unlabelled.parquet")
+    judged = set(images.loc[images["split"] != "train", "index"])
+    with atomic_path(UNLABELLED) as path:
+        usable_unlabelled(unlabelled, judged)[["index", "path"]].to_parquet(path, index=False)
     write_json(CLASSES, classes)
     write_json(COUNTS, split_counts(labels, assigned, parts))
 
@@ -60,6 +66,25 @@ def usable_images() -> pd.DataFrame:
     quarantined = pd.read_csv(CHECK_DATA / "quarantine.csv", dtype=str, keep_default_na=False)
     kept = images[~images["path"].isin(set(quarantined["path"]))]
     return kept.sort_values("index", ignore_index=True)
+
+
+def usable_unlabelled(unlabelled: pd.DataFrame, judged: set[int]) -> pd.DataFrame:
+    """Return the images without a label that students may learn from, and print how many are left out and why.
+
+    unlabelled: what `profile` wrote. judged: indices of the validation and test images: what resembles one of them
+    would make the scores too good.
+    """
+    near = np.array([not judged.isdisjoint(others) for others in unlabelled["near"]], bool)
+    pictures, copies = unlabelled["is_picture"].to_numpy(bool), unlabelled["is_copy"].to_numpy(bool)
+    kept = pictures & ~copies & ~near
+    if len(unlabelled):
+        print(
+            f"note: {kept.sum()} of {len(unlabelled)} images without a label are used; {(~pictures).sum()} are blank "
+            f"or cannot be read, {(pictures & copies).sum()} are copies, {(pictures & ~copies & near).sum()} resemble "
+            "validation or test images",
+            file=sys.stderr,
+        )
+    return unlabelled[kept]
 
 
 def refuse_missing(missing: list[tuple[str, str, int]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from kinglet.compression.calibration import stream_histograms
+from kinglet.compression.latency import Latency
 from kinglet.compression.quantization import quantize_static
-from kinglet.compression.search import Latency
 from kinglet.models.export import to_onnx
 from kinglet.runtime.device import this_device
 from kinglet.runtime.engines.onnxruntime import engine_of
@@ -27,6 +28,11 @@ SECONDS_PER_MODEL = 0.3
 # An interval wider than this share of the median is measured once more, for longer.
 STEADY = 0.1
 CALIBRATION_IMAGES = 16
+FP32, INT8 = "fp32", "int8"
+PRECISIONS = (FP32, INT8)
+
+# A network, and a few images as it takes them, float32 (n, channels, size, size), which set its int8 file's ranges.
+Untrained = tuple[nn.Module, NDArray[np.float32]]
 
 
 def untrained_latency(network: nn.Module, images: NDArray[np.float32], threads: int, seed: int) -> Latency:
@@ -34,15 +40,52 @@ def untrained_latency(network: nn.Module, images: NDArray[np.float32], threads: 
 
     images: as the network takes them, float32 (n, channels, size, size); a few of them set the int8 file's ranges.
     """
+    (latency,) = untrained_latencies([(network, images)], threads, seed)
+    return fastest(latency)
+
+
+def untrained_latencies(
+    subjects: Sequence[Untrained], threads: int, seed: int, precisions: Sequence[str] = PRECISIONS
+) -> list[dict[str, Latency]]:
+    """Return the latencies of networks at batch 1, {precision: latency} of each, all measured in turns.
+
+    What is compared belongs into one call: what else the machine does then slows all of them alike. The networks
+    are left as they are.
+    """
+    files = [files_of(network, images, seed, precisions) for network, images in subjects]
+    digests = [{precision: hashlib.sha256(content).hexdigest() for precision, content in of.items()} for of in files]
+    contents = {
+        digest: of[precision] for of, named in zip(files, digests, strict=True) for precision, digest in named.items()
+    }
+    found = measured(contents, threads)
+    return [
+        {
+            precision: Latency(
+                found[digest]["p50_ms"], found[digest]["p50_low_ms"], found[digest]["p50_high_ms"], precision
+            )
+            for precision, digest in named.items()
+        }
+        for named in digests
+    ]
+
+
+def fastest(latencies: dict[str, Latency]) -> Latency:
+    """Return the latency in the precision that is faster."""
+    return min(latencies.values(), key=lambda latency: latency.value)
+
+
+def files_of(network: nn.Module, images: NDArray[np.float32], seed: int, precisions: Sequence[str]) -> dict[str, bytes]:
+    """Return a network as ONNX files in these of `PRECISIONS`, {precision: content}."""
     network = copy.deepcopy(network)
     unlike_biases(network, seed)
     model = to_onnx(network, images.shape[2], images.shape[1], {})
-    histograms = stream_histograms(model, images[:CALIBRATION_IMAGES])
-    files = {
-        "fp32": model.SerializeToString(),
-        "int8": quantize_static(model, histograms, "minmax").SerializeToString(),
-    }
-    return min(measured(files, threads), key=lambda latency: latency.value)
+    files = {}
+    if FP32 in precisions:
+        files[FP32] = model.SerializeToString()
+    if INT8 in precisions:
+        histograms = stream_histograms(model, images[:CALIBRATION_IMAGES])
+        files[INT8] = quantize_static(model, histograms, "minmax").SerializeToString()
+    return files
 
 
 def unlike_biases(network: nn.Module, seed: int) -> None:
@@ -57,20 +100,15 @@ def unlike_biases(network: nn.Module, seed: int) -> None:
             nn.init.uniform_(module.bias, -0.1, 0.1, generator=generator)
 
 
-def measured(files: dict[str, bytes], threads: int) -> list[Latency]:
-    """Return the latency of each of these ONNX files, {precision: content}, measured in turns."""
-    names = {hashlib.sha256(content).hexdigest(): precision for precision, content in files.items()}
+def measured(contents: dict[str, bytes], threads: int) -> dict[str, dict[str, Any]]:
+    """Return the latency of each of these ONNX files, by digest, measured in turns."""
     conditions = conditions_of(this_device(), threads, [1], SECONDS_PER_MODEL)
 
     def time_them() -> dict[str, dict[str, Any]]:
-        engines = {name: engine_of(open_session(files[precision], threads)) for name, precision in names.items()}
+        engines = {digest: engine_of(open_session(content, threads)) for digest, content in contents.items()}
         timings = measure(engines, 1, SECONDS_PER_MODEL)
         if any(timing.p50_high_ms - timing.p50_low_ms > STEADY * timing.p50_ms for timing in timings.values()):
             timings = measure(engines, 1, 3 * SECONDS_PER_MODEL)
-        return {name: latency_numbers(timing) for name, timing in timings.items()}
+        return {digest: latency_numbers(timing) for digest, timing in timings.items()}
 
-    found = recall_or_measure(table_path(), conditions, sorted(names), time_them)
-    return [
-        Latency(found[name]["p50_ms"], found[name]["p50_low_ms"], found[name]["p50_high_ms"], precision)
-        for name, precision in names.items()
-    ]
+    return recall_or_measure(table_path(), conditions, sorted(contents), time_them)

@@ -1,25 +1,21 @@
 """Dense networks to hold a pruned one against: as fast, never cut, and trained as long.
 
 Source: Liu et al. 2019, "Rethinking the Value of Network Pruning": what a pruned network has to beat is not
-the network it came from but one of its own size trained from the start.
+the network it came from but a dense one of its own cost. It is made in one of two ways: the whole network on
+smaller images, which has the same training behind it; or a narrower one, trained from the start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from kinglet.compression.search import Latency
+from kinglet.compression.latency import Latency
 from kinglet.models.residual_cnn import ResidualCnnSpec, ResidualStage
 
 SHARES = (7 / 8, 3 / 4, 5 / 8, 1 / 2, 3 / 8, 1 / 4)
 # Odd numbers of channels take as long as the next multiple of 4.
 WIDTH_STEP = 4
-
-
-def is_faster(cut: Latency, whole: Latency) -> bool:
-    """Return whether a network is faster than another one beyond doubt: their intervals do not touch."""
-    return cut.high < whole.low
 
 
 def narrower(spec: ResidualCnnSpec) -> Iterator[ResidualCnnSpec]:
@@ -36,11 +32,17 @@ def narrower(spec: ResidualCnnSpec) -> Iterator[ResidualCnnSpec]:
         last = stages
 
 
-def widest_as_fast(
-    spec: ResidualCnnSpec, limit: Latency, measure: Callable[[ResidualCnnSpec], Latency]
-) -> ResidualCnnSpec | None:
-    """Return the widest of the narrower dense networks that take no longer than `limit`, None if all do.
+def widest_as_fast(latencies: Mapping[ResidualCnnSpec, Latency], limit: Latency) -> ResidualCnnSpec | None:
+    """Return the first of these networks that takes no longer than `limit`, or None if all do.
 
-    measure: the latency of a network with this specification.
+    latencies: {specification: latency}, the widest first.
     """
-    return next((dense for dense in narrower(spec) if measure(dense).value <= limit.high), None)
+    return next((spec for spec, latency in latencies.items() if latency.value <= limit.high), None)
+
+
+def largest_as_fast(latencies: Mapping[int, Latency], limit: Latency) -> int | None:
+    """Return the largest of these input sizes at which the whole network takes no longer than `limit`, or None.
+
+    latencies: {edge in pixels: the whole network's latency on images of this size}.
+    """
+    return max((size for size, latency in latencies.items() if latency.value <= limit.high), default=None)

@@ -20,21 +20,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from kinglet.compression.candidates import Candidate
+from kinglet.compression.latency import Latency
 from kinglet.errors import KingletError
 from kinglet.reporting import Report, silent
 
 # Proposals that are drawn at random before the estimator has something to go by.
 RANDOM_TRIALS = 4
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds of a candidate at batch 1: median and its interval, and the precision that they hold for."""
-
-    value: float
-    low: float
-    high: float
-    precision: str
 
 
 @dataclass(frozen=True)

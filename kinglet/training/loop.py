@@ -217,8 +217,8 @@ def _train_epoch(
             group["lr"] = group["initial_lr"] * factor
         pixels, shown = views.show(packed, training.rows, positions, view_of[positions], device)
         with autocast(device, recipe.precision):
-            logits = network(standardize(pixels, mean, std))
-        value = loss(logits.float(), shown)
+            outputs = network(standardize(pixels, mean, std))
+        value = loss(in_single_precision(outputs), shown)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         optimizer.step()
@@ -231,6 +231,13 @@ def _train_epoch(
             )
         report_step(step + 1, f"loss {losses[-1]:.3f}")
     return float(np.mean(losses))
+
+
+def in_single_precision(outputs: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    """Return what a network returned, logits alone or with maps, as float32."""
+    if isinstance(outputs, Tensor):
+        return outputs.float()
+    return tuple(output.float() for output in outputs)
 
 
 def evaluation_batch(input_size: int) -> int:

@@ -1,12 +1,13 @@
 """Losses of trainings from labels and from a teacher's answers.
 
-Every loss is called with the logits of a batch and what the batch showed of the training set; it returns the
-mean loss.
+Every loss is called with what a network returned in training for a batch, its logits (and its maps, if it shows
+them), and with what the batch showed of the training set; it returns the mean loss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,22 +15,28 @@ from torch.nn import functional
 
 from kinglet.data.views import Shown
 
-Loss = Callable[[Tensor, Shown], Tensor]
+# The label of an image that has none: only the teacher's answer to it teaches.
+NO_LABEL = -1
+
+Loss = Callable[[Any, Shown], Tensor]
 
 
 def label_loss(labels: Tensor, label_smoothing: float) -> Loss:
     """Return cross-entropy with the labels, int64 (n_examples,); of a mixed picture with those of both its images.
 
+    An image with `NO_LABEL` adds nothing, and counts: half a batch without labels has half of the loss.
     Source: Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization".
     """
 
     def loss(logits: Tensor, shown: Shown) -> Tensor:
         own, others = (labels[places].to(logits.device) for places in (shown.positions, shown.partners))
-        if torch.equal(shown.positions, shown.partners):
+        if torch.equal(shown.positions, shown.partners) and bool((own != NO_LABEL).all()):
             return functional.cross_entropy(logits, own, label_smoothing=label_smoothing)
         shares = shown.shares.to(logits)
         of_own, of_others = (
-            functional.cross_entropy(logits, targets, label_smoothing=label_smoothing, reduction="none")
+            functional.cross_entropy(
+                logits, targets, label_smoothing=label_smoothing, reduction="none", ignore_index=NO_LABEL
+            )
             for targets in (own, others)
         )
         return torch.lerp(of_others, of_own, shares).mean()
@@ -43,13 +50,16 @@ def distillation_loss(
     """Return a mixture of cross-entropy with the labels and a distance from the teacher's answers.
 
     labels: int64 (n_examples,). teacher_logits: float32 (n_examples, n_views, n_classes). kind: a key of
-    `DISTANCES`. soft_weight: share of the teacher, [0, 1]; with 0 the student learns from the labels alone.
+    `DISTANCES`. soft_weight: share of the teacher, [0, 1]; with 0 the student learns from the labels alone. Where
+    a label is `NO_LABEL`, the class that the teacher is surest of stands for it in the distance.
     """
     distance, from_labels = DISTANCES[kind], label_loss(labels, 0.0)
 
     def loss(logits: Tensor, shown: Shown) -> Tensor:
         teacher = teacher_logits[shown.positions, shown.views].to(logits.device)
-        soft = distance(logits, teacher, labels[shown.positions].to(logits.device), temperature)
+        own = labels[shown.positions].to(logits.device)
+        own = torch.where(own == NO_LABEL, teacher.argmax(1), own)
+        soft = distance(logits, teacher, own, temperature)
         return soft_weight * soft + (1 - soft_weight) * from_labels(logits, shown)
 
     return loss

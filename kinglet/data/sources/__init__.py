@@ -10,12 +10,12 @@ from pathlib import Path
 
 from kinglet.data.sources.bucket import open_bucket
 from kinglet.data.sources.description import open_description
-from kinglet.data.sources.folder import open_folder
+from kinglet.data.sources.folder import open_folder, open_unlabelled
 from kinglet.data.sources.records import Content, Record, Source
 from kinglet.data.sources.table import open_table
 from kinglet.errors import KingletError
 
-__all__ = ["SOURCES", "Content", "Record", "Source", "kind_of", "open_source"]
+__all__ = ["SOURCES", "Content", "Record", "Source", "kind_of", "open_source", "open_unlabelled"]
 
 SOURCES: dict[str, Callable[[str, str], Source]] = {
     "folder": open_folder,

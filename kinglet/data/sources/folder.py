@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from kinglet.data.sources.layout import NOT_IN_A_CLASS, arrange, has_image_suffix
-from kinglet.data.sources.records import Record, Source
+from kinglet.data.sources.records import Record, Source, printable
 from kinglet.errors import KingletError
 from kinglet.runtime.decoding import sniff
 
@@ -34,15 +34,36 @@ def open_folder(location: str, _images: str) -> Source:
     return Source("folder", records, partial(read_file, str(root)), left_out=left_out)
 
 
-def list_files(root: Path) -> list[str]:
+def open_unlabelled(location: str) -> Source:
+    """Return the source of a folder of images without a label, wherever below it they lie.
+
+    Raises KingletError if there is no such folder or it cannot be listed.
+    """
+    root = Path(location)
+    if not root.is_dir():
+        raise KingletError(
+            f"data.unlabelled: {location} is no folder (looked in {Path.cwd()}).",
+            "Name a folder of images; an empty one where there are none without a label.",
+        )
+    names = [name for name in list_files(root, "data.unlabelled") if is_image(root, name)]
+    return Source("unlabelled", [Record(printable(name), name) for name in names], partial(read_file, str(root)))
+
+
+def is_image(root: Path, name: str) -> bool:
+    """Return whether a file below `root` is called like an image or begins like one."""
+    return has_image_suffix(name) or starts_like_an_image(root / name)
+
+
+def list_files(root: Path, setting: str = "data.source") -> list[str]:
     """Return the paths of all files below `root`, relative, with forward slashes; links are followed.
 
-    A link that leads back to a folder it lies in is not followed. Raises KingletError if one cannot be listed.
+    setting: who named the folder, for the error. A link that leads back to a folder it lies in is not followed.
+    Raises KingletError if one cannot be listed.
     """
     found = []
 
     def refuse(error: OSError) -> None:
-        raise KingletError(f"data.source: {error.filename} cannot be read: {error.strerror}.") from error
+        raise KingletError(f"{setting}: {error.filename} cannot be read: {error.strerror}.") from error
 
     for folder, inner, files in os.walk(root, followlinks=True, onerror=refuse):
         inner[:] = sorted(name for name in inner if not leads_back(Path(folder, name)))

@@ -159,6 +159,7 @@ SCORES = {
         "teacher": {
             "step": "finetune",
             "parent": "",
+            "control_for": "",
             "precision": "fp32",
             "input_size": 48,
             "parameters": 5,

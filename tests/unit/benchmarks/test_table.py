@@ -222,3 +222,12 @@ def test_a_result_file_says_machine_versions_date_and_command(tmp_path: Path) ->
     assert content["repetitions"] == 5
     assert content["command"] == "do it"
     assert len(content["date"]) == len("2025-01-02")
+
+
+@pytest.mark.parametrize(
+    ("control_for", "words"),
+    [("", "pruned from big, 28 px, fp32"), ("small-pruned", "control beside small-pruned, 28 px, fp32")],
+)
+def test_a_control_is_said_to_be_one(control_for: str, words: str) -> None:
+    made = model("small", "prune", "big", 0.9, 1.0, 1, 1.0)
+    assert table.how_made(made | {"control_for": control_for}) == words

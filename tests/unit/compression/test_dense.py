@@ -1,7 +1,7 @@
 import pytest
 
-from kinglet.compression.dense import WIDTH_STEP, is_faster, narrower, widest_as_fast
-from kinglet.compression.search import Latency
+from kinglet.compression.dense import WIDTH_STEP, largest_as_fast, narrower, widest_as_fast
+from kinglet.compression.latency import Latency, is_faster
 from kinglet.models.residual_cnn import ResidualCnnSpec, ResidualStage
 
 SPEC = ResidualCnnSpec(1, (ResidualStage(16, 2, (16,)), ResidualStage(32, 2, (20, 12))), 10)
@@ -43,5 +43,16 @@ def test_narrower_networks_keep_depth_and_classes_and_are_dense():
 
 @pytest.mark.parametrize(("limit", "expected"), [(9.0, 8), (8.0, 8), (7.9, 4), (3.9, None)])
 def test_the_widest_network_that_takes_no_longer_is_found(limit, expected):
-    found = widest_as_fast(SPEC, latency(limit, limit, limit), lambda spec: latency(0, width(spec), 99))
+    latencies = {spec: latency(0, width(spec), 99) for spec in narrower(SPEC)}
+    found = widest_as_fast(latencies, latency(limit, limit, limit))
     assert (found and width(found)) == expected
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(9.0, 24), (8.0, 24), (7.9, 20), (4.9, None)])
+def test_the_largest_images_on_which_the_whole_network_takes_no_longer_are_found(limit, expected):
+    latencies = {size: latency(0, time, 99) for size, time in ((16, 5), (20, 6), (24, 8))}
+    assert largest_as_fast(latencies, latency(limit, limit, limit)) == expected
+
+
+def test_no_sizes_leave_no_rival():
+    assert largest_as_fast({}, latency(9, 9, 9)) is None

@@ -10,7 +10,8 @@ import optuna
 import pytest
 
 from kinglet.compression.candidates import Candidate
-from kinglet.compression.search import Goal, Latency, Tried, search
+from kinglet.compression.latency import Latency
+from kinglet.compression.search import Goal, Tried, search
 from kinglet.errors import KingletError
 
 WIDTHS, SIZES = (8, 16, 24, 32), (16, 24, 32)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from kinglet.compression.depth import removable_blocks, without_block
 from kinglet.compression.pruning import prune_channels, reestimate_batch_norms
 from kinglet.models.export import fold_batch_norms, to_onnx
 from kinglet.models.onnx_graph import add_metadata
@@ -50,6 +51,14 @@ def test_dense_and_pruned_network_answer_in_onnxruntime_as_in_torch(networks, na
     assert_same_logits(to_onnx(network, SIZE, 3, METADATA), network)
     pruned = lively(prune_channels(network, torch.zeros(1, 3, SIZE, SIZE), 0.5, "l2", 8))
     assert_same_logits(to_onnx(pruned, SIZE, 3, METADATA), pruned)
+
+
+@pytest.mark.parametrize("family", list(NETWORKS))
+def test_network_without_a_block_answers_in_onnxruntime_as_in_torch(networks, family):
+    smaller = without_block(networks[family], removable_blocks(networks[family])[-1])
+    pruned = lively(prune_channels(smaller, torch.zeros(1, 3, SIZE, SIZE), 0.5, "l2", 8))
+    again = rebuild(architecture_of(pruned), pruned.state_dict())
+    assert_same_logits(to_onnx(again, SIZE, 3, METADATA), pruned)
 
 
 @pytest.mark.parametrize("family", list(NETWORKS))

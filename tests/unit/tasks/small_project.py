@@ -152,12 +152,15 @@ def write_data(
         }
     )
     pyarrow.parquet.write_table(manifest, artifacts / "split" / "manifest.parquet")
+    unlabelled = pa.table({"index": pa.array([], pa.int64()), "path": pa.array([], pa.string())})
+    pyarrow.parquet.write_table(unlabelled, artifacts / "split" / "unlabelled.parquet")
     write_json(artifacts / "split" / "classes.json", classes)
     write_facts(artifacts, packed[edges[-1]], manifest)
     plan = plan_of(max(1, int((splits == "test").sum())), 0.5, 0.05, 0.95, 0.8)
     write_json(artifacts / "plan" / "plan.json", plan)
     write_text(artifacts / "search" / "trials.csv", TRIALS)
     write_json(artifacts / "prune" / "refused.json", {})
+    write_json(artifacts / "prune" / "unrivalled.json", {})
     counts = {
         split: {name: int(((splits == split) & (labels == index)).sum()) for index, name in enumerate(classes)}
         for split in ("train", "validation", "test")

@@ -17,7 +17,7 @@ from kinglet.errors import KingletError
 from kinglet.runtime.decoding import decode
 from kinglet.runtime.preprocessing import match_channels, resize
 from tasks import check_data, ingest, profile, split
-from tasks.parameters import Parameters
+from tasks.parameters import Parameters, Prune
 
 Edit = Callable[[Path], None]
 STUDENT = {"input_size": 16, "stages": [{"width": 8, "stride": 2}]}
@@ -288,3 +288,98 @@ def test_damaged_reference_profile_is_named(photos: Path, content: str) -> None:
     (photos.parent / "data" / "reference_profile.json").write_text(content)
     with pytest.raises(KingletError, match=r"data/reference_profile\.json is no profile of a data set"):
         profile.run(settings)
+
+
+@pytest.fixture
+def loose(photos: Path) -> Path:
+    """A folder `loose` of images without a label beside `photos`: three new ones and what must not be learnt from."""
+    folder = photos.parent / "loose"
+    for number in range(3):
+        picture(folder / "new" / f"{number}.png", 500 + number)
+    picture(folder / "again.png", 500)  # the pixels of new/0.png
+    (folder / "broken.jpg").write_bytes(b"no image")
+    Image.new("RGB", (40, 30), (90, 90, 90)).save(folder / "blank.png")
+    (folder / "README.md").write_text("Loose pictures.")
+    return folder
+
+
+def bytes_of_splits() -> list[bytes]:
+    names = ("profile/images.parquet", "profile/dataset.json", "check_data/quarantine.csv", "split/manifest.parquet")
+    return [Path("artifacts", name).read_bytes() for name in names]
+
+
+def test_images_without_a_label_are_packed_and_kept_apart(
+    photos: Path, loose: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_all(parameters())
+    before = bytes_of_splits()
+    assert len(pd.read_parquet("artifacts/split/unlabelled.parquet")) == 0
+    splits = pd.read_parquet("artifacts/split/manifest.parquet").set_index("path")["split"]
+    for part in ("train", "validation", "test"):
+        # The same picture again, and the picture after a JPEG: near it, but for the pixels.
+        name = splits.index[splits == part][0]
+        Image.open(photos / name).save(loose / f"copy-{part}.png")
+        Image.open(photos / name).save(loose / f"near-{part}.jpg", quality=90)
+    run_all(parameters(unlabelled="loose"))
+    assert bytes_of_splits() == before
+    kept = pd.read_parquet("artifacts/split/unlabelled.parquet")
+    assert kept["path"].tolist() == ["again.png", "near-train.jpg", "new/1.png", "new/2.png"]
+    assert (
+        "4 of 12 images without a label are used; 2 are blank or cannot be read, 4 are copies, "
+        "2 resemble validation or test images"
+    ) in capsys.readouterr().err
+    for row in kept.itertuples():
+        assert row.index >= 24
+        for size in (16, 32):
+            packed = np.load(f"artifacts/ingest/images_{size}.npy", mmap_mode="r")
+            assert len(packed) == 24 + 12
+            expected = resize(match_channels(decode((loose / row.path).read_bytes(), 10**8)[0], 3), size, "stretch")
+            np.testing.assert_array_equal(packed[row.index], expected)
+
+
+def test_labelled_images_decide_on_the_colour_of_those_without_a_label(photos: Path, loose: Path) -> None:
+    for file in sorted(photos.rglob("*.png")):
+        Image.open(file).convert("L").save(file)
+    run_all(parameters(unlabelled="loose"))
+    packed = np.load("artifacts/ingest/images_32.npy")
+    assert packed.shape == (24 + 6, 32, 32, 1)
+    kept = pd.read_parquet("artifacts/split/unlabelled.parquet").set_index("path")["index"]
+    content = (loose / "new" / "1.png").read_bytes()
+    expected = resize(match_channels(decode(content, 10**8)[0], 1), 32, "stretch")
+    np.testing.assert_array_equal(packed[kept["new/1.png"]], expected)
+
+
+def test_a_folder_of_images_without_a_label_that_is_missing_is_named(photos: Path) -> None:
+    with pytest.raises(KingletError, match=r"data\.unlabelled: loose is no folder") as caught:
+        ingest.run(parameters(unlabelled="loose"))
+    assert "an empty one" in caught.value.hint
+    Path("loose").mkdir()
+    run_all(parameters(unlabelled="loose"))
+
+
+def test_sizes_of_rivals_are_packed_where_a_model_is_pruned() -> None:
+    settings = parameters()
+    sizes = {
+        name: ingest.sizes_of_rivals(Prune(models=models), 48, {"tiny": 28}, [40]) for name, models in MODELS.items()
+    }
+    assert sizes == {
+        "none": [],
+        "teacher": [24, 32, 36, 40],
+        "tiny": [16, 20, 24],
+        "control": [16, 20, 24],
+        "searched": [20, 24, 32, 36],
+    }
+    assert ingest.sizes_of_rivals(Prune(models=["teacher"], baseline="width"), 48, {}, []) == []
+    assert ingest.choose_sizes(settings, 28).rivals == []
+    chosen = ingest.choose_sizes(settings.model_copy(update={"prune": Prune(models=["teacher"])}), 28)
+    assert chosen.rivals == [16, 20, 24, 28]
+    assert set(chosen.rivals) < set(chosen.all)
+
+
+MODELS = {
+    "none": [],
+    "teacher": ["teacher"],
+    "tiny": ["tiny"],
+    "control": ["tiny-untaught"],
+    "searched": ["student-1"],
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from kinglet.atomic import read_json
 from kinglet.compression.guard import Verdict
 from kinglet.compression.ladder import BIAS_CORRECTION, STEPS
 from tasks import quantize
+from tasks.artifacts import FINETUNE, PRUNE, TEACHER, read_card, write_card
 from tests.unit.tasks.small_project import build_training_project, parameters
 
 ALL_STEPS = (*STEPS, quantize.QUANTIZATION_AWARE_TRAINING)
@@ -58,3 +60,16 @@ def test_all_steps_are_taken_where_nothing_is_enough_and_give_the_same_bytes_aga
     assert notes["variant"]["divergence"] == divergences[-1]
     assert notes["runtime"]["float_layers"] == len(notes["variant"]["float_layers"])
     assert quantized(**settings) == (model, notes)
+
+
+def test_a_control_is_brought_to_int8_only_where_it_is_asked_for(project, monkeypatch):
+    card = read_card(FINETUNE / TEACHER)
+    for name, control_for in (("student", ""), ("student-dense", "student-pruned")):
+        write_card(PRUNE / name, replace(card, name=name, step="prune", control_for=control_for))
+    seen = []
+    monkeypatch.setattr(quantize, "quantize_model", lambda folder, *_: seen.append(folder.name))
+    quantize.run(parameters())
+    assert seen == ["teacher", "student"]
+    seen.clear()
+    quantize.run(parameters(quantize={"models": ["student-dense"]}))
+    assert seen == ["student-dense"]

@@ -260,3 +260,17 @@ def test_a_page_without_a_verdict_has_no_chapter_on_it(page):
     finally:
         verdict.write_text(content)
     assert 'id="gate"' not in REPORT.read_text()
+
+
+def test_cuts_that_were_refused_and_pruned_models_without_a_rival_are_told(built, monkeypatch):
+    monkeypatch.chdir(built)
+    write_json(Path("artifacts/prune/refused.json"), {"student": "Without 9% of its channels no faster."})
+    write_json(Path("artifacts/prune/unrivalled.json"), {"teacher": "There are no smaller images for a rival."})
+    tasks.report.run(parameters())
+    page = REPORT.read_text()
+    for name in ("refused", "unrivalled"):
+        write_json(Path(f"artifacts/prune/{name}.json"), {})
+    assert "Without 9% of its channels no faster. It was not pruned." in page
+    assert "There are no smaller images for a rival. So nothing here says whether pruning was worth it." in page
+    tasks.report.run(parameters())
+    assert "rival" not in REPORT.read_text()

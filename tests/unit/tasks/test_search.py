@@ -7,7 +7,8 @@ import csv
 import pytest
 
 from kinglet.compression.candidates import Candidate
-from kinglet.compression.search import Latency, Tried
+from kinglet.compression.latency import Latency
+from kinglet.compression.search import Tried
 from kinglet.errors import KingletError
 from tasks.search import families_of, survivors_of, trials_csv
 

@@ -75,6 +75,17 @@ def message_of(tmp_path: Path, edit: Callable[[dict[str, Any]], Any]) -> str:
         (lambda s: s["data"].update(source=""), ["data.source is ''"]),
         (lambda s: s["data"].update(source=None), ["data.source is None; allowed: a valid string"]),
         (lambda s: s.update(finetune=[]), ["finetune is []"]),
+        (lambda s: s["prune"].update(baseline=True), ["prune.baseline is True"]),
+        (lambda s: s["prune"].update(blocks=-1), ["prune.blocks is -1"]),
+        (lambda s: s["prune"].update(round_to="wide"), ["prune.round_to is 'wide'; allowed: auto, or a whole number"]),
+        (lambda s: s["prune"].update(channel_share=0), ["prune is", "blocks or channel_share above 0"]),
+        (lambda s: s["distill"].update(hints="maps"), ["distill.hints is 'maps'; allowed: none, features, attention"]),
+        (lambda s: s["distill"].update(hint_weight=0), ["distill.hint_weight is 0; allowed: greater than 0"]),
+        (lambda s: s["data"].update(unlabelled=""), ["data.unlabelled is ''"]),
+        (
+            lambda s: (s["finetune"].update(backbone="timm:resnet18"), s["distill"].update(hints="attention")),
+            ["distill.hints is attention, but timm:resnet18 of another model zoo shows no feature maps"],
+        ),
         # Names that a step would only look up after hours of training.
         (
             lambda s: s["finetune"].update(augment=["flip", "flop"]),
@@ -184,14 +195,19 @@ def test_allowed_names_are_the_keys_of_the_tables() -> None:
     from kinglet.data.augmentation import AUGMENTATIONS
     from kinglet.data.views import MIXUP
     from kinglet.models.registry import BACKBONES, ZOOS
+    from kinglet.training.hints import HINTS
     from kinglet.training.losses import DISTANCES
+    from tasks.rivals import RIVALS
 
     assert sorted(parameters.AUGMENTATIONS) == sorted([*AUGMENTATIONS, MIXUP])
     assert sorted(parameters.CALIBRATION_METHODS) == sorted(METHODS)
     assert sorted(parameters.FAMILIES) == sorted(FAMILIES)
     assert sorted(parameters.DISTANCES) == sorted(DISTANCES)
+    assert sorted(parameters.HINTS) == sorted(HINTS)
     assert sorted(parameters.BACKBONES) == sorted(BACKBONES)
     assert sorted(parameters.ZOOS) == sorted(ZOOS)
+    baseline = parameters.Prune.model_fields["baseline"].annotation
+    assert sorted(get_args(baseline)) == sorted(RIVALS)
     importance = parameters.Prune.model_fields["importance"].annotation
     assert sorted(get_args(importance)) == sorted(IMPORTANCES)
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from kinglet.data.views import Shown
-from kinglet.training.losses import DISTANCES, DKD_ALPHA, DKD_BETA, distillation_loss, label_loss
+from kinglet.training.losses import DISTANCES, DKD_ALPHA, DKD_BETA, NO_LABEL, distillation_loss, label_loss
 
 LABELS = torch.tensor([2, 0, 1, 2, 1, 0])
 POSITIONS = torch.tensor([4, 0, 3, 1])
@@ -39,6 +39,27 @@ def test_distillation_by_divergence_is_a_mixture_of_teacher_and_labels(temperatu
     soft = functional.cross_entropy(LOGITS / temperature, targets) - entropy
     hard = functional.cross_entropy(LOGITS, LABELS[POSITIONS])
     expected = soft_weight * temperature**2 * soft + (1 - soft_weight) * hard
+    assert loss(LOGITS, SHOWN).item() == pytest.approx(expected.item())
+
+
+def test_an_image_without_a_label_adds_nothing_to_the_labels_loss_and_counts():
+    labels = torch.tensor([NO_LABEL, 0, 1, NO_LABEL, 1, 0])  # shown: 4, 0, 3, 1
+    of_labelled = [functional.cross_entropy(LOGITS[row], labels[position]) for row, position in ((0, 4), (3, 1))]
+    assert label_loss(labels, 0.0)(LOGITS, SHOWN).item() == pytest.approx(sum(of_labelled).item() / 4)
+    none = torch.full((6,), NO_LABEL)
+    assert label_loss(none, 0.1)(LOGITS, SHOWN).item() == 0
+    mixed = replace(SHOWN, partners=torch.tensor([0, 2, 3, 1]), shares=torch.tensor([0.6, 0.7, 0.9, 1.0]))
+    expected = 0.6 * of_labelled[0] + 0.3 * functional.cross_entropy(LOGITS[1], labels[2]) + of_labelled[1]
+    assert label_loss(labels, 0.0)(LOGITS, mixed).item() == pytest.approx(expected.item() / 4)
+
+
+@pytest.mark.parametrize("kind", DISTANCES)
+def test_the_teachers_answer_alone_teaches_about_an_image_without_a_label(kind):
+    labels = torch.full((6,), NO_LABEL)
+    loss = distillation_loss(labels, TEACHER, kind, 2.0, 0.7)
+    surest = TEACHER[POSITIONS, VIEWS].argmax(1)
+    as_if = torch.zeros(6, dtype=torch.long).index_put((POSITIONS,), surest)
+    expected = 0.7 * distillation_loss(as_if, TEACHER, kind, 2.0, 1.0)(LOGITS, SHOWN)
     assert loss(LOGITS, SHOWN).item() == pytest.approx(expected.item())
 
 
