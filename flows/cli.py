@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from flows.file_commands import bench, doctor, optimize
+from flows.label_commands import labels
 from flows.parameter_file import use_parameters
 from flows.results import REPORT_PAGE, print_summary, spent, summary
 from flows.supervise import StoppedError, run_flow
@@ -71,6 +72,7 @@ def report() -> None:
 app.command()(optimize)
 app.command()(bench)
 app.command()(doctor)
+app.add_typer(labels, name="labels")
 
 
 def main() -> None:

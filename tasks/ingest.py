@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from typing import Any
 
 from kinglet.atomic import atomic_path, write_json
+from kinglet.data.label_corrections import DROPPED, correct, read_corrections
 from kinglet.data.packing import COLUMNS, Job, Packing, create_packed_file, keep_first_channel, pack, usual_short_side
 from kinglet.data.resolutions import backbone_sizes, low_resolution, residual_sizes, student_size, teacher_size
 from kinglet.data.sources import Record, Source, open_source
@@ -37,7 +38,10 @@ def run(parameters: Parameters) -> None:
     """Write `artifacts/ingest`: manifest.parquet, source.json and one images_SIZE.npy for every size needed."""
     data = parameters.data
     source = open_source(data.source, data.images)
-    records, ignored = without_classes(source.records, data.ignore_classes)
+    records, dropped = correct(source.records, read_corrections(data.label_corrections))
+    if dropped:
+        source = replace(source, left_out={**source.left_out, DROPPED: dropped})
+    records, ignored = without_classes(records, data.ignore_classes)
     tell(source, ignored)
     # Where the file formats do not say beforehand, room for colour is made and given back if all images are gray.
     channels = CHANNELS.get(data.color) or source.channels or 3

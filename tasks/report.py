@@ -25,6 +25,7 @@ from tasks.artifacts import (
     packed_images,
     read_input_sizes,
 )
+from tasks.chapters import cross_validation, label_errors
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.report_page import Evidence, page_of, render
@@ -45,6 +46,8 @@ def run(parameters: Parameters) -> None:
         "refused_cuts": read_json(REFUSED_CUTS),
         "search": search_rows(trials),
         "search_charts": search_charts(trials),
+        "cross_validation": cross_validation.chapter(evidence.scores[evidence.reference], evidence.confidence),
+        "label_errors": label_errors.chapter(evidence.packed, evidence.sample_errors),
         "findings": findings(read_json(CHECK_DATA / "checks.json")),
         "quarantined": read_quarantine(CHECK_DATA / "quarantine.csv"),
         "settings": settings_rows(parameters),

@@ -77,6 +77,8 @@ OPTIONAL: dict[str, Any] = {
     "settings": None,
     "ladder": None,
     "adoption": None,
+    "cross_validation": None,
+    "label_errors": None,
 }
 
 
@@ -124,10 +126,14 @@ def page_of(evidence: Evidence) -> dict[str, Any]:
 def render(page: dict[str, Any]) -> str:
     """Return the page as HTML."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "signed": signed, "between": between, "signed_between": signed_between}
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(page)
+    return environment.get_template(TEMPLATE.name).render(page)
 
 
 def charts(rows: dict[str, Any], evidence: Evidence) -> dict[str, str]:
