@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import tasks.benchmark
+import tasks.chapters.cross_validation
 import tasks.evaluate
 import tasks.report
 import tasks.report_rows
@@ -73,7 +74,7 @@ def test_every_model_and_the_verdict_are_on_the_page(page):
     choice = read_json(Path("artifacts/select/choice.json"))
     assert all(f">{recipe.name}<" in page for recipe in RECIPES)
     assert re.search(rf'<h1 id="verdict">{choice["chosen"]} is [\d.]+ times as fast', page)
-    assert page.count('<svg class="chart"') == 4  # models and candidates, for a wide and for a narrow page
+    assert page.count('<svg class="chart"') == 6  # models, candidates and folds, for a wide and for a narrow page
 
 
 def test_names_of_files_cannot_become_markup(page):
@@ -82,7 +83,7 @@ def test_names_of_files_cannot_become_markup(page):
 
 
 def test_mistakes_are_shown_as_pictures(page):
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count("data:image/png;base64,") == 6 + 2  # and two suspicious labels
     tasks.report.run(parameters(report={"sample_errors": 0}))
     assert "data:image/png" not in REPORT.read_text()
 
@@ -146,3 +147,37 @@ def test_a_run_without_a_search_has_no_chapter_on_it(built, monkeypatch):
     finally:
         trials.write_text(whole)
     assert 'id="search"' not in REPORT.read_text()
+
+
+def test_short_folds_far_below_the_teacher_are_said_to_be_so(page):
+    section = page[page.index('<section id="cross-validation"') : page.index('<section id="label-errors"')]
+    gap = 100 * (
+        read_json(Path("artifacts/evaluate/scores.json"))["models"]["teacher"]["test"]["accuracy"]["value"] - 0.6
+    )
+    assert (f"for 0.2 epochs only and lie {gap:.1f} points below the teacher" in section) == (gap > 2)
+    assert "0.2 epochs long" in section
+    assert "is in 1 of 2 folds only." in section
+    assert tasks.chapters.cross_validation.remark(0.019, 0.2) == ""
+    assert "lie 2.1 points below" in tasks.chapters.cross_validation.remark(0.021, 0.2)
+
+
+def test_suspicious_labels_are_shown_with_what_they_probably_are(page):
+    section = page[page.index('<section id="label-errors"') : page.index('<section id="errors"')]
+    assert "2 of 120 images are suspicious" in section
+    assert re.search(r"labelled <b>bottom</b>, 1&nbsp;%<br>probably <span class=.said.>left</span>, 97&nbsp;%", section)
+    assert "1 more were looked at before and kept" in section
+
+
+def test_a_run_without_folds_has_no_chapter_on_them(built, monkeypatch):
+    monkeypatch.chdir(built)
+    files = {Path("artifacts/pool_folds/scores.json"): "folds", Path("artifacts/label_errors/counts.json"): "n"}
+    whole = {path: read_json(path) for path in files}
+    for path, key in files.items():
+        write_json(path, {**whole[path], key: 0})
+    try:
+        tasks.report.run(parameters())
+    finally:
+        for path, content in whole.items():
+            write_json(path, content)
+    assert 'id="cross-validation"' not in REPORT.read_text()
+    assert 'id="label-errors"' not in REPORT.read_text()
