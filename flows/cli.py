@@ -13,6 +13,7 @@ from rich.console import Console
 
 from flows.file_commands import bench, doctor, optimize
 from flows.gate_commands import gate, obey, promote
+from flows.label_commands import labels
 from flows.parameter_file import use_parameters
 from flows.results import REPORT_PAGE, print_summary, spent, summary
 from flows.supervise import StoppedError, run_flow
@@ -77,6 +78,7 @@ app.command()(bench)
 app.command()(doctor)
 app.command()(gate)
 app.command()(promote)
+app.add_typer(labels, name="labels")
 
 
 def main() -> None:

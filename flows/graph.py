@@ -18,14 +18,15 @@ class Stage:
     """One stage of `dvc.yaml`, or one data set under `dvc add` that a stage reads.
 
     name: how `dvc repro` calls it. upstream: names of the stages whose outputs it reads. exclusive:
-    nothing else may run beside it. changed: its command, parameters, inputs or outputs are not
-    those of its last run.
+    nothing else may run beside it. crowded: one of many that take little of the machine each, and of which not
+    all may run at once. changed: its command, parameters, inputs or outputs are not those of its last run.
     """
 
     name: str
     upstream: tuple[str, ...]
     exclusive: bool
     changed: bool
+    crowded: bool = False
 
 
 def read_graph() -> tuple[Stage, ...]:
@@ -49,6 +50,7 @@ def read_graph() -> tuple[Stage, ...]:
                     upstream=tuple(sorted(needed.addressing for needed in graph.successors(stage))),
                     exclusive=bool((stage.meta or {}).get("exclusive", False)),
                     changed=stage.addressing in changed,
+                    crowded=bool((stage.meta or {}).get("crowded", False)),
                 )
                 for stage in order
             )

@@ -13,6 +13,10 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.graph import read_graph
 from flows.processes import only_run, refuse_beside_dvc, release_stale_path_locks
 from flows.stages import Gate, Outcome, bring_up_to_date
+from kinglet.runtime.processors import available_processors
+
+# Three one-thread trainings on two processors end sooner than two and then one; many would need much memory.
+CROWDED_PER_PROCESSOR = 2
 
 
 @flow(name="retrain", validate_parameters=False, persist_result=False, task_runner=ThreadPoolTaskRunner(max_workers=32))  # type: ignore[arg-type]
@@ -26,7 +30,7 @@ def retrain() -> dict[str, str]:
     with only_run(folder):
         refuse_beside_dvc(folder)
         release_stale_path_locks(folder)
-        gate = Gate()
+        gate = Gate(CROWDED_PER_PROCESSOR * available_processors())
         futures: dict[str, PrefectFuture[Outcome]] = {}
         for stage in read_graph():
             upstream = [futures[name] for name in stage.upstream]

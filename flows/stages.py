@@ -58,25 +58,34 @@ class StageBusyError(Exception):
 
 
 class Gate:
-    """Lets stages run side by side, and a stage that asks for it alone."""
+    """Lets stages run side by side, a stage that asks for it alone, and of crowded ones so many at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_crowded: int = 2) -> None:
         self._changed = threading.Condition()
         self._running = 0
         self._alone = False
+        self._most_crowded = most_crowded
+        self._crowded = 0
 
     @contextmanager
-    def entered(self, *, alone: bool) -> Iterator[None]:
+    def entered(self, *, alone: bool, crowded: bool = False) -> Iterator[None]:
         """Wait until the stage may run, hold its place for the duration of the block."""
+
+        def may_run() -> bool:
+            has_room = not crowded or self._crowded < self._most_crowded
+            return not self._alone and has_room and (not alone or not self._running)
+
         with self._changed:
-            self._changed.wait_for(lambda: not self._alone and (not alone or not self._running))
+            self._changed.wait_for(may_run)
             self._running += 1
+            self._crowded += crowded
             self._alone = alone
         try:
             yield
         finally:
             with self._changed:
                 self._running -= 1
+                self._crowded -= crowded
                 self._alone = False
                 self._changed.notify_all()
 
@@ -91,7 +100,7 @@ def bring_up_to_date(stage: Stage, upstream: Sequence[Outcome], gate: Gate) -> O
     """Run a stage if it changed or anything that it reads was made anew; return what became of it."""
     if not stage.changed and all(outcome is Outcome.UNCHANGED for outcome in upstream):
         return Outcome.UNCHANGED
-    with gate.entered(alone=stage.exclusive):
+    with gate.entered(alone=stage.exclusive, crowded=stage.crowded):
         return reproduce(stage.name)
 
 

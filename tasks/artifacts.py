@@ -26,6 +26,15 @@ SPLIT = ARTIFACTS / "split"
 UNLABELLED = SPLIT / "unlabelled.parquet"
 PLAN = ARTIFACTS / "plan"
 FINETUNE = ARTIFACTS / "finetune"
+# Which fold every image is in, and beside it the folder of each fold.
+CROSSVALIDATE = ARTIFACTS / "crossvalidate"
+FOLDS = CROSSVALIDATE / "folds.parquet"
+FOLD_PLAN = CROSSVALIDATE / "plan.json"
+POOL_FOLDS = ARTIFACTS / "pool_folds"
+OUT_OF_FOLD = POOL_FOLDS / "out_of_fold.parquet"
+LABEL_ERRORS = ARTIFACTS / "label_errors"
+SUSPICIOUS_LABELS = LABEL_ERRORS / "suspicious.csv"
+LABEL_ERROR_COUNTS = LABEL_ERRORS / "counts.json"
 # Of the teacher, to the training images in their order: what all trainings after its own learn from.
 ANSWERS = ARTIFACTS / "answer" / "logits.npy"
 # What the teacher sees on the way to them, if its students are to learn from that too.
@@ -100,6 +109,11 @@ def untaught(student: str) -> str:
 def as_fast_as_pruned(model: str) -> str:
     """Return the name of the control beside a pruned model: a dense network that takes as long."""
     return f"{model}-dense"
+
+
+def fold_folder(repeat: int, fold: int) -> Path:
+    """Return where the fold of a repetition keeps its answers."""
+    return CROSSVALIDATE / f"{repeat}-{fold}"
 
 
 def packed_images(input_size: int) -> Path:

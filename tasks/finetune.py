@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
 import torch
+from torch import nn
 
 from kinglet.models.registry import normalization, pretrained
+from kinglet.reporting import Report
+from kinglet.training.checkpoints import Checkpoint
 from kinglet.training.devices import pick_device
-from kinglet.training.loop import Recipe, fit, fit_head
+from kinglet.training.loop import ImageSet, Recipe, fit, fit_head
 from kinglet.training.losses import label_loss
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import FINETUNE, TEACHER, InputSizes, packed_images, read_input_sizes
@@ -42,11 +44,16 @@ def augmentations_of(settings: Finetune, epochs: float) -> tuple[str, ...]:
     return tuple(settings.augment)
 
 
-def phases_of(settings: Finetune, sizes: InputSizes, n_examples: int) -> tuple[tuple[float, int], ...]:
-    """Return the parts of the training as (epochs, input size): the cheaper, low resolution first."""
+def phases_of(
+    settings: Finetune, sizes: InputSizes, n_examples: int, budget: EpochBudget = BUDGET
+) -> tuple[tuple[float, int], ...]:
+    """Return the parts of the training as (epochs, input size): the cheaper, low resolution first.
+
+    budget: what epochs left to "auto" may cost.
+    """
     low_share = settings.low_resolution_share
     pixels_per_example = low_share * sizes.low_resolution**2 + (1 - low_share) * sizes.teacher**2
-    epochs = BUDGET.epochs(n_examples, pixels_per_example) if settings.epochs == AUTO else settings.epochs
+    epochs = budget.epochs(n_examples, pixels_per_example) if settings.epochs == AUTO else settings.epochs
     if sizes.low_resolution == sizes.teacher:
         return ((epochs, sizes.teacher),)
     return ((low_share * epochs, sizes.low_resolution), ((1 - low_share) * epochs, sizes.teacher))
@@ -69,11 +76,57 @@ def recipe_of(settings: Finetune, phases: tuple[tuple[float, int], ...], seed: i
     )
 
 
+def fine_tuned(
+    settings: Finetune,
+    training: ImageSet,
+    validation: ImageSet,
+    n_classes: int,
+    recipe: Recipe,
+    low_resolution: int,
+    checkpoint: Checkpoint,
+    report: Report,
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Return a pretrained network after the whole recipe, the classifier alone first, and the history by epoch.
+
+    validation: images that say which epoch's weights are kept. low_resolution: in pixels, what the classifier is
+    fitted at. checkpoint: where the training goes on if it was interrupted; the caller clears it.
+    """
+    channels = channels_of(training)
+    mean, std = normalization(channels)
+    device = pick_device()
+    network, _ = pretrained(settings.backbone, channels, n_classes, settings.dropout)
+    head_images = min(len(training.rows), round(settings.head_epochs * len(training.rows)))
+    if head_images and checkpoint.load() is None:
+        fit_head(
+            network,
+            training,
+            low_resolution,
+            head_images,
+            seed=recipe.seed,
+            report=report,
+            mean=mean,
+            std=std,
+            device=device,
+        )
+    loss = label_loss(torch.from_numpy(training.labels), settings.label_smoothing)
+    return fit(
+        network,
+        training,
+        validation,
+        loss,
+        recipe,
+        mean=mean,
+        std=std,
+        device=device,
+        checkpoint=checkpoint,
+        report=report,
+    )
+
+
 def run(parameters: Parameters) -> None:
     """Train the teacher."""
     settings = parameters.finetune
     prepare_training(parameters.seed)
-    device = pick_device()
     manifest, classes = read_manifest(), read_classes()
     sizes = read_input_sizes()
     training, validation = (image_set(manifest, split, sizes.all) for split in ("train", "validation"))
@@ -85,17 +138,9 @@ def run(parameters: Parameters) -> None:
         {"finetune": settings.model_dump(), "recipe": asdict(recipe), "channels": channels},
         [packed_images(sizes.teacher)],
     )
-    network, _ = pretrained(settings.backbone, channels, len(classes), settings.dropout)
-    preparation: dict[str, Any] = {"mean": mean, "std": std, "device": device}
     with progress("finetune") as report:
-        head_images = min(len(training.rows), round(settings.head_epochs * len(training.rows)))
-        if head_images and checkpoint.load() is None:
-            fit_head(
-                network, training, sizes.low_resolution, head_images, seed=parameters.seed, report=report, **preparation
-            )
-        loss = label_loss(torch.from_numpy(training.labels), settings.label_smoothing)
-        network, history = fit(
-            network, training, validation, loss, recipe, checkpoint=checkpoint, report=report, **preparation
+        network, history = fine_tuned(
+            settings, training, validation, len(classes), recipe, sizes.low_resolution, checkpoint, report
         )
     folder = FINETUNE / TEACHER
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from kinglet.atomic import atomic_path, write_json
+from kinglet.data.label_corrections import DROPPED, correct, read_corrections
 from kinglet.data.packing import COLUMNS, Job, Packing, create_packed_file, keep_first_channel, pack, usual_short_side
 from kinglet.data.resolutions import (
     backbone_sizes,
@@ -49,7 +50,10 @@ def run(parameters: Parameters) -> None:
     """
     data = parameters.data
     source = open_source(data.source, data.images)
-    records, ignored = without_classes(source.records, data.ignore_classes)
+    records, dropped = correct(source.records, read_corrections(data.label_corrections))
+    if dropped:
+        source = replace(source, left_out={**source.left_out, DROPPED: dropped})
+    records, ignored = without_classes(records, data.ignore_classes)
     tell(source, ignored)
     unlabelled = open_unlabelled(data.unlabelled) if data.unlabelled else Source("unlabelled", [], source.read)
     # Where the file formats do not say beforehand, room for colour is made and given back if all images are gray.

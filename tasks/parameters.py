@@ -144,6 +144,7 @@ class Section(BaseModel):
 class Data(Section):
     source: Annotated[str, Field(min_length=1)]
     images: Annotated[str, Field(min_length=1)]
+    label_corrections: str = ""
     ignore_classes: list[str] = []
     fit: Literal["stretch", "crop", "pad"] = "stretch"
     color: Literal["auto", "gray", "rgb"] = "auto"
@@ -195,6 +196,34 @@ class Finetune(Section):
     ema_decay: Share = 0.99
     patience: Count = 10
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+
+
+def counted_from_one(value: list[int]) -> list[int]:
+    """Return a list that is 1, 2, 3, ...; raises ValueError for any other."""
+    if value != list(range(1, len(value) + 1)):
+        raise ValueError("a list of the numbers 1, 2, 3, ... in this order")
+    return value
+
+
+Numbers = Annotated[list[int], AfterValidator(counted_from_one)]
+
+
+class Crossvalidate(Section):
+    """Folds and repetitions are lists of their numbers, as `dvc.yaml` makes a stage of each.
+
+    folds: [] leaves the cross-validation out. repeats: each puts the images into other folds.
+    """
+
+    folds: Numbers = [1, 2, 3]
+    repeats: Annotated[Numbers, Field(min_length=1)] = [1]
+    epochs: Epochs = AUTO
+
+    @field_validator("folds")
+    @classmethod
+    def one_fold_holds_nothing_out(cls, value: list[int]) -> list[int]:
+        if len(value) == 1:
+            raise ValueError("[1, 2] or more folds, or [] for no cross-validation")
+        return value
 
 
 class Stage(Section):
@@ -369,6 +398,7 @@ class Parameters(Section):
     check: Check = Check()
     split: Split = Split()
     finetune: Finetune
+    crossvalidate: Crossvalidate = Crossvalidate()
     search: Search = Search()
     distill: Distill = Distill()
     prune: Prune = Prune()

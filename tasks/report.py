@@ -27,7 +27,7 @@ from tasks.artifacts import (
     packed_images,
     read_input_sizes,
 )
-from tasks.chapters import comparisons, flips, slices, verdict
+from tasks.chapters import comparisons, cross_validation, flips, label_errors, slices, verdict
 from tasks.chapters.robustness import robustness_chapter
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
@@ -54,6 +54,8 @@ def run(parameters: Parameters) -> None:
         "comparisons": comparisons.chapter(evidence.chosen),
         "flips": flips.chapter(evidence.chosen, evidence.classes, evidence.packed, evidence.sample_errors),
         "slices": slices.chapter(evidence.chosen),
+        "cross_validation": cross_validation.chapter(evidence.scores[evidence.reference], evidence.confidence),
+        "label_errors": label_errors.chapter(evidence.packed, evidence.sample_errors),
         "findings": findings(read_json(CHECK_DATA / "checks.json")),
         "quarantined": read_quarantine(CHECK_DATA / "quarantine.csv"),
         "settings": settings_rows(parameters),

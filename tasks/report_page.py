@@ -85,6 +85,8 @@ OPTIONAL: dict[str, Any] = {
     "slices": None,
     "adoption": None,
     "robustness": None,
+    "cross_validation": None,
+    "label_errors": None,
 }
 
 

@@ -33,6 +33,8 @@ SETTINGS: dict[str, Any] = {
     "finetune.epochs": 1,
     "finetune.low_resolution_share": 0,
     "finetune.batch_size": 32,
+    "crossvalidate.folds": [1, 2],
+    "crossvalidate.epochs": 0.5,
     "search.survivors": 1,
     "search.families": ["residual"],
     "search.trials": 2,

@@ -13,10 +13,15 @@ import psutil
 import pytest
 import yaml
 
-from tests.pipeline.real_checkout import SECONDS_FOR_A_RUN, Checkout, make_checkout, processes_in
+from tests.pipeline.real_checkout import SECONDS_FOR_A_RUN, SETTINGS, Checkout, make_checkout, processes_in
 from tests.pipeline.small_project import ROOT, wait_until
 
-STAGES = tuple(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+# Of the folds that are made from one entry, every one.
+STAGES = tuple(
+    name
+    for entry, stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].items()
+    for name in ([f"{entry}@1-{fold}" for fold in SETTINGS["crossvalidate.folds"]] if "matrix" in stage else [entry])
+)
 
 # Python imports it at its start. A step then waits for ever before it gives its file number `KINGLET_TEST_FILE`
 # its name; a pool's processes and DVC itself do not.

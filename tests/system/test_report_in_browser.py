@@ -99,8 +99,8 @@ def test_every_chapter_and_chart_is_shown_without_a_request(site, tmp_path, widt
     found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', finished.stdout, re.DOTALL).group(1))
 
     assert [name for name in CHAPTERS if name not in found["chapters"]] == []
-    # Models, waterfall, differences, slices, search and confidence: of each the wide or the narrow one.
-    assert found["charts"] == 6
+    # Models, waterfall, differences, slices, folds, search, confidence: of each the wide or the narrow one.
+    assert found["charts"] == 7
     assert found["pictures"] == 6
     assert found["wider"] <= 0  # nothing makes the page scroll sideways
     assert found["resources"] == []

@@ -57,3 +57,26 @@ def test_the_gate_opens_again_after_an_error() -> None:
         raise ZeroDivisionError
     with gate.entered(alone=True):
         pass
+
+
+def test_of_crowded_stages_only_so_many_run_at_once() -> None:
+    gate = Gate(most_crowded=2)
+    running, most = 0, 0
+    lock = threading.Lock()
+
+    def work() -> None:
+        nonlocal running, most
+        with gate.entered(alone=False, crowded=True):
+            with lock:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.05)
+            with lock:
+                running -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert most == 2

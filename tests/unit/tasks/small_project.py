@@ -49,6 +49,8 @@ CHAPTERS = [
     "classes",
     "robustness",
     "data",
+    "cross-validation",
+    "label-errors",
     "errors",
     "measurement",
     "settings",
@@ -161,6 +163,7 @@ def write_data(
     write_text(artifacts / "search" / "trials.csv", TRIALS)
     write_json(artifacts / "prune" / "refused.json", {})
     write_json(artifacts / "prune" / "unrivalled.json", {})
+    write_cross_validation(artifacts, classes)
     counts = {
         split: {name: int(((splits == split) & (labels == index)).sum()) for index, name in enumerate(classes)}
         for split in ("train", "validation", "test")
@@ -197,6 +200,33 @@ def write_facts(artifacts: Path, images: np.ndarray, manifest: pa.Table) -> None
         }
     )
     pyarrow.parquet.write_table(facts, artifacts / "profile" / "images.parquet")
+
+
+def write_cross_validation(artifacts: Path, classes: list[str]) -> None:
+    """Write what pool_folds and label_errors leave: two folds, two suspicious labels."""
+    between = {"value": 0.6, "low": 0.5, "high": 0.7}
+    runs = [{"repeat": 1, "fold": fold, "n": 60, "n_training": 60, "accuracy": 0.5 + 0.1 * fold} for fold in (1, 2)]
+    scores = {
+        "folds": 2,
+        "repeats": 1,
+        "n": 120,
+        "epochs": 0.2,
+        "notes": ["class 'top' with 1 images is in 1 of 2 folds only"],
+        "classes_in_one_fold": [],
+        "accuracy": {**between, "deviation": 0.07},
+        "f1_macro": {**between, "deviation": 0.08},
+        "runs": runs,
+        "pooled": [{"repeat": 1, "accuracy": between, "f1_macro": between}],
+    }
+    write_json(artifacts / "pool_folds" / "scores.json", scores)
+    rows = [f"{index},{classes[0]}/<{index}>.jpg,{classes[0]},{classes[1]},0.97,0.01" for index in (0, 4)]
+    head = "index,path,label,likely_label,confidence,label_confidence"
+    write_text(artifacts / "label_errors" / "suspicious.csv", "\n".join([head, *rows]) + "\n")
+    counts = {"n": 60, "suspicious": 2, "estimated": 2.5}
+    write_json(
+        artifacts / "label_errors" / "counts.json",
+        {**counts, "n": 120, "kept": 1, "by_class": {classes[0]: counts, classes[1]: {**counts, "suspicious": 0}}},
+    )
 
 
 def write_model(

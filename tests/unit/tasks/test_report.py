@@ -10,6 +10,7 @@ import pytest
 
 import tasks.benchmark
 import tasks.bundle
+import tasks.chapters.cross_validation
 import tasks.compare
 import tasks.evaluate
 import tasks.gate
@@ -87,8 +88,8 @@ def test_every_model_and_the_verdict_are_on_the_page(page):
     choice = read_json(Path("artifacts/select/choice.json"))
     assert all(f">{recipe.name}<" in page for recipe in RECIPES)
     assert re.search(rf'<h1 id="verdict">{choice["chosen"]} is [\d.]+ times as fast', page)
-    # Models, the way to the chosen one, differences, slices, candidates and confidence, for a wide and a narrow page.
-    assert len(re.findall(r'<svg class="chart[ "]', page)) == 12
+    # Models, the way to the chosen one, differences, slices, candidates, confidence and folds: wide and narrow.
+    assert len(re.findall(r'<svg class="chart[ "]', page)) == 14
 
 
 def test_names_of_files_cannot_become_markup(page):
@@ -274,3 +275,37 @@ def test_cuts_that_were_refused_and_pruned_models_without_a_rival_are_told(built
     assert "There are no smaller images for a rival. So nothing here says whether pruning was worth it." in page
     tasks.report.run(parameters())
     assert "rival" not in REPORT.read_text()
+
+
+def test_short_folds_far_below_the_teacher_are_said_to_be_so(page):
+    section = page[page.index('<section id="cross-validation"') : page.index('<section id="label-errors"')]
+    gap = 100 * (
+        read_json(Path("artifacts/evaluate/scores.json"))["models"]["teacher"]["test"]["accuracy"]["value"] - 0.6
+    )
+    assert (f"for 0.2 epochs only and lie {gap:.1f} points below the teacher" in section) == (gap > 2)
+    assert "0.2 epochs long" in section
+    assert "is in 1 of 2 folds only." in section
+    assert tasks.chapters.cross_validation.remark(0.019, 0.2) == ""
+    assert "lie 2.1 points below" in tasks.chapters.cross_validation.remark(0.021, 0.2)
+
+
+def test_suspicious_labels_are_shown_with_what_they_probably_are(page):
+    section = page[page.index('<section id="label-errors"') : page.index('<section id="errors"')]
+    assert "2 of 120 images are suspicious" in section
+    assert re.search(r"labelled <b>bottom</b>, 1&nbsp;%<br>probably <span class=.said.>left</span>, 97&nbsp;%", section)
+    assert "1 more were looked at before and kept" in section
+
+
+def test_a_run_without_folds_has_no_chapter_on_them(built, monkeypatch):
+    monkeypatch.chdir(built)
+    files = {Path("artifacts/pool_folds/scores.json"): "folds", Path("artifacts/label_errors/counts.json"): "n"}
+    whole = {path: read_json(path) for path in files}
+    for path, key in files.items():
+        write_json(path, {**whole[path], key: 0})
+    try:
+        tasks.report.run(parameters())
+    finally:
+        for path, content in whole.items():
+            write_json(path, content)
+    assert 'id="cross-validation"' not in REPORT.read_text()
+    assert 'id="label-errors"' not in REPORT.read_text()
