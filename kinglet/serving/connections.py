@@ -13,6 +13,8 @@ from kinglet.serving.application import Application
 from kinglet.serving.refusals import STATUS_OF
 
 MAX_HEADER_BYTES = 65_536
+# When the server ends, a connection without a request may still get one that was sent already.
+LAST_REQUEST_SECONDS = 0.3
 
 
 class LimitedConnection(HttpToolsProtocol):
@@ -82,6 +84,17 @@ class LimitedConnection(HttpToolsProtocol):
             self.transport.abort()
         else:
             super().timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        """End after the answer that is under way; without one, leave a request that is on its way a moment to come."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LAST_REQUEST_SECONDS, self._close_if_idle)
+        else:
+            super().shutdown()
+
+    def _close_if_idle(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP."""

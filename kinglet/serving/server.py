@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import math
+import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import FrameType
 from typing import Any, cast
@@ -51,6 +53,35 @@ class DrainingServer(uvicorn.Server):
         if time.monotonic() >= self._ends_at:
             self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, but answer everybody who had come through it by then.
+
+        A kernel resets the connections that it had accepted and nobody had fetched: they are fetched first.
+        """
+        fetched = [connection for listener in sockets or [] for connection in waiting_connections(listener)]
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        for connection in fetched:
+            await loop.connect_accepted_socket(self._new_connection, connection)
+        await super().shutdown(sockets)
+
+    def _new_connection(self) -> asyncio.Protocol:
+        return cast(Any, self.config.http_protocol_class)(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+
+def waiting_connections(listener: socket.socket) -> Iterator[socket.socket]:
+    """Yield the connections that wait behind a port, until there are none."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        connection.setblocking(False)
+        yield connection
 
 
 def serve(settings: Settings) -> None:
@@ -113,8 +144,10 @@ def listening_socket(host: str, port: int) -> socket.socket:
         )[0]
         listener = socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
+        # The text of a failed bind repeats the address; a name that is not known has numbers of its own.
+        reason = error.strerror if isinstance(error, socket.gaierror) or not error.errno else os.strerror(error.errno)
         raise KingletError(
-            f"{host}:{port} cannot be listened on: {error.strerror or error}.",
+            f"{host}:{port} cannot be listened on: {reason}.",
             "Name another address with --host, or another port with --port; --port 0 takes any that is free.",
         ) from None
     listener.setblocking(False)

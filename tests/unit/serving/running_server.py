@@ -19,8 +19,8 @@ from kinglet.runtime import bundles
 from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
 from kinglet.serving.application import Application
 from kinglet.serving.logs import JsonLog
-from kinglet.serving.server import DrainingServer, listening_socket, server_of
 from kinglet.serving.served_model import ServedModel
+from kinglet.serving.server import DrainingServer, listening_socket, server_of
 from kinglet.serving.settings import Settings
 from tests.unit.tasks.small_project import CLASSES, RECIPES, noisy_quadrants, write_model
 
