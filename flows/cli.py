@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -79,6 +80,19 @@ app.command()(doctor)
 app.command()(gate)
 app.command()(promote)
 app.add_typer(labels, name="labels")
+
+
+# The server reads its own options, which are those of `python -m kinglet.serving`, its help among them.
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    add_help_option=False,
+)
+def serve(context: typer.Context) -> None:
+    """Serve a bundle over HTTP, as `python -m kinglet.serving` does."""
+    from kinglet.serving.server import serve as serve_bundle
+    from kinglet.serving.settings import read_settings
+
+    serve_bundle(read_settings(context.args, os.environ, "kinglet serve"))
 
 
 def main() -> None:

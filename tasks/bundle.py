@@ -109,7 +109,8 @@ def finish(
     text: str,
 ) -> None:
     """Write what lies beside a bundle's model, the checksums last, and open the bundle once."""
-    write_json(bundle / bundles.PREPROCESSING, {**preprocessing.to_dict(), bundles.RUNTIME: runtime})
+    facts = {**preprocessing.to_dict(), bundles.RUNTIME: runtime, bundles.FORMAT_KEY: bundles.FORMAT}
+    write_json(bundle / bundles.PREPROCESSING, facts)
     write_json(bundle / bundles.LABELS, classes)
     write_bytes(bundle / bundles.GOLDEN, bundles.npz_bytes(golden))
     write_text(bundle / bundles.CARD, text)

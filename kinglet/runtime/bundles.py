@@ -31,6 +31,9 @@ NEEDED = (PREPROCESSING, LABELS)
 # The key of preprocessing.json that names the runtime; files that lack it are for ONNX Runtime.
 RUNTIME = "runtime"
 
+# The key of preprocessing.json that counts the changes to what a bundle holds; files that lack it are of format 1.
+FORMAT_KEY, FORMAT = "format", 1
+
 # The golden probabilities of processors that add 8-bit products exactly, and those of x86 without VNNI.
 EXACT, SATURATED = "probabilities", "probabilities_without_vnni"
 # How far answers may be from the golden ones, where it is not the tolerance below.
@@ -69,6 +72,7 @@ def verify(folder: Path) -> list[str]:
             raise KingletError(f"{folder / name} is missing from the bundle.", hint)
         if sha256_of(folder / name) != expected:
             raise KingletError(f"{folder / name} is not what {CHECKSUMS} says: the file was changed or damaged.", hint)
+    refuse_newer(folder)
     refuse_unlisted(RUNTIMES[runtime_of(folder)].files, folder, listed)
     return list(listed)
 
@@ -83,6 +87,17 @@ def refuse_unlisted(names: tuple[str, ...], folder: Path, listed: dict[str, str]
     for name in names:
         if name not in listed:
             raise KingletError(f"{folder / CHECKSUMS} does not list {name}.", "Make it anew with `dvc repro bundle`.")
+
+
+def refuse_newer(folder: Path) -> None:
+    """Raise KingletError for a bundle of a format that this version of Kinglet does not know."""
+    facts = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
+    found = facts.get(FORMAT_KEY, FORMAT)
+    if found not in range(1, FORMAT + 1):
+        raise KingletError(
+            f"{folder} is a bundle of format {found!r}; this version of Kinglet reads up to format {FORMAT}.",
+            "Open it with the version of Kinglet that made it, or a newer one.",
+        )
 
 
 def runtime_of(folder: Path) -> str:

@@ -60,6 +60,10 @@ def sniff(content: bytes) -> str:
     return next((name for magic, name in MAGIC if content.startswith(magic)), "")
 
 
+class TooManyPixelsError(UndecodableImageError):
+    """The image has more pixels than the caller allows."""
+
+
 @contextmanager
 def opened(content: bytes, max_pixels: int) -> Iterator[tuple[str, ImageFile]]:
     """Yield the format of an encoded image and the image, its pixels not yet decoded; close it afterwards.
@@ -97,7 +101,7 @@ def decode(content: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], ImageFac
     gray images and (height, width, 3), RGB, for all others, turned as the EXIF orientation says.
     16-bit gray is scaled by 255/65535, floating-point gray in [0, 1] by 255. Transparency is laid over
     white, the ground that cut-out pictures are usually shown on. Of an animation, the first frame.
-    Raises UndecodableImageError if that is not possible.
+    Raises UndecodableImageError if that is not possible; TooManyPixelsError, one kind of it, if it is too large.
     """
     if not content:
         raise UndecodableImageError("empty file (0 bytes)")
@@ -110,10 +114,10 @@ def decode(content: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], ImageFac
 
 
 def check_size(size: tuple[int, int], max_pixels: int) -> None:
-    """Raise UndecodableImageError for an image without pixels or with more than `max_pixels`."""
+    """Raise UndecodableImageError for an image without pixels, TooManyPixelsError for more than `max_pixels`."""
     width, height = size
     if width * height > max_pixels:
-        raise UndecodableImageError(f"too large: {width} x {height} pixels, at most {max_pixels} pixels are allowed")
+        raise TooManyPixelsError(f"too large: {width} x {height} pixels, at most {max_pixels} pixels are allowed")
     if width * height == 0:
         raise UndecodableImageError("no pixels")
 

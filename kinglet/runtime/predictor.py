@@ -103,12 +103,20 @@ class Predictor:
         """
         return self.predict(read_image(Path(path), max_pixels) for path in paths)
 
+    def logits(self, tensors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits of inputs that are prepared already, float32 (n, n_classes).
+
+        tensors: float32 (n, channels, input_size, input_size), n at least 1; see `kinglet.runtime.preprocessing`.
+        """
+        return self._compute(tensors)
+
     def check_golden(self, golden: Path, tolerance: float | None = None) -> float:
         """Predict the golden images and return the largest difference from what this kind of processor answers.
 
         tolerance: None stands for the one that the golden file states; else for GOLDEN_TOLERANCE, or
         EMULATED_TOLERANCE where the answers were emulated.
-        Raises KingletError if it is above `tolerance`: this machine does not answer as the one that made the bundle.
+        Raises KingletError with the first image whose answer is farther off than `tolerance`: this machine does not
+        answer as the one that made the bundle.
         """
         with np.load(golden, allow_pickle=False) as expected:
             own = bundles.SATURATED if self.saturates and bundles.SATURATED in expected else bundles.EXACT
@@ -118,11 +126,22 @@ class Predictor:
             tolerance = stated
         if tolerance is None:
             tolerance = bundles.GOLDEN_TOLERANCE if own == bundles.EXACT else bundles.EMULATED_TOLERANCE
-        difference = float(np.abs(self.predict(images).probabilities - probabilities).max(initial=0))
-        if not difference <= tolerance:
+        answers = self.predict(images).probabilities
+        if answers.shape != probabilities.shape:
+            raise KingletError(
+                f"{golden} holds answers of shape {probabilities.shape}; the model's have {answers.shape}.",
+                "The files of the bundle are not of one model: make it anew with `dvc repro bundle`.",
+            )
+        differences = np.abs(answers - probabilities)
+        # NaN is larger than every tolerance.
+        wrong = np.argwhere(~(differences <= tolerance))
+        difference = float(differences.max(initial=0))
+        if len(wrong):
+            image, index = wrong[0]
             raise KingletError(
                 f"The model's answers to {golden} differ from the expected ones by {difference:.2g}, "
-                f"more than {tolerance:g}.",
+                f"more than {tolerance:g}; first in image {image}, class {self.classes[index]!r}: "
+                f"{answers[image, index]:.4f} in place of {probabilities[image, index]:.4f}.",
                 f"The bundle was made with another version of {RUNTIMES[self.runtime].title} or on another kind of "
                 "processor.",
             )

@@ -1,0 +1,326 @@
+"""Kinglet's server: throughput beside a bare loop, latency at 80 % load, other servers, a soak.
+
+What: requests per second at batch 1, JPEG in, class out, as a share of what a bare loop of decoding, preprocessing and
+`session.run` reaches; the 99th percentile at 80 % of that load beside the loop's own; the same of LitServe and BentoML
+serving the same ONNX file; minutes of mixed load with bad requests, and the memory meanwhile.
+How: loop, server and peers one at a time on the same one core, in turns; the load comes from another core. Peers are
+installed into environments of their own.
+
+    .venv/bin/python -m benchmarks.serving --bundle artifacts/bundle
+
+Expected time: 7 minutes, 3 of them the soak; `--soak-seconds 1800` for half an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from benchmarks.peers.environments import environment, peer_settings
+from benchmarks.peers.reasons import PeerError, reason_in
+from benchmarks.results import RESULTS, ROOT, shown_command, spread, write_result
+from benchmarks.serving.load import Load, http_request, run_load
+from benchmarks.serving.soak import requests_of, soak
+from kinglet.errors import KingletError
+from kinglet.runtime import bundles
+from kinglet.serving.served_model import open_model
+from tasks.stage import exit_code_of
+
+REQUIREMENTS = Path(__file__).parent / "peers"
+CONNECTIONS = 4
+LOAD_SHARE = 0.8
+START_SECONDS = 60.0
+PEERS = {"litserve": "LitServe", "bentoml": "BentoML"}
+
+
+@contextmanager
+def started(command: Sequence[str], core: int, port: int, log: Path, settings: dict[str, str]) -> Iterator[int]:
+    """Yield the process id of a server on one core once it listens; end it, and all that it started, afterwards.
+
+    Raises PeerError if it ends or does not listen in time.
+    """
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=settings,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 (this process has one thread)
+        )
+        try:
+            wait_for(process, port, log)
+            yield process.pid
+        finally:
+            end(process)
+
+
+def wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Return once a port answers; raises PeerError if its process ends or takes too long."""
+    ends = time.monotonic() + START_SECONDS
+    while time.monotonic() < ends:
+        if process.poll() is not None:
+            raise PeerError(f"it does not start: {reason_in(log)}")
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            time.sleep(1.0)  # some listen before their workers are there
+            return
+    raise PeerError(f"it does not listen after {START_SECONDS:g} s.")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all of its session."""
+    for signal_number, patience in ((15, 10.0), (9, 10.0)):
+        try:
+            os.killpg(process.pid, signal_number)
+            process.wait(patience)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+def bare_loop(bundle: Path, images: Path, core: int, seconds: float) -> dict[str, float]:
+    """Return {per_second, p99_ms, cpu_ms_each} of the loop without HTTP."""
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.serving.bare_loop",
+        str(bundle),
+        str(images),
+        "--seconds",
+        str(seconds),
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509
+    )
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def command_of(server: str, options: argparse.Namespace, port: int) -> tuple[list[str], dict[str, str]]:
+    """Return the command and the environment of a server; raises PeerError if its environment cannot be made."""
+    settings = {**peer_settings(), "BENCHMARK_BUNDLE": str(options.bundle.resolve()), "BENTOML_DO_NOT_TRACK": "True"}
+    if server == "kinglet":
+        command = [
+            sys.executable,
+            "-m",
+            "kinglet.serving",
+            str(options.bundle),
+            "--port",
+            str(port),
+            "--log",
+            options.log,
+        ]
+        return command, settings
+    python = environment(options.environments, server, REQUIREMENTS)
+    module = f"benchmarks.serving.peers.{server}_server"
+    if server == "litserve":
+        return [str(python), "-m", module, str(options.bundle), str(port)], settings
+    serve = ["-m", "bentoml", "serve", f"{module}:Classifier", "--host", "127.0.0.1", "--port", str(port)]
+    return [str(python), *serve], settings
+
+
+def measure_server(
+    server: str, options: argparse.Namespace, requests: Sequence[bytes], cores: tuple[int, int], folder: Path
+) -> tuple[Load, Load]:
+    """Return the load that a server takes as fast as it can, and at 80 % of that.
+
+    Raises PeerError if it does not start, KingletError for an answer that is not good.
+    """
+    port = free_port()
+    command, settings = command_of(server, options, port)
+    with started(command, cores[0], port, folder / f"{server}.log", settings) as pid:
+        run_load(port, requests, min(1.0, options.seconds), CONNECTIONS)  # warm
+        before = cpu_seconds(pid)
+        fastest = run_load(port, requests, options.seconds, CONNECTIONS)
+        fastest.cpu_ms_each = 1000 * (cpu_seconds(pid) - before) / len(fastest.milliseconds)
+        steady = run_load(port, requests, options.seconds, CONNECTIONS * 4, LOAD_SHARE * fastest.per_second)
+    return fastest, steady
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process and all that it started have used."""
+    process = psutil.Process(pid)
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(time.user + time.system for time in times)
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Measure and write the result."""
+    processors = sorted(os.sched_getaffinity(0))
+    if len(processors) < 2:
+        raise KingletError("One processor is not enough: the load would take the server's.", "Run it on two or more.")
+    cores = processors[0], processors[1]
+    os.sched_setaffinity(0, {cores[1]})
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        images = folder / "images"
+        contents = write_images(options, images)
+        requests = [http_request(content) for content in contents]
+        figures: dict[str, Any] = {"images": len(contents), "bytes": int(np.median([len(item) for item in contents]))}
+        figures |= in_turns(options, requests, images, cores, folder)
+        if options.soak_seconds:
+            figures["soak"] = measure_soak(options, contents, cores, folder)
+    command = shown_command("serving", sys.argv[1:])
+    print(write_result(options.results, "serving", command=command, repetitions=options.rounds, figures=figures))
+
+
+def write_images(options: argparse.Namespace, folder: Path) -> list[bytes]:
+    """Write what is sent, JPEG files, to a folder and return them: those of --images, else the bundle's golden ones."""
+    folder.mkdir()
+    if options.images:
+        contents = [path.read_bytes() for path in sorted(options.images.rglob("*.jpg"))[:100]]
+        if not contents:
+            raise KingletError(f"{options.images} holds no .jpg file.", "Name another folder with --images.")
+    else:
+        with np.load(options.bundle / bundles.GOLDEN) as golden:
+            contents = [jpeg(pixels) for pixels in golden["images"]]
+    for number, content in enumerate(contents):
+        (folder / f"{number:03}.jpg").write_bytes(content)
+    return contents
+
+
+def jpeg(pixels: Any) -> bytes:
+    """Return uint8 pixels (height, width, 1 or 3) as a JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def in_turns(
+    options: argparse.Namespace, requests: Sequence[bytes], images: Path, cores: tuple[int, int], folder: Path
+) -> dict[str, Any]:
+    """Return the figures of the loop and of every server, measured one after the other, several times."""
+    loops: list[dict[str, float]] = []
+    loads: dict[str, list[tuple[Load, Load]]] = {server: [] for server in ("kinglet", *options.peers)}
+    failed: dict[str, str] = {}
+    for number in range(options.rounds):
+        print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
+        loops.append(bare_loop(options.bundle, images, cores[0], options.seconds))
+        for server, found in loads.items():
+            if server in failed:
+                continue
+            try:
+                found.append(measure_server(server, options, requests, cores, folder))
+            except (PeerError, KingletError) as error:
+                if server == "kinglet":
+                    raise
+                failed[server] = str(error)
+    own = loads["kinglet"]
+    figures: dict[str, Any] = {
+        "bare_loop": {key: spread([loop[key] for loop in loops]) for key in ("per_second", "p99_ms", "cpu_ms_each")},
+        "kinglet": {
+            **server_figures(own),
+            "share_of_loop": spread(
+                [fastest.per_second / loop["per_second"] for (fastest, _), loop in zip(own, loops, strict=True)]
+            ),
+            # The same in processor time: what others do on the machine meanwhile weighs less in it.
+            "cpu_share_of_loop": spread(
+                [loop["cpu_ms_each"] / fastest.cpu_ms_each for (fastest, _), loop in zip(own, loops, strict=True)]
+            ),
+            "p99_above_loop_ms": spread(
+                [steady.quantile(0.99) - loop["p99_ms"] for (_, steady), loop in zip(own, loops, strict=True)]
+            ),
+        },
+        "peers": {},
+    }
+    for server in options.peers:
+        if server in failed:
+            figures["peers"][server] = {"failed": failed[server]}
+            continue
+        peer = loads[server]
+        figures["peers"][server] = {
+            **server_figures(peer),
+            "version": version_in(options, server),
+            "times_kinglet": spread(
+                [ours[0].per_second / theirs[0].per_second for ours, theirs in zip(own, peer, strict=True)]
+            ),
+            "times_kinglet_cpu": spread(
+                [theirs[0].cpu_ms_each / ours[0].cpu_ms_each for ours, theirs in zip(own, peer, strict=True)]
+            ),
+        }
+    return figures
+
+
+def server_figures(loads: Sequence[tuple[Load, Load]]) -> dict[str, Any]:
+    """Return requests per second and, at 80 % of that, the 99th percentile in milliseconds."""
+    return {
+        "per_second": spread([fastest.per_second for fastest, _ in loads]),
+        "cpu_ms_each": spread([fastest.cpu_ms_each for fastest, _ in loads]),
+        "p99_ms": spread([steady.quantile(0.99) for _, steady in loads]),
+        "p50_ms": spread([steady.quantile(0.5) for _, steady in loads]),
+    }
+
+
+def version_in(options: argparse.Namespace, server: str) -> str:
+    """Return the version of a peer in its environment."""
+    python = environment(options.environments, server, REQUIREMENTS)
+    code = f"from importlib.metadata import version; print(version({server!r}))"
+    return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def measure_soak(
+    options: argparse.Namespace, contents: Sequence[bytes], cores: tuple[int, int], folder: Path
+) -> dict[str, Any]:
+    """Return what came of minutes of mixed load."""
+    model = open_model(options.bundle, threads=1)
+    shape = [1, *model.input_shape]
+    tensor = {
+        "model": model.name,
+        "input": {"name": "images", "datatype": "FP32", "shape": shape, "data": [0.5] * int(np.prod(shape))},
+    }
+    port = free_port()
+    command, settings = command_of("kinglet", options, port)
+    settings["KINGLET_BODY_TIMEOUT"] = "2"
+    with started(command, cores[0], port, folder / "soak.log", settings) as pid:
+        return soak(port, pid, requests_of(contents, tensor), options.soak_seconds)
+
+
+def main() -> int:
+    """Read the options, measure; return the exit code."""
+    parser = argparse.ArgumentParser(description="Measure Kinglet's server.")
+    parser.add_argument("--bundle", type=Path, default=ROOT / "artifacts" / "bundle")
+    parser.add_argument("--images", type=Path, help="folder of .jpg files to send; the golden images unless given")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time for each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--soak-seconds", type=float, default=180.0, help="0 for no soak")
+    parser.add_argument("--peers", nargs="*", choices=sorted(PEERS), default=sorted(PEERS))
+    parser.add_argument("--environments", type=Path, default=ROOT / ".kinglet" / "peers", help="where peers are kept")
+    parser.add_argument("--log", default="all", help="what Kinglet's server logs meanwhile: all, errors or none")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    return exit_code_of(lambda: measure(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

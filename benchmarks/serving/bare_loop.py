@@ -1,0 +1,75 @@
+"""What no server can be faster than: decode, preprocess and `session.run` in a loop, without HTTP.
+
+Written as one would without Kinglet: Pillow, numpy, ONNX Runtime on one thread. Prints one JSON object. Started by
+`benchmarks.serving`, a new process for every round:
+
+    .venv/bin/python -m benchmarks.serving.bare_loop BUNDLE IMAGES --seconds 5
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+
+def open_bundle(folder: Path) -> tuple[onnxruntime.InferenceSession, dict[str, Any], list[str]]:
+    """Return a session of one thread, the preprocessing and the classes of a bundle."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    facts = json.loads((folder / "preprocessing.json").read_text())
+    return session, facts, json.loads((folder / "labels.json").read_text())
+
+
+def classify(
+    content: bytes, session: onnxruntime.InferenceSession, facts: dict[str, Any], classes: list[str]
+) -> tuple[str, float]:
+    """Return the class of an encoded image and its probability."""
+    size = facts["input_size"]
+    picture = Image.open(io.BytesIO(content)).convert("L" if facts["channels"] == 1 else "RGB")
+    if picture.size != (size, size):
+        picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture, np.float32).reshape(size, size, -1) / 255
+    tensor = (pixels - np.asarray(facts["mean"], np.float32)) / np.asarray(facts["std"], np.float32)
+    logits = session.run(None, {"images": tensor.transpose(2, 0, 1)[None]})[0][0]
+    exponentials = np.exp(logits - logits.max())
+    best = int(logits.argmax())
+    return classes[best], float(exponentials[best] / exponentials.sum())
+
+
+def main() -> None:
+    """Classify in a loop, and print how often that went and how long the slow ones took."""
+    parser = argparse.ArgumentParser(description="Decode, preprocess and infer in a loop.")
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    options = parser.parse_args()
+    session, facts, classes = open_bundle(options.bundle)
+    contents = [path.read_bytes() for path in sorted(options.images.iterdir())]
+    for content in contents:
+        classify(content, session, facts, classes)
+    times = []
+    used = time.process_time()
+    ends = time.perf_counter() + options.seconds
+    while (started := time.perf_counter()) < ends:
+        classify(contents[len(times) % len(contents)], session, facts, classes)
+        times.append(time.perf_counter() - started)
+    milliseconds = 1000 * np.array(times)
+    figures = {
+        "per_second": 1000 / float(milliseconds.mean()),
+        "p99_ms": float(np.quantile(milliseconds, 0.99)),
+        "cpu_ms_each": 1000 * (time.process_time() - used) / len(times),
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""A small HTTP client that makes load: as fast as answers come, or at a steady rate whatever the answers do."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kinglet.errors import KingletError
+
+
+@dataclass
+class Load:
+    """What came of it: answers per second, each answer's milliseconds from the time at which it was due.
+
+    cpu_ms_each: processor time of the server per answer, where it was measured.
+    """
+
+    per_second: float
+    milliseconds: list[float] = field(default_factory=list)
+    cpu_ms_each: float = 0.0
+
+    def quantile(self, share: float) -> float:
+        """Return a quantile of the milliseconds."""
+        return float(np.quantile(self.milliseconds, share))
+
+
+def http_request(content: bytes, path: str = "/predict") -> bytes:
+    """Return a POST of a JPEG as it goes over the line."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: benchmark\r\nContent-Type: image/jpeg\r\nContent-Length: {len(content)}\r\n\r\n"
+    )
+    return head.encode() + content
+
+
+class Connection:
+    """A connection that is kept; one request at a time."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._received = b""
+        self.due = 0.0
+
+    def send(self, request: bytes, due: float) -> None:
+        """Send a request that is due at `due`."""
+        self.due = due
+        self.socket.sendall(request)
+
+    def is_answered(self) -> bool:
+        """Read what there is; return whether it is a whole answer. Raises KingletError for any that is not good."""
+        part = self.socket.recv(262_144)
+        if not part:
+            raise KingletError("The server closed a connection under load.", "Look into its log.")
+        self._received += part
+        head, separator, body = self._received.partition(b"\r\n\r\n")
+        if not separator:
+            return False
+        if not head.startswith(b"HTTP/1.1 200"):
+            raise KingletError(f"The server answered {self._received[:300]!r} to a good request.")
+        lower = head.lower()
+        start = lower.index(b"content-length:") + 15
+        if len(body) < int(lower[start:].split(b"\r\n", 1)[0]):
+            return False
+        self._received = b""
+        return True
+
+
+def run_load(port: int, requests: Sequence[bytes], seconds: float, connections: int, rate: float | None = None) -> Load:
+    """Return what a server answers.
+
+    requests: sent in turn. connections: requests under way at most. rate: requests per second; None for the next as
+    soon as an answer came. With a rate an answer's time counts from when its request was due, also if no connection
+    was free then: a server that stalls does not hide it.
+    """
+    free = deque(Connection(port) for _ in range(connections))
+    selector = selectors.DefaultSelector()
+    for connection in free:
+        selector.register(connection.socket, selectors.EVENT_READ, connection)
+    sent, milliseconds = 0, []
+    started = time.perf_counter()
+    ends = started + seconds
+    while (now := time.perf_counter()) < ends:
+        wait = ends - now
+        while free:
+            due = started + sent / rate if rate else now
+            if due > now:
+                wait = due - now
+                break
+            free.popleft().send(requests[sent % len(requests)], due)
+            sent += 1
+        # The last half millisecond is waited for awake: a sleep ends late.
+        for key, _ in selector.select(max(0.0, wait - 0.0005)):
+            connection = key.data
+            if connection.is_answered():
+                milliseconds.append(1000 * (time.perf_counter() - connection.due))
+                free.append(connection)
+    elapsed = time.perf_counter() - started
+    selector.close()
+    for key in free:
+        key.socket.close()
+    return Load(len(milliseconds) / elapsed, milliseconds)

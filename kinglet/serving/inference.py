@@ -1,0 +1,268 @@
+"""From the bytes of images to logits: a few workers, a bounded queue before them, batches if asked for.
+
+A network that answers within a fraction of a millisecond is done sooner than it can be handed to another thread. So
+small images are computed where they arrive, if the model is that fast; all others go to a pool of threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinglet.runtime.decoding import ImageFacts, TooManyPixelsError, UndecodableImageError, read_size, sniff
+from kinglet.serving.bodies import Upload
+from kinglet.serving.metrics import Metrics
+from kinglet.serving.refusals import RefusedError
+from kinglet.serving.served_model import ServedModel
+from kinglet.serving.settings import Settings
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+# Images computed in one call of the runtime at most, so that memory does not follow the request.
+CHUNK = 32
+# What is computed where it arrives: an image of at most so many bytes and pixels, by a model that is as fast.
+INLINE_BYTES, INLINE_PIXELS, INLINE_MS = 65_536, 65_536, 1.0
+# A progressive JPEG is gone through once per scan. Encoders make about ten; thousands are an attack.
+START_OF_SCAN, USUAL_SCANS = b"\xff\xda", 20
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Logits, float32 (n, n_classes), the facts of each image, and where the time went, in seconds."""
+
+    logits: NDArray[np.float32]
+    images: list[ImageFacts]
+    decode_seconds: float
+    compute_seconds: float
+
+
+class Inference:
+    """Computes what requests ask for; used from one event loop."""
+
+    def __init__(self, model: ServedModel, settings: Settings, metrics: Metrics) -> None:
+        self._model = model
+        self._metrics = metrics
+        self._max_pixels = settings.max_pixels
+        self._timeout = settings.timeout
+        self._workers = settings.workers_in_all
+        self._most = self._workers + settings.queue
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="inference")
+        self._pending, self._lock = 0, threading.Lock()
+        # Running average of what one task of the pool takes, in seconds: what a refused client is told to wait for.
+        self._seconds_each = model.compute_ms / 1000
+        self._batcher = (
+            Batcher(self._compute, self._submit, settings.batch_size, settings.batch_wait_ms / 1000)
+            if settings.batch_size > 1
+            else None
+        )
+        self._inline = self._batcher is None and model.compute_ms < INLINE_MS
+
+    @property
+    def pending(self) -> int:
+        """Tasks that wait for a worker or are being computed."""
+        return self._pending
+
+    def close(self) -> None:
+        """Let the workers end with what they have begun."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def classify(self, uploads: Sequence[Upload]) -> Answer:
+        """Return the answer to encoded images.
+
+        Raises RefusedError that names the first which cannot be used, or if too many wait or it took too long.
+        """
+        if self._inline and len(uploads) == 1 and len(uploads[0].content) <= INLINE_BYTES:
+            try:
+                return self._classify_now(uploads, INLINE_PIXELS)
+            except TooManyPixelsError:
+                pass  # one for the pool, which has the limit that was set
+        if self._batcher is None:
+            return await self.in_pool(lambda: self._classify_now(uploads, self._max_pixels))
+        started = time.perf_counter()
+        tensors, images = await self.in_pool(lambda: self._decode(uploads, self._max_pixels))
+        decoded = time.perf_counter()
+        logits = await self._in_time(self._batcher.add(tensors))
+        return Answer(logits, images, decoded - started, time.perf_counter() - decoded)
+
+    async def compute(self, tensors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the logits of prepared inputs, float32 (n, channels, height, width); raises RefusedError."""
+        if self._inline and len(tensors) == 1:
+            return self._compute(tensors)
+        if self._batcher is not None:
+            return await self._in_time(self._batcher.add(tensors))
+        return await self.in_pool(lambda: self._compute(tensors))
+
+    def _classify_now(self, uploads: Sequence[Upload], max_pixels: int) -> Answer:
+        started = time.perf_counter()
+        tensors, images = self._decode(uploads, max_pixels)
+        decoded = time.perf_counter()
+        logits = self._compute(tensors)
+        return Answer(logits, images, decoded - started, time.perf_counter() - decoded)
+
+    def _decode(self, uploads: Sequence[Upload], max_pixels: int) -> tuple[NDArray[np.float32], list[ImageFacts]]:
+        """Return the images as one tensor; one decoded image at a time is in memory."""
+        tensors, images = [], []
+        for number, upload in enumerate(uploads, 1):
+            called = f"Image {number}{f' ({upload.name[:80]!r})' if upload.name else ''}" if len(uploads) > 1 else "It"
+            refuse_what_is_no_image(upload.content, called, self._max_pixels)
+            try:
+                tensor, facts = self._model.tensor_of(upload.content, max_pixels)
+            except TooManyPixelsError as error:
+                if max_pixels < self._max_pixels:
+                    raise
+                raise RefusedError("image_too_large", f"{called} is {error}.") from None
+            except UndecodableImageError as error:
+                raise RefusedError("undecodable_image", f"{called} cannot be decoded: {error}.") from None
+            tensors.append(tensor)
+            images.append(facts)
+        return tensors[0] if len(tensors) == 1 else np.concatenate(tensors), images
+
+    def _compute(self, tensors: NDArray[np.float32]) -> NDArray[np.float32]:
+        parts = []
+        for start in range(0, len(tensors), CHUNK):
+            chunk = tensors[start : start + CHUNK]
+            self._metrics.batch_size.observe(len(chunk))
+            parts.append(self._model.predictor.logits(chunk))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    async def in_pool(self, work: Callable[[], Result]) -> Result:
+        """Return what `work` does, done by a worker; raises RefusedError if too many wait or it takes too long."""
+        return await self._in_time(asyncio.wrap_future(self._submit(work)))
+
+    async def _in_time(self, result: asyncio.Future[Result]) -> Result:
+        try:
+            # What has begun cannot be stopped and keeps its place; what has not is taken out of the queue.
+            return await asyncio.wait_for(result, self._timeout)
+        except TimeoutError:
+            raise RefusedError(
+                "too_slow", f"There was no answer within {self._timeout:g} s.", retry_after=self._wait()
+            ) from None
+
+    def _submit(self, work: Callable[[], Result]) -> Future[Result]:
+        """Queue work for the pool; raises RefusedError if too much waits already."""
+        with self._lock:
+            if self._pending >= self._most:
+                raise RefusedError("busy", f"{self._pending} requests are waiting already.", retry_after=self._wait())
+            self._pending += 1
+        future = self._pool.submit(self._timed, work)
+        future.add_done_callback(self._count_down)
+        return future
+
+    def _timed(self, work: Callable[[], Result]) -> Result:
+        started = time.perf_counter()
+        try:
+            return work()
+        finally:
+            self._seconds_each += 0.1 * (time.perf_counter() - started - self._seconds_each)
+
+    def _count_down(self, _: Future[Result]) -> None:
+        with self._lock:
+            self._pending -= 1
+
+    def _wait(self) -> int:
+        """Return the whole seconds after which the queue is likely to have emptied, at least 1."""
+        return max(1, math.ceil(self._pending * self._seconds_each / self._workers))
+
+
+class Batcher:
+    """Gathers inputs of several requests for one call of the runtime."""
+
+    def __init__(
+        self,
+        compute: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+        submit: Callable[[Callable[[], NDArray[np.float32]]], Future[NDArray[np.float32]]],
+        size: int,
+        seconds: float,
+    ) -> None:
+        """compute: logits of a batch. submit: queues work. size: images at most. seconds: the first one waits."""
+        self._compute, self._submit = compute, submit
+        self._size, self._seconds = size, seconds
+        self._waiting: list[tuple[NDArray[np.float32], asyncio.Future[NDArray[np.float32]]]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, tensors: NDArray[np.float32]) -> asyncio.Future[NDArray[np.float32]]:
+        """Return the logits to come of these inputs, n at least 1."""
+        loop = asyncio.get_running_loop()
+        if self._waiting and self._images() + len(tensors) > self._size:
+            self._flush()
+        future: asyncio.Future[NDArray[np.float32]] = loop.create_future()
+        self._waiting.append((tensors, future))
+        if self._images() >= self._size:
+            self._flush()
+        elif self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._flush)
+        return future
+
+    def _images(self) -> int:
+        return sum(len(tensors) for tensors, _ in self._waiting)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        waiting, self._waiting = [pair for pair in self._waiting if not pair[1].done()], []
+        if not waiting:
+            return
+        try:
+            batch = asyncio.wrap_future(
+                self._submit(lambda: self._compute(np.concatenate([pair[0] for pair in waiting])))
+            )
+        except RefusedError as error:
+            for _, future in waiting:
+                future.set_exception(error)
+            return
+        batch.add_done_callback(lambda done: share_out(done, waiting))
+
+
+def share_out(
+    batch: asyncio.Future[NDArray[np.float32]],
+    waiting: list[tuple[NDArray[np.float32], asyncio.Future[NDArray[np.float32]]]],
+) -> None:
+    """Give every request its rows of a batch's logits, or its error."""
+    start = 0
+    for tensors, future in waiting:
+        rows = slice(start, start + len(tensors))
+        start = rows.stop
+        if future.done():
+            continue  # given up meanwhile
+        if batch.cancelled():
+            future.cancel()
+        elif (error := batch.exception()) is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(batch.result()[rows])
+
+
+def refuse_what_is_no_image(content: bytes, called: str, max_pixels: int) -> None:
+    """Raise RefusedError for bytes that do not begin as an image of a format that is served, or that are a trap.
+
+    called: how the sentence begins. max_pixels: the largest image.
+    """
+    if not content:
+        raise RefusedError("empty_body", f"{called} is empty (0 bytes).")
+    found = sniff(content)
+    if found not in FORMATS:
+        kind = f"a {found} image" if found else "no image"
+        raise RefusedError("unsupported_type", f"{called} is {kind}; JPEG, PNG and WebP are served.")
+    if found == "JPEG" and (scans := content.count(START_OF_SCAN)) > USUAL_SCANS:
+        refuse_costly_scans(content, scans, called, max_pixels)
+
+
+def refuse_costly_scans(content: bytes, scans: int, called: str, max_pixels: int) -> None:
+    """Raise RefusedError for a JPEG whose many scans cost more than a large image of usual ones."""
+    try:
+        width, height = read_size(content, max_pixels)
+    except UndecodableImageError:
+        return  # said by the decoder
+    if width * height * scans > USUAL_SCANS * max_pixels:
+        raise RefusedError("image_too_large", f"{called} is a JPEG of {width} x {height} pixels in {scans} scans.")

@@ -1,0 +1,47 @@
+"""The page at `/`: drop an image, see the classes, the time and the model card. One file, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+from importlib.resources import files
+
+from markdown_it import MarkdownIt
+
+from kinglet.serving.served_model import ServedModel
+
+TEMPLATE = "page.html"
+
+
+def page_of(model: ServedModel) -> bytes:
+    """Return the page for a model, as UTF-8."""
+    text = files("kinglet.serving").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    classes = model.predictor.classes
+    # Raw HTML in a card stays text: a class may be called <b>.
+    card = MarkdownIt("commonmark", {"html": False}).enable("table").render(model.card)
+    values = {
+        "name": html.escape(model.name),
+        "version": html.escape(model.version),
+        "classes": f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}",
+        "card": card or "<p>The bundle has no model card.</p>",
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found.group(1)], text).encode()
+
+
+def security_headers(page: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers of the page: its own script runs, and it talks to this server only."""
+    scripts = re.findall(rb"<script>(.*?)</script>", page, re.DOTALL)
+    digests = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(script).digest()).decode()}'" for script in scripts)
+    policy = (
+        f"default-src 'none'; script-src {digests}; style-src 'unsafe-inline'; img-src blob: data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    )
+    return [
+        (b"content-type", b"text/html; charset=utf-8"),
+        (b"content-security-policy", policy.encode()),
+        (b"x-content-type-options", b"nosniff"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cache-control", b"no-cache"),
+    ]

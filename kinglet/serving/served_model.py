@@ -1,0 +1,92 @@
+"""The model behind the server: opened, verified against its checksums and golden answers, and known by name."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinglet.errors import KingletError
+from kinglet.runtime import bundles
+from kinglet.runtime.decoding import ImageFacts, decode
+from kinglet.runtime.predictor import Predictor
+from kinglet.runtime.preprocessing import prepare
+
+VERSION_DIGITS = 12
+DEFAULT_NAME = "model"
+# How often one image is computed to learn how long that takes.
+WARM_UPS = 7
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that has proved to answer as the machine that made it.
+
+    name: what it is called in /v2. version: the first digits of the SHA-256 of the bundle's checksums, so of
+    everything in it. card: the model card as Markdown. golden_difference: the largest difference of a probability.
+    compute_ms: the median time of one inference at batch 1 on this machine, now.
+    """
+
+    predictor: Predictor
+    name: str
+    version: str
+    card: str
+    golden_difference: float
+    compute_ms: float
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape of one input: (channels, height, width)."""
+        facts = self.predictor.preprocessing
+        return facts.channels, facts.input_size, facts.input_size
+
+    def tensor_of(self, content: bytes, max_pixels: int) -> tuple[NDArray[np.float32], ImageFacts]:
+        """Return an encoded image as the model's input, float32 (1, channels, height, width), and its facts.
+
+        Raises UndecodableImageError if it is none, or TooManyPixelsError.
+        """
+        pixels, facts = decode(content, max_pixels)
+        return prepare([pixels], self.predictor.preprocessing), facts
+
+
+def open_model(bundle: Path, threads: int, name: str = "") -> ServedModel:
+    """Return the model of a bundle once its checksums and its golden answers were found right.
+
+    threads: what one inference may use. name: overrules that of the model card.
+    Raises KingletError with the first difference: the file that is missing or changed, a format that is newer, or
+    the golden image whose answer is another.
+    """
+    predictor = Predictor(bundle, threads=threads)
+    golden = bundle / bundles.GOLDEN
+    if not golden.is_file():
+        raise KingletError(
+            f"{golden} is missing: nothing shows that the model answers here as it should.",
+            "Make the bundle anew with `dvc repro bundle`.",
+        )
+    difference = predictor.check_golden(golden)
+    card = bundle / bundles.CARD
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    version = bundles.sha256_of(bundle / bundles.CHECKSUMS)[:VERSION_DIGITS]
+    return ServedModel(predictor, name or name_in(text), version, text, difference, median_compute_ms(predictor))
+
+
+def name_in(card: str) -> str:
+    """Return the model's name from its card's title, with what a URL's segment cannot hold as hyphens."""
+    title = re.match(r"#\s+(.+)", card)
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", title.group(1)).strip("-.") or DEFAULT_NAME if title else DEFAULT_NAME
+
+
+def median_compute_ms(predictor: Predictor) -> float:
+    """Return how long one inference takes, in milliseconds, the median of a few."""
+    facts = predictor.preprocessing
+    image = np.zeros((1, facts.channels, facts.input_size, facts.input_size), np.float32)
+    times = []
+    for _ in range(WARM_UPS):
+        started = time.perf_counter()
+        predictor.logits(image)
+        times.append(time.perf_counter() - started)
+    return 1000 * sorted(times)[WARM_UPS // 2]
