@@ -82,8 +82,7 @@ def bootstrap_intervals(
     if method == "percentile":
         lows, highs = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     else:
-        # Examples of one cell are alike, so that leaving out one of each cell is the whole jackknife.
-        left_out = statistic(observed - np.eye(len(cells.counts)))
+        left_out = np.concatenate([statistic(counts) for counts in leave_one_out(cells)])
         lows, highs = bca_bounds(values, drawn, acceleration(left_out, cells), confidence)
     return [
         Interval(value, min(low, value), max(high, value))
@@ -103,6 +102,20 @@ def draw_counts(cells: Cells, resamples: int, seed: int) -> Iterator[Counts]:
             counts = cells.counts[block]
             drawn[:, block] = generator.multinomial(counts.sum(), counts / counts.sum(), size=len(drawn))
         yield drawn
+
+
+def leave_one_out(cells: Cells) -> Iterator[Counts]:
+    """Yield blocks of the counts without one example of each cell, float64 (n_in_block, n_cells), n_cells rows in all.
+
+    Examples of one cell are alike, so that this is the whole jackknife.
+    """
+    n_cells = len(cells.counts)
+    block_size = max(1, CELLS_PER_BLOCK // n_cells)
+    for first in range(0, n_cells, block_size):
+        left_out = np.arange(first, min(first + block_size, n_cells))
+        counts = np.repeat(cells.counts[None].astype(np.float64), len(left_out), axis=0)
+        counts[np.arange(len(left_out)), left_out] -= 1
+        yield counts
 
 
 def acceleration(left_out: NDArray[np.float64], cells: Cells) -> NDArray[np.float64]:

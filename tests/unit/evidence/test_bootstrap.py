@@ -13,6 +13,7 @@ from kinglet.evidence.bootstrap import (
     draw_counts,
     examples_to_establish,
     f1_macro_interval,
+    leave_one_out,
     paired_interval,
 )
 from kinglet.evidence.metrics import class_scores, confusion_matrix
@@ -208,3 +209,6 @@ def test_blocks_of_resamples_are_bounded_and_complete(monkeypatch):
     drawn = np.concatenate(blocks)
     assert (drawn[:, :2].sum(axis=1) == 7).all()
     assert (drawn[:, 2] == 5).all()
+    monkeypatch.setattr("kinglet.evidence.bootstrap.CELLS_PER_BLOCK", 6)
+    left_out = list(leave_one_out(Cells(np.array([3, 4, 5]), np.array([0, 0, 1]))))
+    assert [block.tolist() for block in left_out] == [[[2, 4, 5], [3, 3, 5]], [[3, 4, 4]]]
