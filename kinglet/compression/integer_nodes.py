@@ -59,6 +59,11 @@ def nodes_left_in_float(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 def _reads_integers(node: onnx.NodeProto, integers: set[str], stored: dict[str, onnx.TensorProto]) -> bool:
     if node.op_type in MOVES or node.op_type in ("Clip", "Relu", "LeakyRelu", "Sigmoid"):
         return node.input[0] in integers
+    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    if node.op_type == "AveragePool" and attributes.get("ceil_mode") and attributes.get("count_include_pad"):
+        # The integer kernel of ONNX Runtime 1.32 divides by the whole window where it reaches beyond the padding,
+        # the float kernel by the part inside.
+        return False
     for name in node.input:
         # One scale for a vector of constants costs those of its numbers that are small.
         if name in stored and np.prod(stored[name].dims) > 1:

@@ -53,9 +53,7 @@ def quantize_up(bench: Bench, steps: Mapping[str, Step], classes: list[str]) -> 
             **fusions.to_dict(),
             "unfused_layers": max(
                 0,
-                len(weighted_layers(candidate.source))
-                - len(candidate.variant.float_layers)
-                - fusions.integer_layers,
+                len(weighted_layers(candidate.source)) - len(candidate.variant.float_layers) - fusions.integer_layers,
             ),
         },
         "without_vnni": judged,

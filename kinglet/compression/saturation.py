@@ -112,6 +112,21 @@ class Added:
         return self.one.floats + self.other.floats
 
 
+@dataclass(frozen=True)
+class Averaged:
+    """Means of windows of a uint8 tensor, float32 (n, channels, height, width)."""
+
+    floats: NDArray[np.float32]
+
+    def quantized(self, scale: NDArray[np.float32], zero_point: Array) -> NDArray[np.uint8]:
+        """Return the means as uint8, rounded after the zero point is added, as the kernel for windows does.
+
+        Means of integers often lie halfway between two of them, so that it shows.
+        Source: core/providers/cpu/quantization (QLinearAveragePool), checked against it.
+        """
+        return np.clip(np.rint(self.floats / scale + np.float32(zero_point)), 0, LARGEST_ACTIVATION).astype(np.uint8)
+
+
 def sums_of_products(
     weights: NDArray[np.int8], activations: NDArray[np.uint8], saturate: bool = True
 ) -> tuple[NDArray[np.int32], int]:
@@ -249,9 +264,10 @@ def multiply_floats(attributes: Attributes, rows: Array, weights: Array, bias: A
 def average_floats(attributes: Attributes, images: Array) -> Array:
     """Return an AveragePool of floats, summed in float32 row by row as the kernel of uint8 does.
 
-    Means of integers often lie halfway between two of them: another order of the sums would round them otherwise.
+    Another order of the sums would put means that lie halfway between two integers to one side.
     """
     kernel = tuple(attributes["kernel_shape"])
+    attributes = reaching_the_edge(attributes, images.shape[2:])
 
     def summed(pixels: Array) -> Array:
         sums: Any = np.float32(0)
@@ -265,10 +281,26 @@ def average_floats(attributes: Attributes, images: Array) -> Array:
     return (summed(images) / summed(np.ones((1, 1, *images.shape[2:]), np.float32))).astype(np.float32)
 
 
-def is_computed_here(op_type: str, attributes: Attributes) -> bool:
-    """Return whether a float node is one of `OPERATORS`, and with no setting that these leave to ONNX Runtime."""
-    windowed = len(attributes.get("kernel_shape", (1, 1))) == 2 and not attributes.get("ceil_mode", 0)
-    return op_type in OPERATORS and windowed and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
+def reaching_the_edge(attributes: Attributes, edges: tuple[int, ...]) -> Attributes:
+    """Return the attributes of a pooling with `ceil_mode` with as much padding at the end as its last windows need."""
+    if not attributes.get("ceil_mode", 0):
+        return attributes
+    pads = list(attributes.get("pads", [0, 0, 0, 0]))
+    dilations, strides = attributes.get("dilations", [1, 1]), attributes.get("strides", [1, 1])
+    for axis, (edge, size) in enumerate(zip(edges, attributes["kernel_shape"], strict=True)):
+        reach, before = dilations[axis] * (size - 1) + 1, pads[axis]
+        last = -(-(before + edge + pads[axis + 2] - reach) // strides[axis]) * strides[axis]
+        # A window that would begin behind the image is left out.
+        last -= strides[axis] * (last >= before + edge)
+        pads[axis + 2] = max(pads[axis + 2], last + reach - before - edge)
+    return {**attributes, "pads": pads}
+
+
+def is_known(attributes: Attributes) -> bool:
+    """Return whether a node's windows, if it has some, are of the kind computed here: in two dimensions, in numbers."""
+    in_numbers = attributes.get("auto_pad", b"NOTSET") == b"NOTSET" and len(attributes.get("kernel_shape", (1, 1))) == 2
+    # Together they divide by what lies in the padding that was asked for, which ONNX Runtime knows.
+    return in_numbers and not (attributes.get("ceil_mode", 0) and attributes.get("count_include_pad", 0))
 
 
 # What is computed here of a float graph between the integer layers, alike on every machine: functions of attributes
@@ -328,8 +360,7 @@ class Emulator:
         return [
             node.name
             for node, attributes in self._nodes
-            if node.name in self._integer_layers
-            and _at_risk(node.op_type, attributes, self._integer_layers[node.name])
+            if node.name in self._integer_layers and _at_risk(node.op_type, attributes, self._integer_layers[node.name])
         ]
 
     def run(self, inputs: NDArray[np.float32], saturate: bool = True) -> tuple[NDArray[np.float32], Counter[str]]:
@@ -355,10 +386,12 @@ class Emulator:
                 result = Added(*arguments)
             elif node.op_type == "GlobalAveragePool" and isinstance(arguments[0], Quantized):
                 result = _pool(arguments[0])
+            elif node.op_type == "AveragePool" and isinstance(arguments[0], Quantized) and is_known(attributes):
+                result = Averaged(average_floats(attributes, arguments[0].floats))
             elif node.input and node.input[0] in self._sums and isinstance(arguments[0], Accumulated):
                 self._sums.add(node.output[0])
                 result = arguments[0]  # A Relu or Clip that the range of the following uint8 does already.
-            elif is_computed_here(node.op_type, attributes):
+            elif node.op_type in OPERATORS and is_known(attributes):
                 result = OPERATORS[node.op_type](attributes, *map(_floats, arguments))
             else:
                 values.update(self._float_nodes.run(node, [_floats(argument) for argument in arguments]))
@@ -448,9 +481,7 @@ def _rows(op_type: str, attributes: Attributes, weights: NDArray[np.int8]) -> ND
     return weights if op_type == "Conv" or attributes.get("transB") else weights.T
 
 
-def _accumulate(
-    op_type: str, attributes: Attributes, arguments: list[Quantized], saturate: bool
-) -> tuple[Any, int]:
+def _accumulate(op_type: str, attributes: Attributes, arguments: list[Quantized], saturate: bool) -> tuple[Any, int]:
     inputs, weights, *biases = arguments
     zero_point, shift = int(inputs.zero_point), int(weights.zero_point.ravel()[0])
     sums, count = _multiply(op_type, attributes, inputs, weights.values, saturate)
@@ -483,11 +514,11 @@ def _pool(images: Quantized) -> Accumulated:
 
 
 def _quantize(values: Any, scale: NDArray[np.float32], zero_point: Array) -> NDArray[np.uint8]:
-    if isinstance(values, Accumulated | Added):
+    if isinstance(values, Accumulated | Added | Averaged):
         return values.quantized(scale, zero_point)
     rounded = np.rint(_floats(values) / scale) + np.float32(zero_point)
     return np.clip(rounded, 0, LARGEST_ACTIVATION).astype(np.uint8)
 
 
 def _floats(value: Any) -> Array:
-    return value.floats if isinstance(value, Quantized | Added | Accumulated) else value
+    return value.floats if isinstance(value, Quantized | Added | Accumulated | Averaged) else value

@@ -15,7 +15,9 @@ from tests.unit.models.small_networks import live_in
 N_CLASSES, SIZE = 4, 16
 
 
-def convolution(n_in: int, n_out: int, size: int = 3, *, activation: type[nn.Module] = nn.Identity, **options) -> nn.Module:
+def convolution(
+    n_in: int, n_out: int, size: int = 3, *, activation: type[nn.Module] = nn.Identity, **options
+) -> nn.Module:
     """Return a convolution that keeps the size, batch normalization and an activation."""
     layer = nn.Conv2d(n_in, n_out, size, padding=size // 2, bias=False, **options)
     return nn.Sequential(layer, nn.BatchNorm2d(n_out), activation())
@@ -37,7 +39,9 @@ class Excitation(nn.Module):
 class MobileBlock(nn.Module):
     """An inverted residual with squeeze and excitation, as EfficientNet-B0 and MobileNetV3 have."""
 
-    def __init__(self, channels: int, activation: type[nn.Module], inner: type[nn.Module], gate: type[nn.Module]) -> None:
+    def __init__(
+        self, channels: int, activation: type[nn.Module], inner: type[nn.Module], gate: type[nn.Module]
+    ) -> None:
         super().__init__()
         wide = channels * 2
         self.path = nn.Sequential(
@@ -203,6 +207,12 @@ def exported(family: str, *, dynamo: bool = False, opset: int = 17) -> onnx.Mode
             )
             return program.model_proto
         torch.onnx.export(
-            network, (example,), buffer, dynamo=False, opset_version=opset, dynamic_axes={"x": {0: "n"}}, input_names=["x"]
+            network,
+            (example,),
+            buffer,
+            dynamo=False,
+            opset_version=opset,
+            dynamic_axes={"x": {0: "n"}},
+            input_names=["x"],
         )
     return onnx.load_from_string(buffer.getvalue())
