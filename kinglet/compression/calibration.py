@@ -114,7 +114,8 @@ def stream_histograms(
 ) -> dict[str, Histogram]:
     """Return a histogram of every float32 tensor of `model`, its input included, over `inputs`.
 
-    inputs: float32 (n, channels, height, width). tensors: the names of those to look at; None for all. Memory grows with the batch and the number of tensors, not with the number of images.
+    inputs: float32 (n, channels, height, width). tensors: the names of those to look at; None for all. Memory
+    grows with the batch and the number of tensors, not with the number of images.
     """
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)

@@ -24,13 +24,20 @@ POINTWISE = ("HardSigmoid", "HardSwish", "Elu", "Selu", "Celu", "Gelu", "Mish", 
 
 
 def quantized_layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Return the nodes with stored weights that can be computed in integers, in graph order."""
-    stored = {item.name for item in model.graph.initializer}
+    """Return the nodes with stored weights, float or quantized, that can be computed in integers, in graph order."""
+    stored = stored_tensors(model)
     return [node for node in model.graph.node if is_layer(node, stored)]
 
 
+def stored_tensors(model: onnx.ModelProto) -> set[str]:
+    """Return the names of the tensors that a model stores, as they are or in integers with their scale."""
+    stored = {item.name for item in model.graph.initializer}
+    dequantized = (node for node in model.graph.node if node.op_type == "DequantizeLinear")
+    return stored | {node.output[0] for node in dequantized if node.input[0] in stored}
+
+
 def is_layer(node: onnx.NodeProto, stored: set[str]) -> bool:
-    """Return whether a node is a layer with weights of its own. stored: the names of the model's initializers."""
+    """Return whether a node is a layer with weights of its own. stored: what the model stores."""
     return node.op_type in LAYERS and node.input[1] in stored and node.input[0] not in stored
 
 

@@ -10,10 +10,15 @@ from kinglet.adoption import adopt
 from kinglet.compression.calibration import stream_histograms
 from kinglet.compression.fusion import fusions_of
 from kinglet.compression.integer_nodes import nodes_left_in_float, quantized_layers
+from kinglet.compression.ladder import STEPS, LabelledRows, Settings, open_bench
 from kinglet.compression.quantization import prices, quantize_static, weighted_layers
+from kinglet.compression.quantized import quantize_up
 from kinglet.compression.saturation import Emulator
+from kinglet.compression.saturation_variants import with_layers_of
 from kinglet.compression.simplification import simplify
-from kinglet.runtime.sessions import open_session, run
+from kinglet.reporting import silent
+from kinglet.runtime.preprocessing import Preprocessing
+from kinglet.runtime.sessions import logits_of, open_session, run
 from tests.unit.compression.foreign_networks import FOREIGN, SIZE, exported
 
 INPUTS = np.random.default_rng(0).normal(0, 1, (48, 3, SIZE, SIZE)).astype(np.float32)
@@ -77,6 +82,47 @@ def test_the_emulation_answers_as_onnxruntime(model, histograms):
     assert (steps > 0.5).mean() < 0.02
     assert sum(saturated.values()) == 0
     np.testing.assert_array_equal(logits, emulator.run(INPUTS)[0])
+
+
+def test_a_layer_can_take_its_weights_from_another_file(model, histograms):
+    whole, reduced = (quantize_static(model, histograms, "minmax", bits) for bits in (8, 7))
+    layers = weighted_layers(model)
+    assert weighted_layers(whole) == layers
+    at_risk = Emulator(whole).layers_at_risk
+    mixed = with_layers_of(whole, reduced, at_risk[-1:])
+    assert Emulator(mixed).layers_at_risk == at_risk[:-1]
+    assert with_layers_of(whole, reduced, layers).graph.initializer == reduced.graph.initializer
+
+
+def test_the_ladder_and_its_guard_take_a_transformer():
+    model = simplify(adopt(exported("transformer"), "transformer"))
+    preprocessing = Preprocessing(SIZE, 3, "stretch", (0.45,) * 3, (0.25,) * 3)
+    packed = np.random.default_rng(0).integers(0, 256, (96, SIZE, SIZE, 3)).astype(np.uint8)
+    session = open_session(model.SerializeToString(), threads=1)
+    labels = logits_of(session, packed, np.arange(96), preprocessing).argmax(1)
+    calibration, choice = (LabelledRows(packed, rows, labels[rows]) for rows in np.split(np.arange(96), [32]))
+    settings = Settings(["minmax"], [8], 0.5, 0)
+    bench = open_bench("it", model, calibration, choice, preprocessing, settings, silent, lambda _: None)
+    quantized = quantize_up(bench, STEPS, list("abcd"))
+    assert quantized.unfused_layers == 0
+    assert quantized.notes["guard"]["within_tolerance"]
+    assert quantized.notes["without_vnni"]["saturated_pairs"]
+
+
+def test_the_other_exporter_gives_the_same_integers():
+    files = [simplify(adopt(exported("silu-se", dynamo=dynamo, opset=18), "it")) for dynamo in (False, True)]
+    np.testing.assert_allclose(*map(answers, files), atol=1e-5)
+    integers = [fusions_of(quantize_static(file, stream_histograms(file, INPUTS), "minmax")) for file in files]
+    counts = [{name: n for name, n in found.operators.items() if name.startswith("Q")} for found in integers]
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("opset", [11, 13, 20])
+def test_old_and_new_operator_sets_give_the_same_integers(opset):
+    file, usual = (simplify(adopt(exported("hard-swish", opset=number), "it")) for number in (opset, 17))
+    np.testing.assert_allclose(answers(file), answers(usual), atol=1e-5)
+    quantized = quantize_static(file, stream_histograms(file, INPUTS), "minmax")
+    assert fusions_of(quantized).operators.items() >= INTEGERS["hard-swish"].items()
 
 
 def test_a_layer_can_stay_in_float(model, histograms):
