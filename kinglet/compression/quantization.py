@@ -15,6 +15,7 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from kinglet.compression.calibration import METHODS, Histogram
+from kinglet.compression.hard_gates import gates_of, write_hard_gates_as_convolutions
 from kinglet.compression.integer_nodes import FLOAT_RESULT, OPERATORS, nodes_left_in_float, quantized_layers
 from kinglet.reporting import Report, silent
 
@@ -52,11 +53,9 @@ def quantize_static(
     names of nodes that stay in float, beside those that ONNX Runtime would compute in float anyway.
     """
     float_layers = list(float_layers)
-    ranges = {}
-    for name, histogram in histograms.items():
-        low, high = METHODS[method](histogram)
-        ranges[name] = TensorData(lowest=np.float32(low), highest=np.float32(high))
     prepared = _prepare(model)
+    ranges = {name: METHODS[method](histogram) for name, histogram in histograms.items()}
+    ranges.update({name: (0.0, 1.0) for name in gates_of(prepared)})
     logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
     quantizer = QDQQuantizer(
         prepared,
@@ -64,7 +63,13 @@ def quantize_static(
         reduce_range=weight_bits == 7,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
-        tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
+        tensors_range=TensorsData(
+            CalibrationMethod.MinMax,
+            {
+                name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+                for name, (low, high) in ranges.items()
+            },
+        ),
         nodes_to_quantize=[],
         nodes_to_exclude=[*float_layers, *(node.name for node in nodes_left_in_float(prepared))],
         op_types_to_quantize=list(OPERATORS),
@@ -121,6 +126,7 @@ def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     for index, node in enumerate(copy.graph.node):
         node.name = node_name(node, index)
     _give_biases(copy)
+    write_hard_gates_as_convolutions(copy)
     return onnx.shape_inference.infer_shapes(copy)
 
 
