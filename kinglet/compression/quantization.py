@@ -55,7 +55,7 @@ def quantize_static(
     float_layers = list(float_layers)
     prepared = _prepare(model)
     ranges = {name: METHODS[method](histogram) for name, histogram in histograms.items()}
-    ranges.update({name: (0.0, 1.0) for name in gates_of(prepared)})
+    ranges.update(dict.fromkeys(gates_of(prepared), (0.0, 1.0)))
     logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
     quantizer = QDQQuantizer(
         prepared,

@@ -372,7 +372,7 @@ class Emulator:
         values: dict[str, Any] = {**self._constants, self._input: inputs}
         saturated: Counter[str] = Counter()
         for node, attributes in self._nodes:
-            arguments = [values[name] if name else None for name in node.input]
+            arguments: list[Any] = [values[name] if name else None for name in node.input]
             result: Any
             if node.name in self._integer_layers:
                 result, saturated[node.name] = _accumulate(node.op_type, attributes, arguments, saturate)
