@@ -50,7 +50,8 @@ def correct_biases(
     initializers = {item.name: item for item in corrected.graph.initializer}
     walk = Walk(corrected, inputs)
     refused = []
-    for node in [node for node in corrected.graph.node if node.op_type in WEIGHTED]:
+    # What was written as a convolution for the sake of its kernel has no bias of its own.
+    for node in [node for node in corrected.graph.node if node.op_type in WEIGHTED and node.name in targets]:
         output = walk.value(node.output[0])
         bias = _stored_bias(corrected, initializers, node)
         if bias is None:

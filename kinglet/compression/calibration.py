@@ -112,10 +112,10 @@ def stream_histograms(
     batch_size: int = 32,
     tensors: Collection[str] | None = None,
 ) -> dict[str, Histogram]:
-    """Return a histogram of every float tensor of `model`, its input included, over `inputs`.
+    """Return a histogram of every float32 tensor of `model`, its input included, over `inputs`.
 
-    inputs: float32 (n, channels, height, width). tensors: the names of those to look at; None for all, which
-    must all be float then. Memory grows with the batch and the number of tensors, not with the number of images.
+    inputs: float32 (n, channels, height, width). tensors: the names of those to look at; None for all. Memory
+    grows with the batch and the number of tensors, not with the number of images.
     """
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
@@ -124,13 +124,13 @@ def stream_histograms(
     for node in exposed.graph.node:
         for name in node.output:
             if name not in known and (tensors is None or name in tensors):
-                exposed.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+                exposed.graph.output.append(onnx.ValueInfoProto(name=name))
     options = onnxruntime.SessionOptions()
     # Fused nodes would hide the tensors between them.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(exposed.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
+    names = [output.name for output in session.get_outputs() if output.type == "tensor(float)"]
     batches = [inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size)]
     extremes: dict[str, Range] = {input_name: (float(inputs.min()), float(inputs.max()))}
     for batch in batches:

@@ -16,7 +16,14 @@ import onnx
 import onnxruntime
 
 # Layers with weights, as ONNX Runtime names them when they compute in integers, and in float.
-INTEGER_LAYERS = ("QLinearConv", "QGemm", "QLinearMatMul", "ConvInteger", "MatMulInteger")
+INTEGER_LAYERS = (
+    "QLinearConv",
+    "QGemm",
+    "QLinearMatMul",
+    "ConvInteger",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+)
 FLOAT_LAYERS = ("Conv", "FusedConv", "NhwcFusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul")
 CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
 

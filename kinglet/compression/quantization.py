@@ -15,9 +15,11 @@ from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from kinglet.compression.calibration import METHODS, Histogram
+from kinglet.compression.hard_gates import gates_of, write_hard_gates_as_convolutions
+from kinglet.compression.integer_nodes import FLOAT_RESULT, OPERATORS, nodes_left_in_float, quantized_layers
 from kinglet.reporting import Report, silent
 
-OPERATORS = ("Conv", "Gemm", "Add", "GlobalAveragePool", "Clip", "Relu", "Flatten")
+# Layers whose result has a bias, to be corrected, and channels beside the batch axis.
 WEIGHTED = ("Conv", "Gemm")
 Predict = Callable[[onnx.ModelProto], NDArray[np.float32]]
 
@@ -48,14 +50,12 @@ def quantize_static(
 
     histograms: of every tensor, from `stream_histograms`. method: a key of `METHODS`. weight_bits: 8, or
     7 for CPUs whose 16-bit sums of products of 8-bit weights saturate (x86 without VNNI). float_layers:
-    names of nodes that stay in float.
+    names of nodes that stay in float, beside those that ONNX Runtime would compute in float anyway.
     """
     float_layers = list(float_layers)
-    ranges = {}
-    for name, histogram in histograms.items():
-        low, high = METHODS[method](histogram)
-        ranges[name] = TensorData(lowest=np.float32(low), highest=np.float32(high))
     prepared = _prepare(model)
+    ranges = {name: METHODS[method](histogram) for name, histogram in histograms.items()}
+    ranges.update(dict.fromkeys(gates_of(prepared), (0.0, 1.0)))
     logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
     quantizer = QDQQuantizer(
         prepared,
@@ -63,11 +63,21 @@ def quantize_static(
         reduce_range=weight_bits == 7,
         weight_qType=QuantType.QInt8,
         activation_qType=QuantType.QUInt8,
-        tensors_range=TensorsData(CalibrationMethod.MinMax, ranges),
+        tensors_range=TensorsData(
+            CalibrationMethod.MinMax,
+            {
+                name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+                for name, (low, high) in ranges.items()
+            },
+        ),
         nodes_to_quantize=[],
-        nodes_to_exclude=float_layers,
+        nodes_to_exclude=[*float_layers, *(node.name for node in nodes_left_in_float(prepared))],
         op_types_to_quantize=list(OPERATORS),
-        extra_options={"QDQKeepRemovableActivations": False, "ForceQuantizeNoInputCheck": False},
+        extra_options={
+            "QDQKeepRemovableActivations": False,
+            "ForceQuantizeNoInputCheck": False,
+            "OpTypesToExcludeOutputQuantization": list(FLOAT_RESULT),
+        },
     )
     quantizer.quantize_model()
     quantized: onnx.ModelProto = quantizer.model.model
@@ -116,6 +126,7 @@ def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:
     for index, node in enumerate(copy.graph.node):
         node.name = node_name(node, index)
     _give_biases(copy)
+    write_hard_gates_as_convolutions(copy)
     return onnx.shape_inference.infer_shapes(copy)
 
 
@@ -139,7 +150,7 @@ def _give_biases(model: onnx.ModelProto) -> None:
 
 def weighted_layers(model: onnx.ModelProto) -> list[str]:
     """Return the names of the nodes with weights, in graph order."""
-    return [node.name for node in _prepare(model).graph.node if node.op_type in WEIGHTED]
+    return [node.name for node in quantized_layers(_prepare(model))]
 
 
 def compare(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> tuple[float, float]:
@@ -192,12 +203,16 @@ def prices(model: onnx.ModelProto) -> dict[str, float]:
         for value in (*prepared.graph.value_info, *prepared.graph.output)
     }
     work = {
-        node.name: np.prod(sizes.get(node.input[1], (1,))) * max(1, np.prod(shapes.get(node.output[0], ())[2:]))
-        for node in prepared.graph.node
-        if node.op_type in WEIGHTED
+        node.name: np.prod(sizes[node.input[1]]) * _n_positions(node, shapes.get(node.output[0], []))
+        for node in quantized_layers(prepared)
     }
     total = sum(work.values())
     return {name: float(own / total + 1 / len(work)) for name, own in work.items()}
+
+
+def _n_positions(node: onnx.NodeProto, shape: list[int]) -> int:
+    """Return how many times a layer's weights are used for an image, 1 where it cannot be told."""
+    return max(1, int(np.prod(shape[2:] if node.op_type != "MatMul" else shape[1:-1])))
 
 
 def spare_layers(

@@ -10,6 +10,7 @@ import onnx
 
 from kinglet.compression.fusion import fusions_of
 from kinglet.compression.ladder import Bench, Step, calibrated, climb
+from kinglet.compression.quantization import weighted_layers
 from kinglet.compression.without_vnni import judge_without_vnni
 from kinglet.models.onnx_graph import add_metadata
 
@@ -50,7 +51,10 @@ def quantize_up(bench: Bench, steps: Mapping[str, Step], classes: list[str]) -> 
         "guard": verdict.to_dict(),
         "runtime": {
             **fusions.to_dict(),
-            "unfused_layers": fusions.float_layers - len(candidate.variant.float_layers),
+            "unfused_layers": max(
+                0,
+                len(weighted_layers(candidate.source)) - len(candidate.variant.float_layers) - fusions.integer_layers,
+            ),
         },
         "without_vnni": judged,
     }

@@ -24,11 +24,12 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from kinglet.compression.float_nodes import FloatNodes
 from kinglet.compression.fusion import optimized
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.sessions import logits_of, map_batches, open_session
 
-WEIGHTED = ("Conv", "Gemm")
+WEIGHTED = ("Conv", "Gemm", "MatMul")
 LOWEST, HIGHEST = -(2**15), 2**15 - 1
 LARGEST_ACTIVATION = 255
 BATCH_SIZE = 64
@@ -109,6 +110,21 @@ class Added:
     def floats(self) -> NDArray[np.float32]:
         """The sum as float32."""
         return self.one.floats + self.other.floats
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """Means of windows of a uint8 tensor, float32 (n, channels, height, width)."""
+
+    floats: NDArray[np.float32]
+
+    def quantized(self, scale: NDArray[np.float32], zero_point: Array) -> NDArray[np.uint8]:
+        """Return the means as uint8, rounded after the zero point is added, as the kernel for windows does.
+
+        Means of integers often lie halfway between two of them, so that it shows.
+        Source: core/providers/cpu/quantization (QLinearAveragePool), checked against it.
+        """
+        return np.clip(np.rint(self.floats / scale + np.float32(zero_point)), 0, LARGEST_ACTIVATION).astype(np.uint8)
 
 
 def sums_of_products(
@@ -245,7 +261,50 @@ def multiply_floats(attributes: Attributes, rows: Array, weights: Array, bias: A
     return (result if bias is None else result + attributes.get("beta", 1.0) * bias).astype(np.float32)
 
 
-# What a float graph between the integer layers may hold: functions of attributes and float32 arrays.
+def average_floats(attributes: Attributes, images: Array) -> Array:
+    """Return an AveragePool of floats, summed in float32 row by row as the kernel of uint8 does.
+
+    Another order of the sums would put means that lie halfway between two integers to one side.
+    """
+    kernel = tuple(attributes["kernel_shape"])
+    attributes = reaching_the_edge(attributes, images.shape[2:])
+
+    def summed(pixels: Array) -> Array:
+        sums: Any = np.float32(0)
+        for _, seen in shifted(padded(pixels, attributes, np.float32(0)).transpose(2, 3, 0, 1), kernel, attributes):
+            sums = sums + seen
+        result: Array = sums.transpose(2, 3, 0, 1)
+        return result
+
+    if attributes.get("count_include_pad", 0):
+        return (summed(images) / np.float32(np.prod(kernel))).astype(np.float32)
+    return (summed(images) / summed(np.ones((1, 1, *images.shape[2:]), np.float32))).astype(np.float32)
+
+
+def reaching_the_edge(attributes: Attributes, edges: tuple[int, ...]) -> Attributes:
+    """Return the attributes of a pooling with `ceil_mode` with as much padding at the end as its last windows need."""
+    if not attributes.get("ceil_mode", 0):
+        return attributes
+    pads = list(attributes.get("pads", [0, 0, 0, 0]))
+    dilations, strides = attributes.get("dilations", [1, 1]), attributes.get("strides", [1, 1])
+    for axis, (edge, size) in enumerate(zip(edges, attributes["kernel_shape"], strict=True)):
+        reach, before = dilations[axis] * (size - 1) + 1, pads[axis]
+        last = -(-(before + edge + pads[axis + 2] - reach) // strides[axis]) * strides[axis]
+        # A window that would begin behind the image is left out.
+        last -= strides[axis] * (last >= before + edge)
+        pads[axis + 2] = max(pads[axis + 2], last + reach - before - edge)
+    return {**attributes, "pads": pads}
+
+
+def is_known(attributes: Attributes) -> bool:
+    """Return whether a node's windows, if it has some, are of the kind computed here: in two dimensions, in numbers."""
+    in_numbers = attributes.get("auto_pad", b"NOTSET") == b"NOTSET" and len(attributes.get("kernel_shape", (1, 1))) == 2
+    # Together they divide by what lies in the padding that was asked for, which ONNX Runtime knows.
+    return in_numbers and not (attributes.get("ceil_mode", 0) and attributes.get("count_include_pad", 0))
+
+
+# What is computed here of a float graph between the integer layers, alike on every machine: functions of attributes
+# and float32 arrays. ONNX Runtime computes the others, one by one.
 OPERATORS: dict[str, Callable[..., Array]] = {
     "Conv": convolve_floats,
     "Gemm": multiply_floats,
@@ -253,21 +312,32 @@ OPERATORS: dict[str, Callable[..., Array]] = {
     "Relu": lambda _, values: np.maximum(values, np.float32(0)),
     "Clip": lambda _, values, low=-np.inf, high=np.inf: np.clip(values, low, high).astype(np.float32),
     "GlobalAveragePool": lambda _, images: images.mean((2, 3), np.float64, keepdims=True).astype(np.float32),
+    "AveragePool": average_floats,
     "Flatten": lambda attributes, values: values.reshape(int(np.prod(values.shape[: attributes.get("axis", 1)])), -1),
 }
 
 
+# What has sums of its own in integers, or graphs inside.
+NOT_EMULATED = ("QLinear", "QGemm", "QAttention", "Integer", "NBits", "DynamicQuantize", "If", "Loop", "Scan")
+
+
 def unknown_operators(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the operators that the emulator cannot compute, sorted."""
-    known = {*OPERATORS, "QuantizeLinear", "DequantizeLinear"}
-    return sorted({node.op_type for node in model.graph.node} - known)
+    """Return the names of the operators that the emulator cannot compute, sorted.
+
+    Those are integers' sums that are not written with QuantizeLinear and DequantizeLinear, and operators of other
+    domains than ONNX's own.
+    """
+    foreign = {node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+    known_not = {node.op_type for node in model.graph.node if node.op_type.startswith(NOT_EMULATED)}
+    inner = {node.op_type for node in model.graph.node if "Integer" in node.op_type or "NBits" in node.op_type}
+    return sorted(foreign | known_not | inner)
 
 
 class Emulator:
     """An int8 classifier as `quantize_static` writes it, computed as on a processor without VNNI.
 
     Its integers are those of ONNX Runtime up to ties in rounding; float layers agree to about 1e-6.
-    Raises ValueError if the model holds an operator that is not in `OPERATORS`.
+    Raises ValueError if the model holds one of `unknown_operators`.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -281,6 +351,8 @@ class Emulator:
             (node, {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}) for node in graph.node
         ]
         self._integer_layers = {node.name: weights for node, weights in _integer_layers(graph)}
+        self._sums = {node.output[0] for node, _ in self._nodes if node.name in self._integer_layers}
+        self._float_nodes = FloatNodes(model)
 
     @property
     def layers_at_risk(self) -> list[str]:
@@ -288,8 +360,7 @@ class Emulator:
         return [
             node.name
             for node, attributes in self._nodes
-            if node.name in self._integer_layers
-            and _at_risk(self._integer_layers[node.name], attributes.get("group", 1))
+            if node.name in self._integer_layers and _at_risk(node.op_type, attributes, self._integer_layers[node.name])
         ]
 
     def run(self, inputs: NDArray[np.float32], saturate: bool = True) -> tuple[NDArray[np.float32], Counter[str]]:
@@ -301,7 +372,7 @@ class Emulator:
         values: dict[str, Any] = {**self._constants, self._input: inputs}
         saturated: Counter[str] = Counter()
         for node, attributes in self._nodes:
-            arguments = [values[name] for name in node.input]
+            arguments: list[Any] = [values[name] if name else None for name in node.input]
             result: Any
             if node.name in self._integer_layers:
                 result, saturated[node.name] = _accumulate(node.op_type, attributes, arguments, saturate)
@@ -315,10 +386,16 @@ class Emulator:
                 result = Added(*arguments)
             elif node.op_type == "GlobalAveragePool" and isinstance(arguments[0], Quantized):
                 result = _pool(arguments[0])
-            elif isinstance(arguments[0], Accumulated):
+            elif node.op_type == "AveragePool" and isinstance(arguments[0], Quantized) and is_known(attributes):
+                result = Averaged(average_floats(attributes, arguments[0].floats))
+            elif node.input and node.input[0] in self._sums and isinstance(arguments[0], Accumulated):
+                self._sums.add(node.output[0])
                 result = arguments[0]  # A Relu or Clip that the range of the following uint8 does already.
-            else:
+            elif node.op_type in OPERATORS and is_known(attributes):
                 result = OPERATORS[node.op_type](attributes, *map(_floats, arguments))
+            else:
+                values.update(self._float_nodes.run(node, [_floats(argument) for argument in arguments]))
+                continue
             values[node.output[0]] = result
         return _floats(values[self._output]), saturated
 
@@ -367,7 +444,10 @@ def _integer_layers(graph: onnx.GraphProto) -> list[tuple[onnx.NodeProto, NDArra
     for node in graph.node:
         sources = [makers[name] for name in node.input if name in makers and makers[name].op_type == "DequantizeLinear"]
         all_quantized = len(sources) == len(node.input)
-        if node.op_type in WEIGHTED and all_quantized and _ends_in_uint8(graph, node.output[0], constants):
+        if node.op_type not in WEIGHTED or not all_quantized or sources[1].input[0] not in constants:
+            continue
+        # A matrix product of integers may give floats.
+        if node.op_type == "MatMul" or _ends_in_uint8(graph, node.output[0], constants):
             found.append((node, numpy_helper.to_array(constants[sources[1].input[0]])))
     return found
 
@@ -388,27 +468,32 @@ def _ends_in_uint8(graph: onnx.GraphProto, name: str, constants: dict[str, onnx.
     return low <= -zero_point * scale and (LARGEST_ACTIVATION - zero_point) * scale <= high
 
 
-def _at_risk(weights: NDArray[np.int8], group: int) -> bool:
-    if weights.ndim == 4 and is_depthwise(weights, group):
+def _at_risk(op_type: str, attributes: Attributes, weights: NDArray[np.int8]) -> bool:
+    if op_type == "Conv" and is_depthwise(weights, attributes.get("group", 1)):
         return False
-    matrix = in_order_of_the_kernel(weights) if weights.ndim == 4 else weights
+    matrix = in_order_of_the_kernel(weights) if op_type == "Conv" else _rows(op_type, attributes, weights)
     matrix = np.pad(matrix.astype(np.int32), ((0, 0), (0, matrix.shape[1] % 2)))
     return bool(can_exceed(matrix[:, 0::2], matrix[:, 1::2], LARGEST_ACTIVATION, LARGEST_ACTIVATION).any())
 
 
-def _accumulate(
-    op_type: str, attributes: Attributes, arguments: list[Quantized], saturate: bool
-) -> tuple[Accumulated, int]:
+def _rows(op_type: str, attributes: Attributes, weights: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Return the weights of a layer with one row per output: as they are, or those of a matrix product turned."""
+    return weights if op_type == "Conv" or attributes.get("transB") else weights.T
+
+
+def _accumulate(op_type: str, attributes: Attributes, arguments: list[Quantized], saturate: bool) -> tuple[Any, int]:
     inputs, weights, *biases = arguments
     zero_point, shift = int(inputs.zero_point), int(weights.zero_point.ravel()[0])
     sums, count = _multiply(op_type, attributes, inputs, weights.values, saturate)
     # The kernels multiply what is stored; what the zero points add to every sum is taken off afterwards.
-    stored = weights.values if op_type == "Conv" or attributes.get("transB") else weights.values.T
+    stored = _rows(op_type, attributes, weights.values)
     added = zero_point * (stored.astype(np.int32) - shift).reshape(len(stored), -1).sum(axis=1)
     offsets = sum((bias.values for bias in biases), -added).astype(np.int32)
-    sums = sums + offsets.reshape(-1, *[1] * (sums.ndim - 2))
+    sums = sums + offsets.reshape(-1, *[1] * (sums.ndim - 2 if op_type != "MatMul" else 0))
     if shift:
         sums = sums - shift * _multiply(op_type, attributes, inputs, np.ones_like(weights.values), False)[0]
+    if op_type == "MatMul":  # channels lie last, and floats come out
+        return sums.astype(np.float32) * (inputs.scale * weights.scale), count
     return Accumulated(sums, inputs.scale * weights.scale), count
 
 
@@ -417,9 +502,9 @@ def _multiply(
 ) -> tuple[NDArray[np.int32], int]:
     if op_type == "Conv":
         return convolve_integers(inputs.values, weights, attributes, int(inputs.zero_point), saturate)
-    matrix = weights if attributes.get("transB") else weights.T
-    sums, count = sums_of_products(matrix, inputs.values.T, saturate)
-    return sums.T, count
+    matrix, rows = _rows(op_type, attributes, weights), inputs.values.reshape(-1, inputs.values.shape[-1])
+    sums, count = sums_of_products(matrix, rows.T, saturate)
+    return sums.T.reshape(*inputs.values.shape[:-1], len(matrix)), count
 
 
 def _pool(images: Quantized) -> Accumulated:
@@ -429,11 +514,11 @@ def _pool(images: Quantized) -> Accumulated:
 
 
 def _quantize(values: Any, scale: NDArray[np.float32], zero_point: Array) -> NDArray[np.uint8]:
-    if isinstance(values, Accumulated | Added):
+    if isinstance(values, Accumulated | Added | Averaged):
         return values.quantized(scale, zero_point)
     rounded = np.rint(_floats(values) / scale) + np.float32(zero_point)
     return np.clip(rounded, 0, LARGEST_ACTIVATION).astype(np.uint8)
 
 
 def _floats(value: Any) -> Array:
-    return value.floats if isinstance(value, Quantized | Added | Accumulated) else value
+    return value.floats if isinstance(value, Quantized | Added | Accumulated | Averaged) else value

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from kinglet.compression.quantization import WEIGHTED, weighted_layers
+from kinglet.compression.quantization import weighted_layers
 
 # Returns a model's accuracy without VNNI, and its saturated pairs by layer.
 Emulate = Callable[[onnx.ModelProto], tuple[float, Counter[str]]]
@@ -60,7 +60,7 @@ def with_layers_of(model: onnx.ModelProto, other: onnx.ModelProto, layers: Seque
     replaced = {
         name
         for node in model.graph.node
-        if node.op_type in WEIGHTED and node.name in layers
+        if node.name in layers
         for source in node.input[1:]
         for name in (makers[source].input if source in makers else ())
     }

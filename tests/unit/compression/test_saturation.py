@@ -242,6 +242,15 @@ def test_a_layer_counts_as_integer_where_its_activation_is_needless(activation, 
     assert logits.item() == (32768 if in_integers else exact.item())
 
 
-def test_an_unknown_operator_is_refused():
-    with pytest.raises(ValueError, match="Sigmoid"):
-        Emulator(one_layer("Sigmoid", [], 1))
+def test_float_operators_between_the_layers_are_those_of_onnxruntime():
+    quantized = one_layer("Sigmoid", [], 1 / 255)
+    inputs = np.random.default_rng(0).normal(0, 1, (16, 2, 1, 1)).astype(np.float32)
+    expected = run(open_session(quantized.SerializeToString(), threads=1), inputs)
+    np.testing.assert_array_equal(Emulator(quantized).run(inputs, saturate=False)[0], expected)
+
+
+def test_sums_in_integers_of_another_kind_are_refused():
+    quantized = one_layer("Relu", [], 1)
+    quantized.graph.node[4].op_type, quantized.graph.node[4].domain = "QLinearSigmoid", "com.microsoft"
+    with pytest.raises(ValueError, match="QLinearSigmoid"):
+        Emulator(quantized)
