@@ -58,7 +58,9 @@ def images_for_folds() -> pd.DataFrame:
     """Return the training and validation images, sorted by index, with what says who belongs together."""
     manifest = pd.read_parquet(SPLIT / "manifest.parquet", columns=["index", "label_index", "group", "split"])
     facts = pd.read_parquet(PROFILE / "images.parquet", columns=["index", "pixels_sha256", "near_group"])
-    return manifest[manifest["split"] != "test"].merge(facts, on="index").sort_values("index", ignore_index=True)
+    # By name: sealed images belong to no fold either.
+    used = manifest[manifest["split"].isin(["train", "validation"])]
+    return used.merge(facts, on="index").sort_values("index", ignore_index=True)
 
 
 def folds_of(images: pd.DataFrame, n_folds: int, repeat: int, seed: int) -> pd.DataFrame:

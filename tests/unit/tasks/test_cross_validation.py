@@ -70,6 +70,20 @@ def test_every_training_and_validation_image_is_answered_once_and_no_test_image(
     np.testing.assert_allclose(np.stack(answers["probabilities"]).sum(axis=1), 1, atol=1e-5)
 
 
+def test_sealed_images_belong_to_no_fold(tmp_path, monkeypatch):
+    build_training_project(tmp_path)
+    complete(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    file = Path("artifacts/split/manifest.parquet")
+    manifest = pd.read_parquet(file)
+    sealed = manifest.index[manifest["split"] == "train"][::5]
+    manifest.loc[sealed, "split"] = "sealed"
+    manifest.to_parquet(file, index=False)
+    assign_folds.run(settings())
+    assert len(sealed)
+    assert not set(pd.read_parquet(FOLDS)["index"]) & set(manifest.loc[sealed, "index"])
+
+
 def test_scores_are_those_of_scikit_learn(here):
     scores, answers = read_json(SCORES), pd.read_parquet(OUT_OF_FOLD)
     runs = []
