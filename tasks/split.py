@@ -71,8 +71,8 @@ def usable_images() -> pd.DataFrame:
 def usable_unlabelled(unlabelled: pd.DataFrame, judged: set[int]) -> pd.DataFrame:
     """Return the images without a label that students may learn from, and print how many are left out and why.
 
-    unlabelled: what `profile` wrote. judged: indices of the validation and test images: what resembles one of them
-    would make the scores too good.
+    unlabelled: what `profile` wrote. judged: indices of the validation, test and sealed images: what resembles one
+    of them would make the scores too good.
     """
     near = np.array([not judged.isdisjoint(others) for others in unlabelled["near"]], bool)
     pictures, copies = unlabelled["is_picture"].to_numpy(bool), unlabelled["is_copy"].to_numpy(bool)
