@@ -65,8 +65,8 @@ class Task:
 
 def run(parameters: Parameters) -> None:
     """Write scores.json, and pictures.npy: the first of the images in every way and severity."""
-    settings, teacher = parameters.robustness, teacher_name()
-    test = read_held_out("test")
+    settings, test = parameters.robustness, read_held_out("test")
+    teacher = teacher_name()
     models = open_models(settings, teacher)
     sizes = [model.preprocessing.input_size for model in models.values()]
     places = balanced_sample(test.labels, image_count(settings, test, max(sizes)), parameters.seed)
