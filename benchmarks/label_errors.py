@@ -99,9 +99,9 @@ def measure(options: argparse.Namespace) -> None:
     sizes, classes, manifest = read_input_sizes(), read_classes(), read_manifest()
     manifest = manifest[manifest["split"] != "test"].assign(split="train")
     if options.images:
-        manifest = manifest.sample(min(options.images, len(manifest)), random_state=parameters.seed).sort_index()
+        manifest = manifest.sample(min(options.images, len(manifest)), random_state=options.seed).sort_index()
     images = image_set(manifest, "train", {sizes.teacher, sizes.low_resolution})
-    labels = flip(images.labels, options.flips, len(classes), parameters.seed)
+    labels = flip(images.labels, options.flips, len(classes), options.seed)
     probabilities = out_of_fold(parameters, ImageSet(images.packed, images.rows, labels), sizes, len(classes))
     os.chdir(home)
     if options.keep:
@@ -136,6 +136,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=0, help="how many are drawn; all if left out")
     parser.add_argument("--flips", type=float, default=0.05, help="share of labels that are set to another class")
     parser.add_argument("--epochs", type=float, help="of every fold; crossvalidate.epochs if left out")
+    parser.add_argument("--seed", type=int, default=1, help="of the draw of images and flips")
     parser.add_argument("--name", default="label_errors", help="of the file in benchmarks/results/")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the result is written")
     parser.add_argument("--keep", type=Path, help="a .npz file for labels and answers")

@@ -41,7 +41,7 @@ def test_a_worked_example():
     counted = confident_classes(labels, probabilities)
     np.testing.assert_array_equal(counted, [0, 0, 1, 1, 1, 0])
     np.testing.assert_allclose(estimated_joint(labels, counted, 2), [[2, 1], [1, 2]])
-    found = find_label_errors(labels, probabilities)
+    found = find_label_errors(labels, probabilities, most_label_confidence=1)
     # The margin of the last is 0.95 - 0.05, that of the third 0.9 - 0.1.
     np.testing.assert_array_equal(found.rows, [5, 2])
     np.testing.assert_array_equal(found.likely, [0, 1])
@@ -68,6 +68,17 @@ def test_flipped_labels_are_found_and_named():
     assert is_flipped.mean() > 0.8
     assert (found.likely == true[found.rows])[is_flipped].mean() > 0.95
     assert 100 < found.estimated < 400
+
+
+def test_an_image_that_is_hard_to_tell_is_no_label_error():
+    labels = np.array([0] * 12 + [1] * 11)
+    of_class_0 = np.array([0.9] * 10 + [0.3, 0.01] + [0.1] * 11)
+    probabilities = np.stack([of_class_0, 1 - of_class_0], axis=1)
+    probabilities[10] = [0.05, 0.95]
+    probabilities[11] = [0.3, 0.7]
+    assert 11 not in find_label_errors(labels, probabilities).rows
+    assert 10 in find_label_errors(labels, probabilities).rows
+    assert find_label_errors(labels, probabilities).estimated > 0
 
 
 def test_a_model_that_agrees_with_every_label_finds_nothing():
