@@ -122,7 +122,7 @@ def bare_loop(bundle: Path, images: Path, core: int, seconds: float) -> dict[str
         capture_output=True,
         text=True,
         check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
     found: dict[str, float] = json.loads(done.stdout)
     return found
