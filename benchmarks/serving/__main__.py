@@ -14,6 +14,7 @@ Expected time: 7 minutes, 3 of them the soak; `--soak-seconds 1800` for half an 
 from __future__ import annotations
 
 import argparse
+import base64
 import io
 import json
 import os
@@ -122,7 +123,7 @@ def bare_loop(bundle: Path, images: Path, core: int, seconds: float) -> dict[str
         capture_output=True,
         text=True,
         check=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
     found: dict[str, float] = json.loads(done.stdout)
     return found
@@ -149,6 +150,14 @@ def command_of(server: str, options: argparse.Namespace, port: int) -> tuple[lis
         return [str(python), "-m", module, str(options.bundle), str(port)], settings
     serve = ["-m", "bentoml", "serve", f"{module}:Classifier", "--host", "127.0.0.1", "--port", str(port)]
     return [str(python), *serve], settings
+
+
+def requests_for(server: str, contents: Sequence[bytes]) -> list[bytes]:
+    """Return JPEG files as requests that a server takes."""
+    if server == "litserve":
+        bodies = [json.dumps({"image": base64.b64encode(content).decode()}).encode() for content in contents]
+        return [http_request(body, "application/json") for body in bodies]
+    return [http_request(content) for content in contents]
 
 
 def measure_server(
@@ -187,9 +196,8 @@ def measure(options: argparse.Namespace) -> None:
         folder = Path(name)
         images = folder / "images"
         contents = write_images(options, images)
-        requests = [http_request(content) for content in contents]
         figures: dict[str, Any] = {"images": len(contents), "bytes": int(np.median([len(item) for item in contents]))}
-        figures |= in_turns(options, requests, images, cores, folder)
+        figures |= in_turns(options, contents, images, cores, folder)
         if options.soak_seconds:
             figures["soak"] = measure_soak(options, contents, cores, folder)
     command = shown_command("serving", sys.argv[1:])
@@ -219,7 +227,7 @@ def jpeg(pixels: Any) -> bytes:
 
 
 def in_turns(
-    options: argparse.Namespace, requests: Sequence[bytes], images: Path, cores: tuple[int, int], folder: Path
+    options: argparse.Namespace, contents: Sequence[bytes], images: Path, cores: tuple[int, int], folder: Path
 ) -> dict[str, Any]:
     """Return the figures of the loop and of every server, measured one after the other, several times."""
     loops: list[dict[str, float]] = []
@@ -232,7 +240,7 @@ def in_turns(
             if server in failed:
                 continue
             try:
-                found.append(measure_server(server, options, requests, cores, folder))
+                found.append(measure_server(server, options, requests_for(server, contents), cores, folder))
             except (PeerError, KingletError) as error:
                 if server == "kinglet":
                     raise

@@ -38,6 +38,10 @@ MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 
 
+# What an image's orientation may stand in, as Pillow calls it.
+ORIENTED_BY = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+
+
 @dataclass(frozen=True)
 class ImageFacts:
     """What a file said about its image: Pillow's names of format and mode, size as shown, number of frames."""
@@ -133,6 +137,8 @@ def describe_damage(name: str, error: Exception) -> str:
 
 def upright(image: Image.Image) -> Image.Image:
     """Return the image turned as its EXIF orientation says."""
+    if image.format in ("JPEG", "PNG", "WEBP") and not any(name in image.info for name in ORIENTED_BY):
+        return image  # asking Pillow takes as long as a network of a few layers
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # noqa: BLE001
@@ -154,7 +160,8 @@ def to_uint8(image: Image.Image) -> NDArray[np.uint8]:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(ground, image)
-    pixels = np.asarray(image.convert("L" if gray else "RGB"), dtype=np.uint8)
+    mode = "L" if gray else "RGB"
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode), dtype=np.uint8)
     return pixels[:, :, None] if gray else pixels
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -99,10 +100,19 @@ def normalize(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
     images: uint8 of shape (n, input_size, input_size, channels). Returns contiguous float32 of shape
     (n, channels, input_size, input_size).
     """
-    std = np.asarray(preprocessing.std, np.float32)
-    scale = (1 / (255 * std)).astype(np.float32)
-    shift = (-np.asarray(preprocessing.mean, np.float32) / std).astype(np.float32)
+    scale, shift = scale_and_shift(tuple(preprocessing.mean), tuple(preprocessing.std))
     return np.ascontiguousarray((images.astype(np.float32) * scale + shift).transpose(0, 3, 1, 2))
+
+
+@lru_cache(maxsize=64)
+def scale_and_shift(
+    means: tuple[float, ...], deviations: tuple[float, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what a pixel in [0, 255] is multiplied by and what is added then, one float32 per channel."""
+    std = np.asarray(deviations, np.float32)
+    scale = (1 / (255 * std)).astype(np.float32)
+    shift = (-np.asarray(means, np.float32) / std).astype(np.float32)
+    return scale, shift
 
 
 def prepare(images: Iterable[NDArray[np.uint8]], preprocessing: Preprocessing) -> NDArray[np.float32]:

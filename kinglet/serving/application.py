@@ -71,7 +71,7 @@ class Application:
         self.metrics = Metrics(model)
         self.inference = Inference(model, settings, self.metrics)
         self.draining = False
-        self._bodies = BodyReader(settings.max_body_bytes, settings.max_held_bytes, settings.body_timeout)
+        self._bodies = BodyReader(settings.max_body_bytes, settings.max_held_bytes)
         prefix = secrets.token_hex(6)
         self._ids = (f"{prefix}-{number}".encode() for number in itertools.count(1))
         self._page = page_of(model)
@@ -217,8 +217,9 @@ class Application:
         probabilities = softmax(answer.logits)
         predictions = []
         for upload, facts, row in zip(uploads, answer.images, probabilities, strict=True):
+            values = row.tolist()
             best = [
-                {"class": classes[index], "probability": round(float(row[index]), 6)}
+                {"class": classes[index], "probability": round(values[index], 6)}
                 for index in np.argsort(-row, kind="stable")[:top].tolist()
             ]
             predictions.append(

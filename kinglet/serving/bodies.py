@@ -1,4 +1,4 @@
-"""Bodies of requests: read within limits of bytes and time, and taken apart where they hold several images."""
+"""Bodies of requests: read within limits, and taken apart where they hold several images."""
 
 from __future__ import annotations
 
@@ -33,17 +33,16 @@ class Upload:
 class BodyReader:
     """Reads bodies; knows how many bytes of them are held in the server at this moment."""
 
-    def __init__(self, max_bytes: int, max_held_bytes: int, seconds: float) -> None:
-        """max_bytes: of one body. max_held_bytes: of all at once. seconds: within which one must have arrived."""
+    def __init__(self, max_bytes: int, max_held_bytes: int) -> None:
+        """max_bytes: of one body. max_held_bytes: of all at once. Their time is the connection's to limit."""
         self._max_bytes = max_bytes
         self._max_held_bytes = max_held_bytes
-        self._seconds = seconds
         self.held_bytes = 0
 
     async def read(self, headers: Mapping[bytes, bytes], receive: Any) -> bytes:
         """Return the body; its bytes count as held until `release` is called with its length.
 
-        Raises RefusedError for one that is compressed, too large, too slow or one too many; DisconnectedError.
+        Raises RefusedError for one that is compressed, too large or one too many; DisconnectedError.
         """
         if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             raise RefusedError(
@@ -53,7 +52,7 @@ class BodyReader:
         if announced.isdigit() and int(announced) > self._max_bytes:
             await self._drop(int(announced), headers, receive)
             raise self._too_large()
-        message = await self._first(receive)
+        message = arrived(await receive())
         body = message.get("body", b"")
         if not message.get("more_body", False):
             # The usual case: the body arrived with the headers.
@@ -64,32 +63,21 @@ class BodyReader:
         """Count `length` bytes as held no more."""
         self.held_bytes -= length
 
-    async def _first(self, receive: Any) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(self._seconds):
-                return arrived(await receive())
-        except TimeoutError:
-            raise self._too_slow(0) from None
-
     async def _rest(self, start: bytes, headers: Mapping[bytes, bytes], receive: Any) -> bytes:
-        parts, length, more = [start], len(start), True
-        held = 0
+        parts, length, held, more = [start], len(start), 0, True
         try:
-            async with asyncio.timeout(self._seconds):
-                while more:
-                    self._check_held(length - held)
-                    self.held_bytes += length - held
-                    held = length
-                    message = arrived(await receive())
-                    parts.append(message.get("body", b""))
-                    length += len(parts[-1])
-                    more = message.get("more_body", False)
-                    if length > self._max_bytes:
-                        parts.clear()
-                        await self._drop(None, headers, receive)
-                        raise self._too_large()
-        except TimeoutError:
-            raise self._too_slow(length) from None
+            while more:
+                self._check_held(length - held)
+                self.held_bytes += length - held
+                held = length
+                message = arrived(await receive())
+                parts.append(message.get("body", b""))
+                length += len(parts[-1])
+                more = message.get("more_body", False)
+                if length > self._max_bytes:
+                    parts.clear()
+                    await self._drop(None, headers, receive)
+                    raise self._too_large()
         finally:
             self.held_bytes -= held
         return self._hold(b"".join(parts))
@@ -124,11 +112,6 @@ class BodyReader:
 
     def _too_large(self) -> RefusedError:
         return RefusedError("body_too_large", f"The body has more than {self._max_bytes:,} bytes.", closes=True)
-
-    def _too_slow(self, length: int) -> RefusedError:
-        return RefusedError(
-            "slow_body", f"The body was not there after {self._seconds:g} s ({length:,} bytes were).", closes=True
-        )
 
 
 def arrived(message: dict[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,9 @@ LAST_REQUEST_SECONDS = 0.3
 class LimitedConnection(HttpToolsProtocol):
     """One connection, with limits that uvicorn lacks.
 
-    Headers have to arrive within `body_timeout` and 64 KiB; beyond `max_connections` a new connection is answered
-    with 503 and closed; who does not read an answer is cut off after `keep_alive`. Refusals are JSON here too.
+    Headers have to arrive within `body_timeout` and 64 KiB, a body within `body_timeout` after them; beyond
+    `max_connections` a new connection is answered with 503 and closed; who does not read an answer is cut off after
+    `keep_alive`. Refusals are JSON here too.
     """
 
     def __init__(self, application: Application, **options: Any) -> None:
@@ -30,7 +31,7 @@ class LimitedConnection(HttpToolsProtocol):
         self._application = application
         self._settings = application.settings
         self._header_bytes = 0
-        self._in_headers = False
+        self._in_headers = self._in_body = False
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -57,9 +58,12 @@ class LimitedConnection(HttpToolsProtocol):
             if self._header_bytes > MAX_HEADER_BYTES:
                 self._refuse("headers_too_large", f"The headers have more than {MAX_HEADER_BYTES:,} bytes.")
                 return
-        answered = self.cycle is None or self.cycle.response_complete
-        if (self._in_headers or answered) and self._timer is None:
+        if self._timer is None and not self._is_whole():
             self._start_timer()
+
+    def _is_whole(self) -> bool:
+        """Return whether there is a request, with all of its body, that waits for its answer."""
+        return not (self._in_headers or self._in_body or self.cycle is None or self.cycle.response_complete)
 
     def on_message_begin(self) -> None:
         """Begin to count a request's headers."""
@@ -67,10 +71,16 @@ class LimitedConnection(HttpToolsProtocol):
         self._in_headers, self._header_bytes = True, 0
 
     def on_headers_complete(self) -> None:
-        """Hand the request on; its body is the application's to limit."""
-        self._in_headers = False
+        """Hand the request on; its body has as much time again."""
+        self._in_headers, self._in_body = False, True
         self._stop_timer()
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Stop the time of a body that is there."""
+        self._in_body = False
+        self._stop_timer()
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """See that a closing connection ends even if its client reads nothing."""
@@ -116,15 +126,17 @@ class LimitedConnection(HttpToolsProtocol):
         self._timer = None
         if self.transport.is_closing():
             return
-        if self._in_headers:
-            self._refuse("slow_body", f"The headers were not there after {self._settings.body_timeout:g} s.")
+        # An answer that began already cannot be taken back; none does before the body is there, but for refusals.
+        if self._in_headers or (self._in_body and not self.cycle.response_started):
+            what = "headers" if self._in_headers else "body"
+            self._refuse("slow_body", f"The {what} did not arrive within {self._settings.body_timeout:g} s.")
         else:
             self.transport.close()
 
     def _refuse(self, code: str, message: str, retry_after: int | None = None) -> None:
         """Answer with an error before there is a request, and close."""
         self._stop_timer()
-        self._in_headers = False
+        self._in_headers = self._in_body = False
         status = STATUS_OF[code]
         body = orjson.dumps({"error": message, "code": code, "request_id": ""})
         retry = f"retry-after: {retry_after}\r\n" if retry_after else ""

@@ -19,7 +19,7 @@ class Classifier:
         self.opened = open_bundle(Path(os.environ["BENCHMARK_BUNDLE"]))
 
     @bentoml.api(route="/predict")
-    def predict(self, content: Path) -> dict[str, Any]:
+    def predict(self, content: Path, /) -> dict[str, Any]:
         """Return class and probability."""
         name, probability = classify(content.read_bytes(), *self.opened)
         return {"class": name, "confidence": probability}

@@ -1,0 +1,143 @@
+"""The server's page as a browser sees it: an image chosen, dropped, refused; the card; no request but to the server."""
+
+import http.server
+import json
+import re
+import threading
+
+import pytest
+
+from kinglet.runtime.decoding import decode
+from kinglet.serving.served_model import open_model
+from tests.system.test_report_in_browser import BROWSER, CONSOLE, browse
+from tests.unit.serving.running_server import build_bundle, encoded, running
+from tests.unit.tasks.small_project import noisy_quadrants
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome on the path")
+
+IMAGE = noisy_quadrants(1, 40, 3, seed=3)[0][0]
+# A page of the test's own, from the server's address, that shows the page in a frame and uses it like a person.
+PROBE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
+<iframe id="frame" src="/" width="WIDTH" height="900"></iframe><pre id="found"></pre><script>
+addEventListener("load", async () => {
+  const view = document.getElementById("frame").contentWindow, page = view.document;
+  const file = async (path, name, type) => new view.File([await (await fetch(path)).arrayBuffer()], name, { type });
+  const transfer = (...files) => {
+    const all = new view.DataTransfer();
+    files.forEach(each => all.items.add(each));
+    return all;
+  };
+  const settled = async count => {
+    for (let tries = 0; tries < 200; tries++) {
+      if (page.querySelectorAll(".answer").length === count && !page.querySelector(".waiting")) return;
+      await new Promise(done => setTimeout(done, 20));
+    }
+  };
+  const input = page.getElementById("files");
+  input.files = transfer(await file("/image.png", "chosen.png", "image/png")).files;
+  input.dispatchEvent(new view.Event("change"));
+  await settled(1);
+  const text = await file("/text.png", "text.png", "image/png");
+  const dropped = transfer(await file("/image.jpg", "dropped.jpg", "image/jpeg"), text);
+  page.body.dispatchEvent(new view.DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }));
+  await settled(3);
+  const answers = [...page.querySelectorAll(".answer")].map(answer => ({
+    class: answer.querySelector(".class")?.firstChild.textContent,
+    bars: [...answer.querySelectorAll(".bar i")].filter(bar => bar.getBoundingClientRect().height > 0).length,
+    time: answer.querySelector(".time")?.textContent,
+    file: answer.querySelector(".file")?.textContent,
+    refused: answer.querySelector(".refused")?.textContent,
+    picture: answer.querySelector("img").naturalWidth,
+  }));
+  document.getElementById("found").textContent = JSON.stringify({
+    answers, card: page.querySelector("#card h1").textContent, cells: page.querySelectorAll("#card td").length,
+    command: page.getElementById("command").textContent,
+    wider: page.documentElement.scrollWidth - page.documentElement.clientWidth,
+    colour: view.getComputedStyle(page.body).backgroundColor,
+    elsewhere: view.performance.getEntriesByType("resource").map(entry => entry.name)
+      .filter(name => !name.startsWith(view.location.origin) && !name.startsWith("blob:")),
+  });
+});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Serve a model, and the test's own files from the same address: what is not the test's goes to the server."""
+    model = open_model(build_bundle(tmp_path_factory.mktemp("serving")), threads=1)
+    own = {
+        "/image.png": encoded(IMAGE),
+        "/image.jpg": encoded(IMAGE, "JPEG"),
+        "/text.png": b"this is text",
+    }
+    with running(model) as started:
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *arguments):
+                pass
+
+            def do_GET(self):
+                if self.path in own:
+                    self.answer(200, {"content-length": str(len(own[self.path]))}, own[self.path])
+                else:
+                    self.pass_on(None)
+
+            def do_POST(self):
+                self.pass_on(self.rfile.read(int(self.headers["content-length"])))
+
+            def pass_on(self, body):
+                kinds = {"content-type": self.headers["content-type"]} if body is not None else {}
+                response = started.client.request(self.command, self.path, content=body, headers=kinds)
+                self.answer(response.status_code, response.headers, response.content)
+
+            def answer(self, status, headers, content):
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield own, f"http://127.0.0.1:{server.server_port}", model
+        server.shutdown()
+
+
+def look(site, folder, width, *options):
+    own, address, _ = site
+    own["/probe.html"] = PROBE.replace("WIDTH", str(width)).encode()
+    finished = browse(
+        folder, f"{address}/probe.html", "--window-size=1400,1000", "--virtual-time-budget=15000", *options
+    )
+    return json.loads(re.search(r'<pre id="found">(.*?)</pre>', finished.stdout, re.DOTALL).group(1)), finished.stderr
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_person_drops_images_and_sees_classes_times_and_the_card(site, tmp_path, width):
+    found, messages = look(site, tmp_path, width)
+    refused, dropped, chosen = found["answers"]  # the newest is on top
+    for answer, name, form in ((chosen, "chosen.png", "PNG"), (dropped, "dropped.jpg", "JPEG")):
+        pixels = decode(encoded(IMAGE, form), 10_000)[0]
+        assert answer["class"] == site[2].predictor.predict([pixels]).classes[0]
+        assert re.fullmatch(rf"{name}, 40 . 40, {form}", answer["file"])
+        assert answer["bars"] == 4
+        assert answer["picture"] == 40
+        assert re.match(r"[\d.]+ ms in the server \(decoding [\d.]+ ms, network [\d.]+ ms\)", answer["time"])
+    assert refused["refused"] == "It is no image; JPEG, PNG and WebP are served."
+    assert refused["file"] == "text.png, status 415"
+    assert found["card"] == "small student"
+    assert found["cells"] == 2
+    assert re.search(r"http://127\.0\.0\.1:\d+/predict$", found["command"])
+    assert found["wider"] <= 0
+    assert found["elsewhere"] == []
+    # The browser itself notes a refusal; nothing else is said.
+    said = [line for line in messages.splitlines() if CONSOLE.search(line) and "status of 415" not in line]
+    assert said == []
+
+
+def test_the_page_follows_the_readers_dark_setting(site, tmp_path):
+    colours = {
+        look(site, tmp_path / number, 1000, f"--blink-settings=preferredColorScheme={number}")[0]["colour"]
+        for number in "01"
+    }
+    assert len(colours) == 2
