@@ -39,7 +39,10 @@ def message_of(tmp_path: Path, edit: Callable[[dict[str, Any]], Any]) -> str:
     ("edit", "words"),
     [
         # Unknown names, at every depth.
-        (lambda s: s.update(optimizer={}), ["optimizer is not a known key; known here: benchmark, check, ", "data, distill"]),
+        (
+            lambda s: s.update(optimizer={}),
+            ["optimizer is not a known key; known here: benchmark, check, ", "data, distill"],
+        ),
         (lambda s: s["data"].update(sources="x"), ["data.sources is not a known key; known here: color, fit"]),
         (
             lambda s: s["distill"]["students"]["tiny"].update(size=3),
