@@ -33,7 +33,7 @@ def complete(root: Path, groups: list[str] | None = None) -> None:
     facts = pd.DataFrame({"index": manifest["index"], "near_group": manifest["index"]})
     facts["pixels_sha256"] = [f"{number:064x}" for number in facts["index"]]
     facts.to_parquet(root / "artifacts/ingest/manifest.parquet", index=False)
-    (root / "artifacts/profile").mkdir()
+    (root / "artifacts/profile").mkdir(exist_ok=True)
     facts.to_parquet(root / "artifacts/profile/images.parquet", index=False)
 
 
