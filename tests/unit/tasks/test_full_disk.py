@@ -88,8 +88,8 @@ def test_data_steps_say_that_the_disk_is_full_and_go_on_with_space(disk: SmallDi
 def test_evidence_steps_say_that_the_disk_is_full_and_go_on_with_space(disk: SmallDisk) -> None:
     place = Workplace(disk.root)
     build_project(disk.root)
-    (disk.root / "params.yaml").write_text(yaml.safe_dump(parameters().model_dump(mode="json")))
-    for step in ("evaluate", "robustness", "select", "bundle", "report"):
+    (disk.root / "params.yaml").write_text(yaml.safe_dump(parameters().model_dump(mode="json", exclude_unset=True)))
+    for step in ("evaluate", "compare", "robustness", "select", "bundle", "gate", "report"):
         if step == "select":
             # The latencies are kept for all checkouts of a machine, beside the step's own output.
             disk.fill()
