@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-
 # An image that is hard to tell shares the model's confidence out between two classes; a wrong label is left nearly
 # none. Of 4,500 images of Fashion-MNIST with 5 % flipped and models that are right on 83 %: without this limit 80 %
 # of the flips are listed and 38 % of the list are flips, with 0.2 it is 77 and 61 %, with 0.1 72 and 69 %.
@@ -49,9 +48,10 @@ def find_label_errors(
 
     labels: (n,), integers in [0, n_classes). probabilities: (n, n_classes), each row by a model that was not trained
     on its image. most_label_confidence: an image is listed only if its label is given less than this share of what
-    the label's images are given on average; 1 or more leaves the method as published. Suspicious is an image that is both confidently counted for another class (equation 1) and among
-    those that "prune by noise rate" removes: for every pair of label and class, as many as the joint estimates,
-    those with the largest margin between the two first. The order is by margin.
+    the label's images are given on average, infinity leaves the method as published.
+    Suspicious is an image that is confidently counted for another class (equation 1), and among those that "prune by
+    noise rate" removes: for every pair of label and class, as many as the joint estimates, those with the largest
+    margin between the two first. The order is by margin.
     Raises ValueError if shapes differ or there is no image.
     """
     if not len(labels) or len(labels) != len(probabilities):
