@@ -48,10 +48,10 @@ def find_label_errors(
 
     labels: (n,), integers in [0, n_classes). probabilities: (n, n_classes), each row by a model that was not trained
     on its image. most_label_confidence: an image is listed only if its label is given less than this share of what
-    the label's images are given on average; 1 or more leaves the method as published. Suspicious is an image that is
-    both confidently counted for another class (equation 1) and among those that "prune by noise rate" removes: for
-    every pair of label and class, as many as the joint estimates, those with the largest margin between the two
-    first. The order is by margin.
+    the label's images are given on average, infinity leaves the method as published.
+    Suspicious is an image that is confidently counted for another class (equation 1), and among those that "prune by
+    noise rate" removes: for every pair of label and class, as many as the joint estimates, those with the largest
+    margin between the two first. The order is by margin.
     Raises ValueError if shapes differ or there is no image.
     """
     if not len(labels) or len(labels) != len(probabilities):
