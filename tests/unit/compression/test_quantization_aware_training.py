@@ -20,7 +20,8 @@ from kinglet.compression.quantization_aware_training import (
 )
 from kinglet.models.export import fold_batch_norms, to_onnx
 from kinglet.runtime.sessions import open_session, run
-from tests.unit.models.small_networks import NETWORKS
+from tests.unit.compression.foreign_networks import FOREIGN
+from tests.unit.models.small_networks import NETWORKS, live_in
 
 LIMITS = {8: 127, 7: 64}
 
@@ -212,10 +213,11 @@ def with_simulated_ranges(histograms, model, simulated):
     return changed
 
 
-@pytest.mark.parametrize("family", list(NETWORKS))
+@pytest.mark.parametrize("family", [*NETWORKS, "silu-se", "hard-swish", "inception", "leaky"])
 def test_what_training_simulates_is_what_the_runtime_computes_for_every_example(family):
-    network = NETWORKS[family]()
-    network.classifier.weight.data *= 5
+    torch.manual_seed(0)
+    network = NETWORKS[family]() if family in NETWORKS else live_in(FOREIGN[family]())
+    layers(network)[-1].weight.data *= 5
     x = inputs(48)
     simulated = simulate_int8(network, 7)
     with torch.inference_mode():
