@@ -173,6 +173,8 @@ def measure_server(
         run_load(port, requests, min(1.0, options.seconds), CONNECTIONS)  # warm
         before = cpu_seconds(pid)
         fastest = run_load(port, requests, options.seconds, CONNECTIONS)
+        if not fastest.milliseconds:
+            raise KingletError(f"There was no answer from {server} within {options.seconds:g} s.", "Look at the load.")
         fastest.cpu_ms_each = 1000 * (cpu_seconds(pid) - before) / len(fastest.milliseconds)
         steady = run_load(port, requests, options.seconds, CONNECTIONS * 4, LOAD_SHARE * fastest.per_second)
     return fastest, steady
