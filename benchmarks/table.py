@@ -37,6 +37,9 @@ HOW_MADE = {
 }
 
 
+SERVERS = {"litserve": "LitServe", "bentoml": "BentoML"}
+
+
 @dataclass(frozen=True)
 class RunGoals:
     """What a whole run is called in the table, and what it must reach; "" where nothing was set."""
@@ -148,6 +151,56 @@ def robustness_rows(figures: dict[str, Any]) -> Rows:
     return [(what, "at most 6 min and 4 GB", measured)]
 
 
+def serving_rows(figures: dict[str, Any]) -> Rows:
+    """Return the rows of serving.json."""
+    own = figures["kinglet"]
+    share, above = own["share_of_loop"], own["p99_above_loop_ms"]
+    rows = [
+        (
+            "Server: JPEG in, class out, beside a bare loop on the same core",
+            "at least 70 % of its images/s",
+            f"**{100 * share['median']:.0f} %** ({100 * share['low']:.0f} to {100 * share['high']:.0f}, "
+            f"{counted(len(share['values']), 'round')}): {own['per_second']['median']:,.0f} beside "
+            f"{figures['bare_loop']['per_second']['median']:,.0f}; "
+            f"{100 * own['cpu_share_of_loop']['median']:.0f} % in processor time",
+        ),
+        (
+            "Server: 99th percentile at 80 % load above the bare loop's",
+            "at most 5 ms",
+            f"**{above['median']:.1f} ms** ({above['low']:.1f} to {above['high']:.1f})",
+        ),
+    ]
+    for name, peer in sorted(figures["peers"].items()):
+        what, goal = (
+            f"Server: beside {SERVERS[name]} with the same file",
+            "at least 2 times its requests/s, a lower p99",
+        )
+        if "failed" in peer:
+            rows.append((what, goal, f"no result: {peer['failed']}"))
+            continue
+        times = peer["times_kinglet"]
+        rows.append(
+            (
+                f"{what}, version {peer['version']}",
+                goal,
+                f"**{times['median']:.1f} times** ({times['low']:.1f} to {times['high']:.1f}); p99 at 80 % load "
+                f"{own['p99_ms']['median']:.1f} beside {peer['p99_ms']['median']:.1f} ms",
+            )
+        )
+    if "soak" in figures:
+        soak = figures["soak"]
+        rows.append(
+            (
+                f"Server: {soak['minutes']:g} min of mixed load, bad requests in it",
+                "no unexpected answer, memory flat within 5 %",
+                f"**{soak['unexpected']} unexpected** of {soak['requests']:,}, memory "
+                f"**{100 * soak['growth']:+.1f} %** "
+                f"({soak['memory_before_mb']:.0f} to {soak['memory_after_mb']:.0f} MB)",
+            )
+        )
+    return rows
+
+
 # In the order of the table. A run that not everybody makes may be missing.
 NEEDED: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "default_run": lambda figures: run_rows(figures, DEFAULT_RUN),
@@ -159,6 +212,7 @@ OPTIONAL: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "full_run": lambda figures: run_rows(figures, FULL_RUN),
     "folder_run": lambda figures: run_rows(figures, FOLDER_RUN),
     "robustness_speed": robustness_rows,
+    "serving": serving_rows,
 }
 
 

@@ -37,6 +37,7 @@ from benchmarks.peers.reasons import PeerError, reason_in
 from benchmarks.results import RESULTS, ROOT, shown_command, spread, write_result
 from benchmarks.serving.load import Load, http_request, run_load
 from benchmarks.serving.soak import requests_of, soak
+from benchmarks.table import SERVERS
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.serving.served_model import open_model
@@ -46,7 +47,6 @@ REQUIREMENTS = Path(__file__).parent / "peers"
 CONNECTIONS = 4
 LOAD_SHARE = 0.8
 START_SECONDS = 60.0
-PEERS = {"litserve": "LitServe", "bentoml": "BentoML"}
 
 
 @contextmanager
@@ -173,6 +173,8 @@ def measure_server(
         run_load(port, requests, min(1.0, options.seconds), CONNECTIONS)  # warm
         before = cpu_seconds(pid)
         fastest = run_load(port, requests, options.seconds, CONNECTIONS)
+        if not fastest.milliseconds:
+            raise KingletError(f"There was no answer from {server} within {options.seconds:g} s.", "Look at the load.")
         fastest.cpu_ms_each = 1000 * (cpu_seconds(pid) - before) / len(fastest.milliseconds)
         steady = run_load(port, requests, options.seconds, CONNECTIONS * 4, LOAD_SHARE * fastest.per_second)
     return fastest, steady
@@ -323,7 +325,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--soak-seconds", type=float, default=180.0, help="0 for no soak")
-    parser.add_argument("--peers", nargs="*", choices=sorted(PEERS), default=sorted(PEERS))
+    parser.add_argument("--peers", nargs="*", choices=sorted(SERVERS), default=sorted(SERVERS))
     parser.add_argument("--environments", type=Path, default=ROOT / ".kinglet" / "peers", help="where peers are kept")
     parser.add_argument("--log", default="all", help="what Kinglet's server logs meanwhile: all, errors or none")
     parser.add_argument("--results", type=Path, default=RESULTS)

@@ -56,7 +56,7 @@ def main() -> None:
     contents = [path.read_bytes() for path in sorted(options.images.iterdir())]
     for content in contents:
         classify(content, session, facts, classes)
-    times = []
+    times: list[float] = []
     used = time.process_time()
     ends = time.perf_counter() + options.seconds
     while (started := time.perf_counter()) < ends:

@@ -30,12 +30,10 @@ class Load:
         return float(np.quantile(self.milliseconds, share))
 
 
-def http_request(content: bytes, path: str = "/predict") -> bytes:
-    """Return a POST of a JPEG as it goes over the line."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: benchmark\r\nContent-Type: image/jpeg\r\nContent-Length: {len(content)}\r\n\r\n"
-    )
-    return head.encode() + content
+def http_request(content: bytes, kind: str = "image/jpeg") -> bytes:
+    """Return a POST to /predict as it goes over the line. kind: the content type."""
+    lines = ["POST /predict HTTP/1.1", "Host: benchmark", f"Content-Type: {kind}", f"Content-Length: {len(content)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + content
 
 
 class Connection:
@@ -78,11 +76,13 @@ def run_load(port: int, requests: Sequence[bytes], seconds: float, connections: 
     soon as an answer came. With a rate an answer's time counts from when its request was due, also if no connection
     was free then: a server that stalls does not hide it.
     """
-    free = deque(Connection(port) for _ in range(connections))
+    opened = [Connection(port) for _ in range(connections)]
+    free = deque(opened)
     selector = selectors.DefaultSelector()
-    for connection in free:
+    for connection in opened:
         selector.register(connection.socket, selectors.EVENT_READ, connection)
-    sent, milliseconds = 0, []
+    sent = 0
+    milliseconds: list[float] = []
     started = time.perf_counter()
     ends = started + seconds
     while (now := time.perf_counter()) < ends:
@@ -96,12 +96,12 @@ def run_load(port: int, requests: Sequence[bytes], seconds: float, connections: 
             sent += 1
         # The last half millisecond is waited for awake: a sleep ends late.
         for key, _ in selector.select(max(0.0, wait - 0.0005)):
-            connection = key.data
-            if connection.is_answered():
-                milliseconds.append(1000 * (time.perf_counter() - connection.due))
-                free.append(connection)
+            asked: Connection = key.data
+            if asked.is_answered():
+                milliseconds.append(1000 * (time.perf_counter() - asked.due))
+                free.append(asked)
     elapsed = time.perf_counter() - started
     selector.close()
-    for key in free:
-        key.socket.close()
+    for connection in opened:
+        connection.socket.close()
     return Load(len(milliseconds) / elapsed, milliseconds)

@@ -65,9 +65,10 @@ def soak(
     half_open: list[socket.socket] = []
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     started = time.perf_counter()
-    sent, sampled = 0, -SAMPLE_SECONDS
+    interval = min(SAMPLE_SECONDS, seconds / 60)
+    sent, sampled = 0, -interval
     while (elapsed := time.perf_counter() - started) < seconds:
-        if elapsed - sampled >= SAMPLE_SECONDS:
+        if elapsed - sampled >= interval:
             sampled = elapsed
             memory.append((elapsed, process.memory_info().rss / 1e6))
         sent += 1

@@ -1,0 +1,105 @@
+import http.server
+import os
+import threading
+import time
+
+import pytest
+
+from benchmarks.serving.load import http_request, run_load
+from benchmarks.serving.soak import growth, requests_of, soak
+from benchmarks.table import serving_rows
+from kinglet.errors import KingletError
+from kinglet.serving.served_model import open_model
+from tests.unit.serving.running_server import build_bundle, encoded, running
+from tests.unit.tasks.small_project import noisy_quadrants
+
+
+@pytest.fixture(scope="module")
+def slow_server():
+    """A server that takes 10 ms for an answer, one at a time."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        one_at_a_time = threading.Lock()
+
+        def log_message(self, *arguments):
+            pass
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            with self.one_at_a_time:
+                time.sleep(0.01)
+            self.send_response(500 if self.headers["content-type"] == "bad" else 200)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"ok")
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+
+
+def test_load_as_fast_as_possible_is_what_the_server_can_do(slow_server):
+    found = run_load(slow_server, [http_request(b"abc")], 1.0, connections=4)
+    assert 30 < found.per_second <= 101  # a busy machine may be slower, none is faster
+    # Four wait for one another.
+    assert found.quantile(0.5) > 25
+
+
+def test_at_a_rate_that_is_too_high_the_wait_counts(slow_server):
+    found = run_load(slow_server, [http_request(b"abc")], 1.0, connections=2, rate=400.0)
+    assert found.per_second <= 101
+    assert found.quantile(0.99) > 300
+
+
+def test_a_bad_answer_ends_the_measurement(slow_server):
+    with pytest.raises(KingletError, match=r"HTTP/1\.1 500"):
+        run_load(slow_server, [http_request(b"abc", "bad")], 1.0, connections=1)
+
+
+def test_memory_that_grows_is_told_from_memory_that_warms_up():
+    warming = [(second, 50.0 + min(second, 20)) for second in range(100)]
+    assert growth(warming, 100)["growth"] == 0
+    growing = [(second, 100.0 + second) for second in range(100)]
+    assert growth(growing, 100)["growth"] == pytest.approx(60 / 129.5, abs=0.01)
+    with pytest.raises(KingletError, match="too short"):
+        growth([], 1)
+
+
+def test_a_soak_finds_every_answer_as_expected(tmp_path):
+    bundle = build_bundle(tmp_path)
+    model = open_model(bundle, threads=1)
+    contents = [encoded(image, "JPEG") for image in noisy_quadrants(4, 20, 3)[0]]
+    tensor = {
+        "model": model.name,
+        "input": {"name": "images", "datatype": "FP32", "shape": [1, 3, 16, 16], "data": [0.5] * 768},
+    }
+    with running(model, body_timeout=0.5) as started:
+        found = soak(started.port, os.getpid(), requests_of(contents, tensor), 3.0)
+    assert found["first_unexpected"] == []
+    assert found["unexpected"] == 0
+    assert {"200", "400", "404", "413", "415", "422"} <= set(found["statuses"])
+
+
+def test_the_tables_rows():
+    def spread(value):
+        return {"median": value, "low": value / 2, "high": value * 2, "values": [value] * 3}
+
+    keys = ("per_second", "share_of_loop", "cpu_share_of_loop", "p99_above_loop_ms", "p99_ms")
+    figures = {
+        "bare_loop": {"per_second": spread(2000.0)},
+        "kinglet": {key: spread(0.5) for key in keys},
+        "peers": {
+            "litserve": {"version": "1.0", "times_kinglet": spread(3.0), "p99_ms": spread(9.0)},
+            "bentoml": {"failed": "it does not start."},
+        },
+        "soak": {"minutes": 3.0, "requests": 1000, "unexpected": 0, "growth": 0.01}
+        | {"memory_before_mb": 100.0, "memory_after_mb": 101.0},
+    }
+    rows = serving_rows(figures)
+    assert [len(row) for row in rows] == [3] * 5
+    assert "**50 %** (25 to 100, 3 rounds)" in rows[0][2]
+    assert rows[2][2] == "no result: it does not start."
+    assert "**3.0 times**" in rows[3][2]
+    assert "**0 unexpected** of 1,000, memory **+1.0 %**" in rows[4][2]
