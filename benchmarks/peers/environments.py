@@ -19,14 +19,14 @@ INSTALL_SECONDS = 1800
 TELEMETRY_OFF = {"CI": "true", "NNCF_CI": "1", "OLIVE_DISABLE_TELEMETRY": "1"}
 
 
-def environment(folder: Path, name: str, pinned: Path = REQUIREMENTS) -> Path:
+def environment(folder: Path, name: str, pinned: Path | None = None) -> Path:
     """Return the python of the environment called `name` in `folder`, which is made if it is not there.
 
-    pinned: the folder of `name`.txt, what is installed.
+    pinned: the folder of `name`.txt, what is installed; that of the peers unless given.
 
     Raises PeerError if pip fails.
     """
-    requirements = pinned / f"{name}.txt"
+    requirements = (pinned or REQUIREMENTS) / f"{name}.txt"
     content = requirements.read_bytes() + sys.version.encode()
     place = folder / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
     python, stamp = place / "bin" / "python", place / ".installed"
