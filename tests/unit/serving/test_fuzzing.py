@@ -30,7 +30,7 @@ def test_every_answer_to_made_up_requests_is_as_the_document_says(server):
         for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE):
 
             @settings(
-                max_examples=6,
+                max_examples=10,
                 derandomize=True,
                 database=None,
                 phases=[Phase.explicit, Phase.generate],
