@@ -76,6 +76,7 @@ OPTIONAL: dict[str, Any] = {
     "search": None,
     "controls": None,
     "refused_cuts": {},
+    "unrivalled": {},
     "search_charts": None,
     "findings": None,
     "settings": None,

@@ -121,12 +121,25 @@ def test_a_fold_trained_again_leaves_the_same_bytes(here):
     assert [path.read_bytes() for path in files] == before
 
 
+def answer_as_a_good_model(flipped: set[str]) -> None:
+    """Let the folds' answers be those of models that know four of five images, and are unsure of the fifth."""
+    answers = pd.read_parquet(OUT_OF_FOLD)
+    true = np.where(answers["path"].isin(flipped), (answers["label"] - 1) % 4, answers["label"])
+    sure = np.where(np.arange(len(answers)) % 5 == 4, 0.3, 0.97)
+    probabilities = np.tile(((1 - sure) / 3)[:, None], (1, 4))
+    probabilities[np.arange(len(answers)), true] = sure
+    answers["probabilities"] = list(probabilities.astype(np.float32))
+    answers.to_parquet(OUT_OF_FOLD, index=False)
+
+
 def test_flipped_labels_are_listed_and_what_a_person_kept_is_not_listed_again(here, project):
+    answer_as_a_good_model(project[1])
+    label_errors.run(settings())
     with SUSPICIOUS_LABELS.open(newline="") as file:
         rows = list(csv.DictReader(file))
     found = {row["path"] for row in rows} & project[1]
-    # Of twelve, by models that saw 54 images each; benchmarks/label_errors.py measures how good it is.
-    assert len(found) >= 4
+    # Of fourteen; benchmarks/label_errors.py measures how good it is with real models.
+    assert len(found) >= 8
     assert len(found) >= 0.5 * len(rows)
     counts = read_json(LABEL_ERROR_COUNTS)
     assert counts["suspicious"] == len(rows) == sum(of["suspicious"] for of in counts["by_class"].values())

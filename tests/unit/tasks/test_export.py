@@ -13,9 +13,12 @@ import pytest
 import kinglet.conversion
 import tasks.benchmark
 import tasks.bundle
+import tasks.compare
 import tasks.evaluate
 import tasks.export
+import tasks.gate
 import tasks.report
+import tasks.robustness
 import tasks.select
 from kinglet.atomic import read_json, write_json
 from kinglet.errors import KingletError
@@ -192,7 +195,8 @@ def test_a_converted_model_is_scored_timed_chosen_and_bundled_like_any_other(pro
     assert f"Measured on {benchmark['device']['cpu']} with {latencies[name]['runtime']}." in card
     assert "Converted from the ONNX file of `student`" in card
 
-    tasks.report.run(parameters())
+    for task in (tasks.compare, tasks.robustness, tasks.gate, tasks.report):
+        task.run(parameters())
     page = Path("artifacts/report/report.html").read_text()
     assert name in page
     assert "converted" in page

@@ -39,6 +39,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parameters:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
     (tmp_path / "corrections.csv").write_text("path,label,new_label,confidence,decision\n")
     (tmp_path / "artifacts" / "label_errors").mkdir(parents=True)
+    (tmp_path / "data" / "unlabelled").mkdir(parents=True)
     (tmp_path / "artifacts" / "label_errors" / "suspicious.csv").write_text(
         "index,path,label,likely_label,confidence,label_confidence\n"
         "3,cat/03.png,cat,dog,0.98,0.01\n5,cat/05.png,cat,dog,0.9,0.02\n14,dog/02.png,dog,cat,0.8,0.1\n"
