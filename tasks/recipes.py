@@ -8,7 +8,7 @@ from kinglet.training.loop import Recipe
 from kinglet.training.schedules import EpochBudget
 from tasks.parameters import AUTO, Distill, Prune
 
-STUDENT_BUDGET = EpochBudget(pixels=760e6, fewest=4, most=120)
+STUDENT_BUDGET = EpochBudget(pixels=680e6, fewest=4, most=120)
 # A network with the teacher's weights has little to learn anew, and costs several times as much per pixel.
 FROM_TEACHER_BUDGET = EpochBudget(pixels=155e6, fewest=2, most=30)
 PRUNED_BUDGET = EpochBudget(pixels=130e6, fewest=2, most=30)
