@@ -35,7 +35,7 @@ from tasks.stage import run_stage
 
 # What a fold may cost where nobody says its epochs: pixels that are learnt from, and those that are answered, which
 # cost a fifth of that (one thread, 48 px: 267 images/s learnt, 1,390 answered).
-PIXELS = 27e6
+PIXELS = 20e6
 COST_OF_AN_ANSWER = 0.2
 FEWEST_EPOCHS, MOST_EPOCHS = 0.1, 30
 # Training images that say which epoch's weights are kept. The images of the fold itself must not.

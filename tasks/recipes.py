@@ -11,7 +11,7 @@ from tasks.parameters import AUTO, Distill, Prune
 STUDENT_BUDGET = EpochBudget(pixels=680e6, fewest=4, most=120)
 # A network with the teacher's weights has little to learn anew, and costs several times as much per pixel.
 FROM_TEACHER_BUDGET = EpochBudget(pixels=155e6, fewest=2, most=30)
-PRUNED_BUDGET = EpochBudget(pixels=130e6, fewest=2, most=30)
+PRUNED_BUDGET = EpochBudget(pixels=100e6, fewest=2, most=30)
 
 
 # More views cost the teacher's time, once; an image is seen about as often in a long training.

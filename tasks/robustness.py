@@ -42,7 +42,7 @@ from tasks.stage import run_stage
 
 WAYS = (*KINDS, *SHIFTS)
 # What `images: auto` comes to: so many pixels of the largest input, between these numbers of images.
-AUTO_PIXELS, AUTO_LEAST, AUTO_MOST = 600_000, 100, 500
+AUTO_PIXELS, AUTO_LEAST, AUTO_MOST = 400_000, 100, 500
 # Images that one worker has in hand, and the most values that they hold.
 BATCH, BATCH_VALUES = 32, 3_000_000
 PICTURE_SIZE = 64

@@ -205,6 +205,6 @@ def test_folds_are_short_however_many_images_there_are():
         automatic = finetune.model_copy(update={"epochs": 30, "low_resolution_share": 0.45})
         return sum(part for part, _ in crossvalidate.phases_of_a_fold(automatic, folds, sizes, 2 * n, n))
 
-    assert epochs(20_000) == pytest.approx(0.2)
-    assert epochs(2_000) == pytest.approx(2.8)
+    assert epochs(20_000) == pytest.approx(0.1)
+    assert epochs(2_000) == pytest.approx(2.1)
     assert epochs(10_000_000) == pytest.approx(0.1)

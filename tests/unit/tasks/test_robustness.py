@@ -109,7 +109,7 @@ def test_twenty_gray_images_and_chosen_models(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("images", "edge", "count"), [("auto", 48, 260), ("auto", 224, 100), ("auto", 16, 500), (7, 48, 7), ("all", 48, 40)]
+    ("images", "edge", "count"), [("auto", 48, 173), ("auto", 224, 100), ("auto", 16, 500), (7, 48, 7), ("all", 48, 40)]
 )
 def test_the_number_of_images_follows_their_size(project, images, edge, count):
     settings = parameters(robustness={"images": images}).robustness
