@@ -25,7 +25,7 @@ VERSION_LETTERS = 16
 class Outcome:
     """What a command did. version: the one it was about; champion: the one in production, empty if there is none.
 
-    changed: whether anything was moved or written that was not there before.
+    changed: whether the champion, or the folder of a fetch, is another than before.
     """
 
     place: str
