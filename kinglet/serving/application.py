@@ -72,8 +72,8 @@ class Application:
         self.inference = Inference(model, settings, self.metrics)
         self.draining = False
         self._bodies = BodyReader(settings.max_body_bytes, settings.max_held_bytes)
-        prefix = secrets.token_hex(6)
-        self._ids = (f"{prefix}-{number}".encode() for number in itertools.count(1))
+        process = secrets.token_hex(6)
+        self._ids = (f"{process}-{number}".encode() for number in itertools.count(1))
         self._page = page_of(model)
         self._page_headers = security_headers(self._page)
         self._document = orjson.dumps(openapi_document(model, settings))

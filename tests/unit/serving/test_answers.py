@@ -1,4 +1,5 @@
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -127,6 +128,7 @@ def test_request_ids_are_kept_or_made_and_logged(server):
     assert given.headers["x-request-id"] == "abc-1"
     made = [server.client.get("/healthz", headers={"x-request-id": "a b"}).headers["x-request-id"] for _ in range(2)]
     assert len({*made, "a b"}) == 3
+    assert all(re.fullmatch(r"[0-9a-f]{12}-\d+", one) for one in made)
     lines = [json.loads(line) for line in server.log.getvalue().splitlines()]
     logged = {line["id"]: line for line in lines}
     assert logged["abc-1"]["path"] == "/healthz"
