@@ -2,8 +2,8 @@
 
 Writes what lies between `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->` (what, goal,
 measured, machine, date, command), between `<!-- models:begin -->` and `<!-- models:end -->` (the models of
-the default run), and between `<!-- peers:begin -->` and `<!-- peers:end -->` (Kinglet beside its peers, if that
-was measured).
+the default run), and between `<!-- peers:begin -->` and `<!-- peers:end -->` (Kinglet beside its peers, for
+each data set on which that was measured).
 
     .venv/bin/python -m benchmarks.table          # write
     .venv/bin/python -m benchmarks.table --check  # only say whether README.md is what the files give
@@ -246,14 +246,18 @@ def models_table(results: Path) -> str:
 
 
 def peers_section(results: Path) -> str:
-    """Return the section on Kinglet beside its peers; nothing if that was not measured."""
-    if not (results / "peers.json").is_file():
-        return ""
-    result = read_result(results, "peers")
+    """Return the section on Kinglet beside its peers, a table for each result; nothing if none was measured."""
+    tables = [peers_table(read_result(results, path.stem)) for path in sorted(results.glob("peers*.json"))]
+    return "\n\n".join(["## Beside its peers", *tables]) if tables else ""
+
+
+def peers_table(result: dict[str, Any]) -> str:
+    """Return in words how Kinglet and its peers were measured on one data set, and the table."""
     figures = result["figures"]
     loads = figures["loads"].values()
     conditions = "; ".join(f"batch {load['batch_size']} on {counted(load['threads'], 'thread')}" for load in loads)
     told = (
+        f"**{figures['data']}.** "
         f"The same network, data and {figures['calibration_images']} calibration images for each, its own documented "
         f"recipe; scored on {figures['test_images']:,} test images by the same code, timed in turns ({conditions}). "
         f"Ratios are to the teacher in fp32. Who trains has {duration(figures['training_seconds'])} for it. "
@@ -271,7 +275,7 @@ def peers_section(results: Path) -> str:
         "MB",
     ]
     lines = [peer_line(model) for model in figures["models"]]
-    return f"## Beside its peers\n\n{told}\n\n{markdown_table(heads, lines, aligned_right=heads[4:])}"
+    return f"{told}\n\n{markdown_table(heads, lines, aligned_right=heads[4:])}"
 
 
 def peer_line(model: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from flows.file_commands import bench, doctor, optimize
 from flows.gate_commands import gate, obey, promote
+from flows.init_command import init
 from flows.label_commands import labels
 from flows.parameter_file import use_parameters
 from flows.publish_commands import fetch, publish, rollback
@@ -75,6 +76,7 @@ def report() -> None:
     print(REPORT_PAGE)
 
 
+app.command()(init)
 app.command()(optimize)
 app.command()(bench)
 app.command()(doctor)

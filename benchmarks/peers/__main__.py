@@ -16,7 +16,8 @@ are of medians, to the teacher in fp32 in onnxruntime.
     .venv/bin/python -m benchmarks.peers --run CHECKOUT
 
 CHECKOUT holds a finished run; this one unless named. Expected time on 2 cores, after the default run: half
-an hour, and 10 minutes for the environments the first time.
+an hour, and 10 minutes for the environments the first time. With --made, models that an earlier call left in
+--work for the same task are scored and timed again, without their recipes: the quiet part takes minutes.
 """
 
 from __future__ import annotations
@@ -35,19 +36,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.environments import environment, run_recipe
+from benchmarks.peers.environments import environment, model_in, run_recipe
 from benchmarks.peers.reasons import PeerError, each_or_reason
 from benchmarks.peers.roster import PEERS, Peer
 from benchmarks.peers.scoring import LOADS, Entrant, print_progress, score_and_time
-from benchmarks.peers.task_folder import FinishedRun, read_run, training_seconds, write_task, write_test_images
+from benchmarks.peers.task_folder import (
+    FinishedRun,
+    digest_of,
+    read_run,
+    training_seconds,
+    write_task,
+    write_test_images,
+)
 from benchmarks.results import RESULTS, ROOT, shown_command, write_result
-from kinglet.atomic import read_json
+from kinglet.atomic import read_json, write_json
 from kinglet.errors import KingletError
 from tasks.artifacts import TEACHER
 from tasks.stage import exit_code_of
 
 # What a recipe may take beyond the time that it trains.
 RECIPE_SECONDS = 3600
+# Says for which task, and in which environment, the model beside it was made.
+MADE = "made.json"
 
 
 @dataclass(frozen=True)
@@ -68,18 +78,33 @@ def kinglet_entrants(run: FinishedRun, images: Mapping[str, Path]) -> dict[str, 
     return entrants
 
 
-def peer_entrant(peer: Peer, environments: Path, work: Path, images: Path, limit_seconds: float) -> Entrant:
-    """Return a peer's model, made in its environment; raises PeerError if there is none."""
+def peer_entrant(
+    peer: Peer, environments: Path, work: Path, images: Path, limit_seconds: float, *, take_made: bool = False
+) -> Entrant:
+    """Return a peer's model, made in its environment; raises PeerError if there is none.
+
+    take_made: one that an earlier call made in the same environment for the same task is good enough.
+    """
+    python = environment(environments, peer.environment)
+    task = {"task": digest_of(work / "task"), "environment": python.parent.parent.name}
+    if not (take_made and (work / peer.name / MADE).is_file() and read_json(work / peer.name / MADE) == task):
+        make_model(peer, python, work, limit_seconds)
+        write_json(work / peer.name / MADE, task)
+    model = model_in(work / peer.name)
+    row = {**row_of(peer), **read_json(model.parent / "settings.json")}
+    return Entrant(model, Path(sys.executable) if model.suffix == ".onnx" else python, images, row)
+
+
+def make_model(peer: Peer, python: Path, work: Path, limit_seconds: float) -> None:
+    """Run a peer's recipe and note in its settings how long it took; raises PeerError if it leaves no model."""
     shutil.rmtree(work / peer.name, ignore_errors=True)  # whoever follows must not find an earlier run's
     start = work / peer.follows / "model.onnx" if peer.follows else None
     if start and not start.is_file():
         raise PeerError(f"it starts from the model of {peer.follows}, which is not there.")
-    python = environment(environments, peer.environment)
     started = time.perf_counter()
     model = run_recipe(python, peer.recipe or peer.name, work / "task", work / peer.name, limit_seconds, start)
     settings = read_json(model.parent / "settings.json")
-    row = {**row_of(peer), **settings, "recipe_seconds": round(time.perf_counter() - started, 1)}
-    return Entrant(model, Path(sys.executable) if model.suffix == ".onnx" else python, images, row)
+    write_json(model.parent / "settings.json", {**settings, "recipe_seconds": round(time.perf_counter() - started, 1)})
 
 
 def row_of(peer: Peer) -> dict[str, Any]:
@@ -120,7 +145,8 @@ def measure(options: argparse.Namespace) -> None:
         def made_by(name: str) -> Entrant:
             print_progress(f"{peers[name].title}: environment and recipe")
             limit = RECIPE_SECONDS + facts["training_seconds"] * peers[name].trains
-            return peer_entrant(peers[name], environments, work, tests.images[TEACHER], limit)
+            images = tests.images[TEACHER]
+            return peer_entrant(peers[name], environments, work, images, limit, take_made=options.made)
 
         own = kinglet_entrants(run, tests.images)
         entrants = {**own, **each_or_reason(list(peers), made_by, failed)}
@@ -136,7 +162,7 @@ def measure(options: argparse.Namespace) -> None:
         "models": [measured.get(name) or {**row, "failed": failed[name]} for name, row in rows.items()],
     }
     command = shown_command("peers", sys.argv[1:])
-    path = write_result(options.results, "peers", command=command, repetitions=1, figures=figures)
+    path = write_result(options.results, options.name, command=command, repetitions=1, figures=figures)
     print_progress(f"written: {path}")
 
 
@@ -149,6 +175,8 @@ def main() -> int:
     parser.add_argument("--seconds-per-model", type=float, default=5, help="timing of each load (default: 5)")
     parser.add_argument("--work", type=Path, help="keeps task and outputs (default: .kinglet/peers)")
     parser.add_argument("--environments", type=Path, help="keeps the peers' environments (default: in --work)")
+    parser.add_argument("--made", action="store_true", help="take the models that lie in --work for this task")
+    parser.add_argument("--name", default="peers", help="of the result, peers_DATA for a second table")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the result is written")
     options = parser.parse_args()
     return exit_code_of(lambda: measure(options))

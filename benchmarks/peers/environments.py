@@ -55,6 +55,11 @@ def run_recipe(python: Path, name: str, task: Path, output: Path, seconds: float
     command = [str(python), "-m", f"benchmarks.peers.recipes.{name}", str(task), str(output)]
     command += ["--model", str(model)] if model else []
     run_logged(command, log, seconds, "its recipe fails", folder=output)
+    return model_in(output)
+
+
+def model_in(output: Path) -> Path:
+    """Return the model that a recipe left in `output`; raises PeerError if there is none."""
     for model in (output / "model.onnx", output / "model.xml"):
         if model.is_file():
             return model

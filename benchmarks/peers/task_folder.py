@@ -12,6 +12,7 @@ scoring/test_SIZE.npy        float32 test images, which no recipe is given
 from __future__ import annotations
 
 import copy
+import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from torch import fx, nn
 from kinglet.atomic import read_json, write_json
 from kinglet.data.batches import open_packed
 from kinglet.errors import KingletError
+from kinglet.runtime.bundles import sha256_of
 from kinglet.runtime.preprocessing import Preprocessing, normalize
 from kinglet.runtime.processors import available_processors
 from tasks.artifacts import (
@@ -116,7 +118,20 @@ def write_task(folder: Path, seconds: float) -> dict[str, Any]:
     }
     write_json(folder / "task.json", facts)
     counts = {"calibration_images": len(chosen), "choice_images": len(choice), "training_images": len(training.rows)}
-    return {**counts, "training_seconds": facts["training_seconds"]}
+    told = f"{data_set_name(parameters.data.source)}, {size} px"
+    return {"data": told, **counts, "training_seconds": facts["training_seconds"]}
+
+
+def data_set_name(source: str) -> str:
+    """Return what people call a source: its folder's name, also where it is a file in that folder."""
+    path = Path(source)
+    return path.parent.name if path.suffix else path.name
+
+
+def digest_of(folder: Path) -> str:
+    """Return a digest of a task: of the teacher, the images to calibrate, choose and train with, and the facts."""
+    names = ("task.json", "teacher.onnx", "calibration.npy", "choice.npy", "train_rows.npy", "train_labels.npy")
+    return hashlib.sha256("".join(sha256_of(folder / name) for name in names).encode()).hexdigest()
 
 
 def write_test_images(folder: Path, card: ModelCard) -> tuple[Path, NDArray[np.int64]]:

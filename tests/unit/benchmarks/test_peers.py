@@ -323,7 +323,7 @@ def test_the_result_has_a_row_for_everybody(tmp_path: Path, monkeypatch: pytest.
     def prepare(*_: Any) -> tuple[Any, ...]:
         return run, command.Tests(images, np.zeros(4, np.int64)), {"training_seconds": 60.0, "test_images": 4}
 
-    def peer_entrant(peer: Any, *_: Any) -> Entrant:
+    def peer_entrant(peer: Any, *_: Any, **__: Any) -> Entrant:
         if peer.name == "olive":
             raise PeerError("pip cannot install it.")
         return Entrant(tmp_path, tmp_path, tmp_path, command.row_of(peer))
@@ -349,7 +349,42 @@ def test_the_result_has_a_row_for_everybody(tmp_path: Path, monkeypatch: pytest.
 def test_who_follows_needs_the_model_of_the_other(tmp_path: Path) -> None:
     peer = next(peer for peer in PEERS if peer.follows)
     with pytest.raises(PeerError, match="it starts from the model of torch_pruning"):
-        command.peer_entrant(peer, tmp_path, tmp_path, tmp_path, 1)
+        command.make_model(peer, tmp_path, tmp_path, 1)
+
+
+def test_a_model_is_taken_again_for_the_same_task_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("task.json", "teacher.onnx", "calibration.npy", "choice.npy", "train_rows.npy", "train_labels.npy")
+    (tmp_path / "task").mkdir()
+    for name in names:
+        (tmp_path / "task" / name).write_text(name)
+    python = recipe_folder(
+        tmp_path, 'echo x > $output/model.onnx; echo "{\\"settings\\": \\"s\\"}" > $output/settings.json'
+    )
+    made = []
+    run_recipe = command.run_recipe
+
+    def counted(*arguments: Any) -> Path:
+        made.append(arguments)
+        return run_recipe(*arguments)
+
+    monkeypatch.setattr(command, "environment", lambda *_: python)
+    monkeypatch.setattr(command, "run_recipe", counted)
+    rows = [
+        command.peer_entrant(PEERS[0], tmp_path, tmp_path, tmp_path, 9, take_made=take).row for take in (False, True)
+    ]
+    assert (len(made), rows[0]) == (1, rows[1])
+    assert rows[0]["recipe_seconds"] >= 0
+    (tmp_path / "task" / "choice.npy").write_text("others")
+    command.peer_entrant(PEERS[0], tmp_path, tmp_path, tmp_path, 9, take_made=True)
+    command.peer_entrant(PEERS[0], tmp_path, tmp_path, tmp_path, 9)
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize(
+    "source", ["data/fashion-mnist/dataset.yaml", "../photos/fashion-mnist", "s3://b/fashion-mnist"]
+)
+def test_a_data_set_is_called_as_its_folder_is(source: str) -> None:
+    assert task_folder.data_set_name(source) == "fashion-mnist"
 
 
 def test_a_checkout_that_is_not_there_is_named(
@@ -370,6 +405,7 @@ MEASURED = {
     "size_bytes": 3_800_000,
 }
 FIGURES = {
+    "data": "fashion-mnist, 64 px",
     "calibration_images": 512,
     "test_images": 10000,
     "training_seconds": 240.0,
@@ -398,7 +434,7 @@ def test_the_table_shows_all_with_the_chosen_one_and_the_reasons(tmp_path: Path)
     }
     write_json(tmp_path / "peers.json", result)
     section = table.peers_section(tmp_path)
-    assert section.startswith("## Beside its peers\n\nThe same network")
+    assert section.startswith("## Beside its peers\n\n**fashion-mnist, 64 px.** The same network")
     assert "batch 1 on 1 thread; batch 32 on 2 threads" in section
     measured = "93.00 % (92.50 to 93.50) | -0.20 (-0.40 to +0.00) | 0.250 | 2.0 | 12,346 | 3.0 | 3.80 |"
     assert section.splitlines()[-3:] == [

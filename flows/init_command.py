@@ -1,0 +1,95 @@
+"""The `kinglet init` command: from a folder of images to the parameter file to start with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tasks.first_look import FirstLook, look_at, parameter_file, write_parameters
+
+# More classes are told in number, with the smallest and the largest.
+CLASSES_SHOWN = 12
+
+
+def init(
+    source: Annotated[
+        str, typer.Argument(help="A folder with one sub-folder per class, a .csv or .parquet table, or s3://...")
+    ],
+    images: Annotated[
+        str | None, typer.Option("--images", help="The folder of a table's images; the table's own if left out.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option("--into", help="The parameter file; params/NAME.yaml if left out.")
+    ] = None,
+    latency_ms: Annotated[
+        float | None, typer.Option("--latency-ms", min=0.001, help="Budget: milliseconds for one image.")
+    ] = None,
+    size_mb: Annotated[float | None, typer.Option("--size-mb", min=0.001, help="Budget: size of the file.")] = None,
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option("--max-accuracy-drop", min=0, max=1, help="Accuracy that may be lost; 0.005: half a point."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a parameter file that exists.")] = False,
+) -> None:
+    """Look at a data set, say what it is, and write the parameter file to start with."""
+    location = str(Path(source).expanduser()) if source.startswith("~") else source
+    is_table = Path(location).suffix.lower() in (".csv", ".parquet")
+    folder = images or (str(Path(location).parent) if is_table else "data/fashion-mnist")
+    found = look_at(location, folder)
+    path = into or parameter_file(location)
+    budget = {"latency_ms": latency_ms, "size_mb": size_mb, "max_accuracy_drop": max_accuracy_drop}
+    data: dict[str, str | float] = {"source": location, **({"images": folder} if is_table or images else {})}
+    wanted = {key: value for key, value in budget.items() if value is not None}
+    write_parameters(path, {"data": data, "select": {**wanted}}, overwrite=overwrite)
+    show(found, Console(stderr=True, highlight=False))
+    print(path)
+    Console(stderr=True, highlight=False).print(f"Next: .venv/bin/kinglet run --params {path}", soft_wrap=True)
+
+
+def show(found: FirstLook, console: Console) -> None:
+    """Print what was seen of a data set."""
+    rows = {
+        "problem": "classification",
+        "source": found.kind,
+        "images": f"{sum(found.classes.values()):,} of {len(found.classes)} classes",
+        "classes": classes_in_words(found.classes),
+        "split": ", ".join(f"{count:,} {name}" for name, count in found.splits.items()) or "Kinglet makes one",
+        "sizes": sizes_in_words(found),
+        "input size": f"{found.input_sizes[0]} px for the big network, {found.input_sizes[1]} px for small ones",
+    }
+    if found.domains:
+        rows["domains"] = str(found.domains)
+    if found.groups:
+        rows["groups"] = str(found.groups)
+    for reason, count in found.left_out.items():
+        rows[f"left out ({count:,})"] = reason
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console.print(table)
+    for note in found.notes:
+        console.print(f"note: {note}", soft_wrap=True)
+
+
+def classes_in_words(classes: dict[str, int]) -> str:
+    """Return the classes with their numbers of images; of many, the smallest and the largest."""
+    if len(classes) <= CLASSES_SHOWN:
+        return ", ".join(f"{name} {count:,}" for name, count in classes.items())
+    smallest, largest = min(classes, key=lambda name: classes[name]), max(classes, key=lambda name: classes[name])
+    return f"from {classes[smallest]:,} images ({smallest}) to {classes[largest]:,} ({largest})"
+
+
+def sizes_in_words(found: FirstLook) -> str:
+    """Return how large the images are that were looked at."""
+    if not found.sizes:
+        return f"unknown: none of {found.unreadable} images could be opened"
+    widths, heights = zip(*found.sizes, strict=True)
+    span = [
+        f"{min(sides)}" if min(sides) == max(sides) else f"{min(sides)}-{max(sides)}" for sides in (widths, heights)
+    ]
+    broken = f"; {found.unreadable} could not be opened" if found.unreadable else ""
+    return f"{' x '.join(span)} px, of {len(found.sizes)} looked at{broken}"

@@ -1,0 +1,127 @@
+"""From somebody's folder to the parameter file to start with."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+from flows.cli import app
+from kinglet.errors import KingletError
+from tasks.first_look import parameter_file, with_setting
+from tasks.parameters import load_parameters
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(autouse=True)
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name, count in (("cat", 3), ("dog", 2)):
+        (tmp_path / "My Photos" / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = rng.integers(0, 256, (40, 60 + number, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "My Photos" / name / f"{number}.png")
+    (tmp_path / "My Photos" / "dog" / "broken.jpg").write_bytes(b"no image")
+    (tmp_path / "My Photos" / "notes").mkdir()
+    (tmp_path / "My Photos" / "notes" / "a.txt").write_text("notes")
+    return tmp_path / "My Photos"
+
+
+def kinglet_init(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["init", *arguments])
+
+
+def test_a_folder_becomes_a_parameter_file_with_all_its_comments(photos: Path, checkout: Path) -> None:
+    shown = kinglet_init("My Photos", "--latency-ms", "2", "--max-accuracy-drop", "0.005")
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.strip() == "params/my-photos.yaml"
+    for words in ("6 of 2 classes", "cat 3, dog 3", "60-62 x 40 px", "1 could not be opened", "64 px", "40 px"):
+        assert words in shown.stderr, words
+    assert "kinglet run --params params/my-photos.yaml" in shown.stderr
+    before, after = (path.read_text() for path in (checkout / "params.yaml", checkout / "params" / "my-photos.yaml"))
+    changed = [line for line in after.splitlines() if line not in before.splitlines()]
+    assert changed == [
+        "  source: 'My Photos'",
+        "  latency_ms: 2 # null: no limit",
+        "  max_accuracy_drop: 0.005",
+    ]
+    # The gate's limits of the same names are those of select unless somebody sets them.
+    assert load_parameters(checkout / "params" / "my-photos.yaml").gate.latency_ms is None
+
+
+def test_an_existing_parameter_file_is_not_lost(photos: Path, checkout: Path) -> None:
+    assert kinglet_init("My Photos").exit_code == 0
+    (checkout / "params" / "my-photos.yaml").write_text("mine")
+    refused = kinglet_init("My Photos")
+    assert isinstance(refused.exception, KingletError)
+    assert "params/my-photos.yaml exists already" in refused.exception.message
+    assert (checkout / "params" / "my-photos.yaml").read_text() == "mine"
+    assert kinglet_init("My Photos", "--overwrite").exit_code == 0
+    assert sorted(path.name for path in (checkout / "params").iterdir()) == ["my-photos.yaml"]
+
+
+def test_a_tables_images_lie_beside_it_unless_it_is_said(photos: Path, checkout: Path) -> None:
+    table = photos / "labels.csv"
+    table.write_text("path,label,domain,split\ncat/0.png,cat,a,train\ncat/1.png,cat,b,test\ndog/0.png,dog,b,train\n")
+    shown = kinglet_init(str(table))
+    assert shown.exit_code == 0, shown.output
+    assert "1 test, 2 train" in shown.stderr
+    written = yaml.safe_load((checkout / "params" / "labels.yaml").read_text())
+    assert (written["data"]["source"], written["data"]["images"]) == (str(table), str(photos))
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (("JPEGImages/a.jpg", "Annotations/a.xml"), "a data set for detection (Pascal VOC XML"),
+        (("one/a.png",), "1 images of one class"),
+        ((), "is empty"),
+    ],
+)
+def test_what_cannot_be_learned_is_said_and_nothing_written(tmp_path: Path, files: tuple[str, ...], words: str) -> None:
+    (tmp_path / "set").mkdir()
+    for path in files:
+        (tmp_path / "set" / path).parent.mkdir(parents=True)
+        (tmp_path / "set" / path).write_text("<annotation><bndbox>" if path.endswith("xml") else "")
+    refused = kinglet_init("set")
+    assert isinstance(refused.exception, KingletError)
+    assert words in refused.exception.message
+    assert not (tmp_path / "params").exists()
+
+
+@pytest.mark.parametrize(
+    ("location", "name"),
+    [
+        ("/home/me/My Photos", "my-photos"),
+        ("s3://bucket/a/b", "b"),
+        ("data/x/list.csv", "list"),
+        ("data/x/../birds/.", "birds"),
+        ("///", "images"),
+    ],
+)
+def test_the_file_is_called_as_the_data_set(location: str, name: str) -> None:
+    assert parameter_file(location).name == f"{name}.yaml"
+
+
+def test_a_setting_is_found_in_its_own_section_only() -> None:
+    text = "a:\n  # why\n  x: 1 # one\n\n  y: 2\nb:\n  x: 3\n"
+    assert with_setting(text, "b", "x", 5.0) == "a:\n  # why\n  x: 1 # one\n\n  y: 2\nb:\n  x: 5\n"
+    assert with_setting(text, "a", "x", "it's") == "a:\n  # why\n  x: 'it''s' # one\n\n  y: 2\nb:\n  x: 3\n"
+    with pytest.raises(KingletError, match=r"no a\.z"):
+        with_setting(text, "a", "z", 1.0)
+    with pytest.raises(KingletError, match=r"no c\.x"):
+        with_setting(text, "c", "x", 1.0)
