@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from tasks.first_look import FirstLook, look_at, parameter_file, write_parameters
+from kinglet.data.annotations import Annotations, Finding
+from kinglet.data.annotations.facts import box_facts, usual_side
+from tasks.first_look import FirstLook, annotations_in, look_at, parameter_file, write_parameters
 
 # More classes are told in number, with the smallest and the largest.
 CLASSES_SHOWN = 12
+FINDINGS_SHOWN = 3
 
 
 def init(
@@ -39,15 +44,18 @@ def init(
     location = str(Path(source).expanduser()) if source.startswith("~") else source
     is_table = Path(location).suffix.lower() in (".csv", ".parquet")
     folder = images or (str(Path(location).parent) if is_table else "data/fashion-mnist")
+    console = Console(stderr=True, highlight=False)
+    if annotations := annotations_in(location):
+        show_boxes(annotations, console)
     found = look_at(location, folder)
     path = into or parameter_file(location)
     budget = {"latency_ms": latency_ms, "size_mb": size_mb, "max_accuracy_drop": max_accuracy_drop}
     data: dict[str, str | float] = {"source": location, **({"images": folder} if is_table or images else {})}
     wanted = {key: value for key, value in budget.items() if value is not None}
     write_parameters(path, {"data": data, "select": {**wanted}}, overwrite=overwrite)
-    show(found, Console(stderr=True, highlight=False))
+    show(found, console)
     print(path)
-    Console(stderr=True, highlight=False).print(f"Next: .venv/bin/kinglet run --params {path}", soft_wrap=True)
+    console.print(f"Next: .venv/bin/kinglet run --params {path}", soft_wrap=True)
 
 
 def show(found: FirstLook, console: Console) -> None:
@@ -67,12 +75,46 @@ def show(found: FirstLook, console: Console) -> None:
         rows["groups"] = str(found.groups)
     for reason, count in found.left_out.items():
         rows[f"left out ({count:,})"] = reason
+    show_rows(rows, found.notes, console)
+
+
+def show_boxes(found: Annotations, console: Console) -> None:
+    """Print what was seen of a data set with boxes, and the first of all that was left out of it."""
+    facts = box_facts(found)
+    sides = [usual_side(found, share) for share in (0.05, 0.5, 0.95)]
+    splits = {name or "in no part": count for name, count in facts.splits.items()}
+    rows = {
+        "problem": "detection",
+        "source": found.format,
+        "images": f"{len(found.images):,}, {facts.without_boxes:,} of them without a box",
+        "boxes": ", ".join(
+            f"{label} {count:,} ({facts.images[label]:,} images)" for label, count in facts.boxes.items()
+        ),
+        "split": ", ".join(f"{count:,} {name}" for name, count in splits.items()),
+        "size of boxes": f"{sides[1]:.0f} px (square root of the area; 90 % from {sides[0]:.0f} to {sides[2]:.0f})",
+        "worth a look": f"{facts.tiny:,} below 16 x 16 px, {facts.huge:,} of nearly the whole image, "
+        f"{facts.drawn_twice:,} pairs that cover the same",
+        f"left out ({len(found.dropped):,})": findings_in_words(found.dropped) or "nothing",
+        f"cut at an edge ({len(found.changed):,})": findings_in_words(found.changed) or "none",
+    }
+    show_rows(rows, found.notes, console)
+
+
+def findings_in_words(findings: Sequence[Finding]) -> str:
+    """Return the first findings with their places."""
+    shown = "; ".join(f"{finding.place}: {finding.reason}" for finding in findings[:FINDINGS_SHOWN])
+    more = len(findings) - FINDINGS_SHOWN
+    return f"{shown}; and {more:,} more" if more > 0 else shown
+
+
+def show_rows(rows: Mapping[str, str], notes: Sequence[str], console: Console) -> None:
+    """Print facts under their names, and the notes."""
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in rows.items():
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     console.print(table)
-    for note in found.notes:
-        console.print(f"note: {note}", soft_wrap=True)
+    for note in notes:
+        console.print(Text(f"note: {note}"), soft_wrap=True)
 
 
 def classes_in_words(classes: dict[str, int]) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kinglet.atomic import write_text
-from kinglet.data.annotation_formats import annotation_format
+from kinglet.data.annotations import READERS, Annotations, annotation_format, read_annotations
 from kinglet.data.resolutions import student_size, teacher_size
 from kinglet.data.sources import Record, Source, kind_of, open_source
 from kinglet.data.sources.folder import list_files
@@ -59,8 +59,8 @@ def look_at(location: str, images: str) -> FirstLook:
 
     images: the folder of a table's images. Raises KingletError if it is none that Kinglet can learn from.
     """
-    if kind_of(location) == "folder":
-        refuse_other_problems(location)
+    if kind_of(location) == "folder" and (found := other_problem(location)):
+        raise KingletError(*found)
     source = open_source(location, images)
     labelled = [record for record in source.records if record.label]
     if len({record.label for record in labelled}) < 2:
@@ -83,15 +83,28 @@ def look_at(location: str, images: str) -> FirstLook:
     )
 
 
-def refuse_other_problems(location: str) -> None:
-    """Raise KingletError for a folder whose annotations are for another problem than classification."""
+def other_problem(location: str) -> tuple[str, str] | None:
+    """Return in a sentence and a hint that a folder's annotations are for another problem; None if there are none."""
     found = annotation_format(Path(location), list_files(Path(location)))
-    if found:
-        raise KingletError(
-            f"{location} holds a data set for {found.problem} ({found.name}, such as {found.example}); "
-            "Kinglet learns classification only.",
-            "For classification, make one sub-folder per class, or name a .csv table of paths and labels.",
-        )
+    if found is None:
+        return None
+    return (
+        f"{location} holds a data set for {found.problem} ({found.name}, such as {found.example}); "
+        "Kinglet learns classification only.",
+        "For classification, make one sub-folder per class, or name a .csv table of paths and labels.",
+    )
+
+
+def annotations_in(location: str) -> Annotations | None:
+    """Return the boxes of a folder that holds any in a known format; None for everything else.
+
+    Raises KingletError if they cannot be read.
+    """
+    if location.startswith("s3://") or not Path(location).is_dir():
+        return None
+    root, paths = Path(location), list_files(Path(location))
+    found = annotation_format(root, paths)
+    return read_annotations(root, paths, found.name) if found and found.name in READERS else None
 
 
 def sizes_of(source: Source, records: list[Record]) -> tuple[list[tuple[int, int]], int]:

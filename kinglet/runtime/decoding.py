@@ -9,7 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, GifImagePlugin, Image, ImageOps, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
@@ -95,6 +104,19 @@ def read_size(content: bytes, max_pixels: int) -> tuple[int, int]:
     """
     with opened(content, max_pixels) as (_, image):
         return image.size
+
+
+def read_orientation(content: bytes, max_pixels: int) -> tuple[tuple[int, int], int]:
+    """Return (width, height) of an encoded image as stored, and its EXIF orientation: 1 as shown, 2 to 8 turned.
+
+    Raises UndecodableImageError if it has no size, or more than `max_pixels` pixels.
+    """
+    with opened(content, max_pixels) as (_, image):
+        try:
+            orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        except Exception:  # noqa: BLE001
+            orientation = 1  # a damaged EXIF block turns nothing, as in `upright`
+        return image.size, orientation if 1 <= orientation <= 8 else 1
 
 
 def decode(content: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], ImageFacts]:

@@ -87,7 +87,7 @@ def test_a_tables_images_lie_beside_it_unless_it_is_said(photos: Path, checkout:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (("JPEGImages/a.jpg", "Annotations/a.xml"), "a data set for detection (Pascal VOC XML"),
+        (("image/0.png", "label/0.png"), "a data set for segmentation (masks, such as label/0.png)"),
         (("one/a.png",), "1 images of one class"),
         ((), "is empty"),
     ],
@@ -96,10 +96,25 @@ def test_what_cannot_be_learned_is_said_and_nothing_written(tmp_path: Path, file
     (tmp_path / "set").mkdir()
     for path in files:
         (tmp_path / "set" / path).parent.mkdir(parents=True)
-        (tmp_path / "set" / path).write_text("<annotation><bndbox>" if path.endswith("xml") else "")
+        (tmp_path / "set" / path).touch()
     refused = kinglet_init("set")
     assert isinstance(refused.exception, KingletError)
     assert words in refused.exception.message
+    assert not (tmp_path / "params").exists()
+
+
+def test_boxes_are_looked_at_before_they_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    Image.new("L", (64, 48)).save(tmp_path / "set" / "a.png")
+    (tmp_path / "set" / "classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "set" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.5 0\n1 0.9 0.5 0.4 0.5\n")
+    shown = kinglet_init("set")
+    assert isinstance(shown.exception, KingletError)
+    assert "a data set for detection (YOLO text, such as a.txt)" in shown.exception.message
+    words = " ".join(shown.stderr.split())
+    assert "cat 1 (1 images), dog 1 (1 images)" in words
+    assert "left out (1) a.txt, line 2: its box has no area" in words
+    assert "cut at an edge (1) a.txt, line 3: box (44.8, 12, 70.4, 36) cut at the edge" in words
     assert not (tmp_path / "params").exists()
 
 

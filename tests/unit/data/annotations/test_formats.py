@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kinglet.data.annotation_formats import annotation_format
+from kinglet.data.annotations.formats import annotation_format
 from kinglet.data.sources.folder import list_files
 
 VOC = "<annotation><object><name>RBC</name><bndbox><xmin>1</xmin></bndbox></object></annotation>"
