@@ -187,18 +187,18 @@ def serving_rows(figures: dict[str, Any]) -> Rows:
                 f"{own['p99_ms']['median']:.1f} beside {peer['p99_ms']['median']:.1f} ms",
             )
         )
-    if "soak" in figures:
-        soak = figures["soak"]
-        rows.append(
-            (
-                f"Server: {soak['minutes']:g} min of mixed load, bad requests in it",
-                "no unexpected answer, memory flat within 5 %",
-                f"**{soak['unexpected']} unexpected** of {soak['requests']:,}, memory "
-                f"**{100 * soak['growth']:+.1f} %** "
-                f"({soak['memory_before_mb']:.0f} to {soak['memory_after_mb']:.0f} MB)",
-            )
-        )
     return rows
+
+
+def soak_rows(figures: dict[str, Any]) -> Rows:
+    """Return the row of serving_soak.json."""
+    what = f"Server: {figures['minutes']:g} min of mixed load, bad requests in it"
+    memory = f"{figures['memory_before_mb']:.0f} to {figures['memory_after_mb']:.0f} MB"
+    measured = (
+        f"**{figures['unexpected']} unexpected** of {figures['requests']:,}, "
+        f"memory **{100 * figures['growth']:+.1f} %** ({memory})"
+    )
+    return [(what, "no unexpected answer, memory flat within 5 %", measured)]
 
 
 # In the order of the table. A run that not everybody makes may be missing.
@@ -213,6 +213,7 @@ OPTIONAL: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "folder_run": lambda figures: run_rows(figures, FOLDER_RUN),
     "robustness_speed": robustness_rows,
     "serving": serving_rows,
+    "serving_soak": soak_rows,
 }
 
 

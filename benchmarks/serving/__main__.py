@@ -8,7 +8,7 @@ installed into environments of their own.
 
     .venv/bin/python -m benchmarks.serving --bundle artifacts/bundle
 
-Expected time: 7 minutes, 3 of them the soak; `--soak-seconds 1800` for half an hour.
+Expected time: 7 minutes, 3 of them the soak; `--rounds 0 --soak-seconds 1800` for half an hour of it alone.
 """
 
 from __future__ import annotations
@@ -198,12 +198,15 @@ def measure(options: argparse.Namespace) -> None:
         folder = Path(name)
         images = folder / "images"
         contents = write_images(options, images)
-        figures: dict[str, Any] = {"images": len(contents), "bytes": int(np.median([len(item) for item in contents]))}
-        figures |= in_turns(options, contents, images, cores, folder)
+        found: dict[str, dict[str, Any]] = {}
+        if options.rounds:
+            facts = {"images": len(contents), "bytes": int(np.median([len(item) for item in contents]))}
+            found["serving"] = {**facts, **in_turns(options, contents, images, cores, folder)}
         if options.soak_seconds:
-            figures["soak"] = measure_soak(options, contents, cores, folder)
+            found["serving_soak"] = measure_soak(options, contents, cores, folder)
     command = shown_command("serving", sys.argv[1:])
-    print(write_result(options.results, "serving", command=command, repetitions=options.rounds, figures=figures))
+    for name, figures in found.items():
+        print(write_result(options.results, name, command=command, repetitions=options.rounds or 1, figures=figures))
 
 
 def write_images(options: argparse.Namespace, folder: Path) -> list[bytes]:
@@ -323,7 +326,7 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, default=ROOT / "artifacts" / "bundle")
     parser.add_argument("--images", type=Path, help="folder of .jpg files to send; the golden images unless given")
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each measurement")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="0 for the soak alone")
     parser.add_argument("--soak-seconds", type=float, default=180.0, help="0 for no soak")
     parser.add_argument("--peers", nargs="*", choices=sorted(SERVERS), default=sorted(SERVERS))
     parser.add_argument("--environments", type=Path, default=ROOT / ".kinglet" / "peers", help="where peers are kept")
