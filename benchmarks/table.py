@@ -201,6 +201,28 @@ def soak_rows(figures: dict[str, Any]) -> Rows:
     return [(what, "no unexpected answer, memory flat within 5 %", measured)]
 
 
+def backbone_rows(figures: dict[str, Any]) -> Rows:
+    """Return the rows of int8_of_backbones.json, one a backbone."""
+    version = figures["versions_of_nncf"]["nncf"]
+    return [
+        (
+            f"int8 of {found['backbone']}, {found['input_size']} px, {100 * found['accuracy']['value']:.2f} % in fp32",
+            f"loses no more than NNCF {version}'s of the same file; at most 0.5 points on CPUs without VNNI",
+            f"**{points_in_words(found['kinglet_to_nncf'])} points to NNCF's**, "
+            f"{points_in_words(found['kinglet_to_fp32'])} to fp32 (NNCF's: {points_in_words(found['nncf_to_fp32'])}); "
+            f"without VNNI {without_vnni_in_words(found)}",
+        )
+        for found in figures["backbones"]
+    ]
+
+
+def without_vnni_in_words(found: dict[str, Any]) -> str:
+    """Return what an int8 model loses to fp32 on processors without VNNI, with the variant that is for them."""
+    same = points_in_words(found["without_vnni_same_file_to_fp32"])
+    variant = found.get("without_vnni_variant_to_fp32")
+    return f"**{points_in_words(variant)}** to fp32 (the same file: {same})" if variant else f"**{same}** to fp32"
+
+
 # In the order of the table. A run that not everybody makes may be missing.
 NEEDED: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "default_run": lambda figures: run_rows(figures, DEFAULT_RUN),
@@ -212,6 +234,7 @@ OPTIONAL: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "full_run": lambda figures: run_rows(figures, FULL_RUN),
     "folder_run": lambda figures: run_rows(figures, FOLDER_RUN),
     "robustness_speed": robustness_rows,
+    "int8_of_backbones": backbone_rows,
     "serving": serving_rows,
     "serving_soak": soak_rows,
 }
