@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
 from torch import nn
 
+from kinglet.errors import KingletError
 from kinglet.models.registry import normalization, pretrained
-from kinglet.reporting import Report
+from kinglet.reporting import Report, silent
 from kinglet.training.checkpoints import Checkpoint
 from kinglet.training.devices import pick_device
 from kinglet.training.loop import ImageSet, Recipe, fit, fit_head
 from kinglet.training.losses import label_loss
+from kinglet.training.parallel import ALONE, Team, is_member, joined
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import FINETUNE, TEACHER, InputSizes, packed_images, read_input_sizes
 from tasks.models import (
@@ -26,6 +29,7 @@ from tasks.models import (
 )
 from tasks.parameters import AUTO, Finetune, Parameters
 from tasks.progress import progress
+from tasks.side_by_side import leave_it_to_the_leader, run_side_by_side
 from tasks.stage import run_stage
 
 BUDGET = EpochBudget(pixels=310e6, fewest=2, most=30)
@@ -85,15 +89,18 @@ def fine_tuned(
     low_resolution: int,
     checkpoint: Checkpoint,
     report: Report,
+    device: torch.device | None = None,
+    team: Team = ALONE,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Return a pretrained network after the whole recipe, the classifier alone first, and the history by epoch.
 
     validation: images that say which epoch's weights are kept. low_resolution: in pixels, what the classifier is
-    fitted at. checkpoint: where the training goes on if it was interrupted; the caller clears it.
+    fitted at. checkpoint: where the training goes on if it was interrupted; the caller clears it. device: what trains,
+    the best that there is for None. team: the processes that train side by side.
     """
     channels = channels_of(training)
     mean, std = normalization(channels)
-    device = pick_device()
+    device = device or pick_device()
     network, _ = pretrained(settings.backbone, channels, n_classes, settings.dropout)
     head_images = min(len(training.rows), round(settings.head_epochs * len(training.rows)))
     if head_images and checkpoint.load() is None:
@@ -118,15 +125,29 @@ def fine_tuned(
         mean=mean,
         std=std,
         device=device,
+        team=team,
         checkpoint=checkpoint,
         report=report,
     )
 
 
 def run(parameters: Parameters) -> None:
-    """Train the teacher."""
+    """Train the teacher, on several devices side by side where the settings name them."""
+    devices = parameters.finetune.devices
+    if len(devices) > 1 and not is_member():
+        run_side_by_side("tasks.finetune", len(devices))
+        return
+    with joined(devices) as (team, device):
+        try:
+            train_teacher(parameters, team, device)
+        except KingletError as error:
+            leave_it_to_the_leader(team, error)
+
+
+def train_teacher(parameters: Parameters, team: Team, device: torch.device) -> None:
+    """Train the teacher as one of a team; its leader keeps the model."""
     settings = parameters.finetune
-    prepare_training(parameters.seed)
+    prepare_training(parameters.seed, team.size if device.type == "cpu" else 1)
     manifest, classes = read_manifest(), read_classes()
     sizes = read_input_sizes()
     training, validation = (image_set(manifest, split, sizes.all) for split in ("train", "validation"))
@@ -138,10 +159,12 @@ def run(parameters: Parameters) -> None:
         {"finetune": settings.model_dump(), "recipe": asdict(recipe), "channels": channels},
         [packed_images(sizes.teacher)],
     )
-    with progress("finetune") as report:
+    with progress("finetune") if team.leads else nullcontext(silent) as report:
         network, history = fine_tuned(
-            settings, training, validation, len(classes), recipe, sizes.low_resolution, checkpoint, report
+            settings, training, validation, len(classes), recipe, sizes.low_resolution, checkpoint, report, device, team
         )
+    if not team.leads:
+        return
     folder = FINETUNE / TEACHER
     folder.mkdir(parents=True, exist_ok=True)
     save_model(

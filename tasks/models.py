@@ -34,12 +34,15 @@ from tasks.artifacts import (
 )
 
 
-def prepare_training(seed: int) -> None:
-    """Set torch up for a deterministic training on all cores that this process may use."""
+def prepare_training(seed: int, n_processes: int = 1) -> None:
+    """Set torch up for a deterministic training on all cores that this process may use.
+
+    n_processes: how many share the cores.
+    """
     keep_freed_memory()
     use_huge_pages()
     make_deterministic(seed)
-    torch.set_num_threads(available_processors())
+    torch.set_num_threads(max(1, available_processors() // n_processes))
 
 
 def read_manifest() -> pd.DataFrame:

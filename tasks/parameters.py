@@ -196,6 +196,22 @@ class Finetune(Section):
     ema_decay: Share = 0.99
     patience: Count = 10
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    devices: list[str] = []
+
+    @field_validator("devices")
+    @classmethod
+    def devices_of_one_kind(cls, value: list[str]) -> list[str]:
+        if len({name.partition(":")[0] for name in value}) > 1:
+            raise ValueError("devices of one kind, such as [cuda:0, cuda:1], or [] for the best one")
+        if any(name.startswith("cuda") for name in value) and len(set(value)) < len(value):
+            raise ValueError("every GPU once")
+        return value
+
+    @model_validator(mode="after")
+    def every_device_has_images(self) -> Finetune:
+        if self.batch_size < 2 * len(self.devices):
+            raise ValueError(f"batch_size is {self.batch_size}: too few images for {len(self.devices)} devices")
+        return self
 
 
 def counted_from_one(value: list[int]) -> list[int]:

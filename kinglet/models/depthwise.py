@@ -28,7 +28,12 @@ class DepthwiseConv2d(nn.Conv2d):
         """Return the convolution of x, float32 (n, channels, height, width)."""
         is_small = x.shape[2] * x.shape[3] <= LARGEST_MAP.get(self.kernel_size[0], 0)
         if is_small and x.device.type == "cpu" and self.training and not torch.onnx.is_in_onnx_export():
-            y = _DepthwiseConvolution.apply(x, self.weight, self.stride[0], self.padding[0])
+            weight = self.weight
+            if torch.is_autocast_enabled("cpu"):
+                # What autocast does for the library's own convolution; its backward pass takes one type only.
+                precision = torch.get_autocast_dtype("cpu")
+                x, weight = x.to(precision), weight.to(precision)
+            y = _DepthwiseConvolution.apply(x, weight, self.stride[0], self.padding[0])
             # There is a bias once a batch normalization was folded in.
             return y if self.bias is None else y + self.bias.view(1, -1, 1, 1)
         return super().forward(x)

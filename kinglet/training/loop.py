@@ -20,6 +20,7 @@ from kinglet.reporting import Report, silent
 from kinglet.training.checkpoints import Checkpoint
 from kinglet.training.devices import autocast
 from kinglet.training.losses import Loss
+from kinglet.training.parallel import ALONE, Team
 from kinglet.training.schedules import WeightAverage, cosine_with_warmup, layerwise_groups
 
 # Most images and pixels in a batch when nothing is learnt: memory then does not grow with the resolution.
@@ -98,6 +99,7 @@ def fit(
     mean: list[float],
     std: list[float],
     device: torch.device,
+    team: Team = ALONE,
     checkpoint: Checkpoint | None = None,
     report: Report = silent,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
@@ -109,6 +111,8 @@ def fit(
 
     The result does not depend on whether the training was interrupted: every epoch draws its order from the
     seed and its own number, and an image's views are always the same.
+    team: other processes that call this with the same arguments, each on its own device; what the leader returns,
+    and keeps in its checkpoint, counts.
     Raises KingletError if the loss stops being a number.
     """
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -123,6 +127,7 @@ def fit(
     epochs = plan_epochs(recipe, len(training.rows))
     total_steps = epochs[-1].first_step + epochs[-1].steps
     views = Views(recipe.augment, len(training.rows), recipe.views or len(epochs), recipe.seed)
+    trained = team.replicated(network, device)
     history: list[dict[str, float]] = []
     best: dict[str, Any] = {"accuracy": -1.0, "epoch": -1, "weights": None}
 
@@ -142,7 +147,7 @@ def fit(
             report(epoch.first_step + step, total_steps, f"epoch {epoch.index + 1}/{len(epochs)} {text}")
 
         train_loss = _train_epoch(
-            network,
+            trained,
             average,
             optimizer,
             training,
@@ -154,11 +159,13 @@ def fit(
             mean,
             std,
             device,
+            team,
             report_step,
         )
         size = recipe.phases[-1][1]
-        logits = predict(average.network, validation.packed[size], validation.rows, mean, std, device)
-        accuracy = float((logits.argmax(1).numpy() == validation.labels).mean())
+        accuracy = team.told(
+            accuracy_of(average.network, validation, size, mean, std, device) if team.leads else 0.0, device
+        )
         history.append(
             {"epoch": epoch.index + 1, "input_size": epoch.input_size, "loss": train_loss, "accuracy": accuracy}
         )
@@ -167,7 +174,7 @@ def fit(
             best |= {"accuracy": accuracy, "epoch": epoch.index}
         if accuracy >= best["accuracy"] - standard_error(best["accuracy"], len(validation.rows)):
             best["weights"] = {name: value.cpu().clone() for name, value in average.network.state_dict().items()}
-        if checkpoint:
+        if checkpoint and team.leads:
             checkpoint.save(
                 {
                     "network": network.state_dict(),
@@ -181,6 +188,14 @@ def fit(
     result = copy.deepcopy(average.network).cpu().eval()
     result.load_state_dict(best["weights"])
     return result, history
+
+
+def accuracy_of(
+    network: nn.Module, images: ImageSet, size: int, mean: list[float], std: list[float], device: torch.device
+) -> float:
+    """Return the share of images, [0, 1], that a network takes for what they are, at this edge length."""
+    logits = predict(network, images.packed[size], images.rows, mean, std, device)
+    return float((logits.argmax(1).numpy() == images.labels).mean())
 
 
 def standard_error(accuracy: float, n_images: int) -> float:
@@ -201,10 +216,11 @@ def _train_epoch(
     mean: list[float],
     std: list[float],
     device: torch.device,
+    team: Team,
     report_step: Callable[[int, str], None],
 ) -> float:
-    # Dropout draws from torch's own generator, everything else from this one.
-    torch.manual_seed(recipe.seed * 100_003 + epoch.index)
+    # Dropout draws from torch's own generator, and in every process of a team anew; everything else from this one.
+    torch.manual_seed(recipe.seed * 100_003 + epoch.index + 1_000_003 * team.rank)
     generator = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch.index)
     packed = training.packed[epoch.input_size]
     network.train()
@@ -215,7 +231,8 @@ def _train_epoch(
         factor = cosine_with_warmup(epoch.first_step + step, total_steps, recipe.warmup)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
-        pixels, shown = views.show(packed, training.rows, positions, view_of[positions], device)
+        part = team.share(positions)
+        pixels, shown = views.show(packed, training.rows, part, view_of[part], device)
         with autocast(device, recipe.precision):
             outputs = network(standardize(pixels, mean, std))
         value = loss(in_single_precision(outputs), shown)
@@ -223,7 +240,7 @@ def _train_epoch(
         value.backward()
         optimizer.step()
         average.update()
-        losses.append(value.item())
+        losses.append(team.mean(value.item(), device))
         if not math.isfinite(losses[-1]):
             raise KingletError(
                 f"The training diverged in epoch {epoch.index + 1}: the loss is {losses[-1]}.",
