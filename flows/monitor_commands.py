@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.server import API_URL
+from tasks.monitor_page import shown_p
 from tasks.parameters import load_parameters
 
 FOUND_EXIT = 1
@@ -99,7 +100,7 @@ def print_model(model: dict[str, Any], console: Console) -> None:
             finding["name"],
             Text(finding["verdict"], STYLES[finding["verdict"]]),
             "" if index is None else f"{index:.3f}",
-            f"{finding['p_value']:.2g}",
+            shown_p(finding["p_value"]),
         )
     console.print(table)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+SMALLEST_SHOWN = 1e-99
 HEAD = "| what | verdict | stability index | test | corrected p | images |\n|---|---|---:|---|---:|---:|"
 
 
@@ -31,5 +32,10 @@ def monitor_page(result: dict[str, Any]) -> str:
 def row(finding: dict[str, Any]) -> str:
     """Return the line of a table for one finding."""
     index = "" if finding["stability_index"] is None else f"{finding['stability_index']:.3f}"
-    cells = [finding["name"], finding["verdict"], index, finding["test"], f"{finding['p_value']:.2g}"]
+    cells = [finding["name"], finding["verdict"], index, finding["test"], shown_p(finding["p_value"])]
     return "| " + " | ".join([*cells, f"{finding['images']:,}"]) + " |"
+
+
+def shown_p(p_value: float) -> str:
+    """Return a p-value as people read it: what a computer rounds to zero is not zero."""
+    return f"{p_value:.2g}" if p_value >= SMALLEST_SHOWN else f"<{SMALLEST_SHOWN:g}"
