@@ -36,7 +36,7 @@ from tests.unit.serving.test_process import process
 from tests.unit.tasks.small_project import Recipe, write_model
 
 # A busy machine takes its time; none of it is measured.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1500)
 TRAINING, HELD_OUT, SERVED = slice(0, 3000), slice(3000, 4500), slice(4500, 5100)
 
 
@@ -302,16 +302,19 @@ def test_sketches_go_through_a_bucket(
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prefect server with all its services."""
     home, port = tmp_path_factory.mktemp("prefect-server"), free_port()
+    # flows/ switches services off for the servers of single runs, and has been imported here.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_SERVER_SERVICES")}
+    timeouts = {"PREFECT_SERVER_DATABASE_TIMEOUT": "120", "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "120"}
     with (home / "log").open("wb") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"],
-            env={**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "0"},
+            env={**kept, **timeouts, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "0"},
             stdout=log,
             stderr=log,
         )
     address = f"http://127.0.0.1:{port}/api"
     try:
-        wait_for(lambda: httpx.get(f"{address}/health").status_code == 200, 400)
+        wait_for(lambda: httpx.get(f"{address}/health").status_code == 200, 600)
         yield address
     finally:
         server.terminate()
