@@ -16,6 +16,7 @@ from flows.file_commands import bench, doctor, optimize
 from flows.gate_commands import gate, obey, promote
 from flows.init_command import init
 from flows.label_commands import labels
+from flows.monitor_commands import monitor
 from flows.parameter_file import use_parameters
 from flows.publish_commands import fetch, publish, rollback
 from flows.results import REPORT_PAGE, print_summary, spent, summary
@@ -86,6 +87,7 @@ app.command()(publish)
 app.command()(fetch)
 app.command()(rollback)
 app.add_typer(labels, name="labels")
+app.add_typer(monitor, name="monitor")
 
 
 # The server reads its own options, which are those of `python -m kinglet.serving`, its help among them.

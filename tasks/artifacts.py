@@ -55,6 +55,8 @@ BUNDLE = ARTIFACTS / "bundle"
 GATE = ARTIFACTS / "gate"
 VERDICT = GATE / "verdict.json"
 REPORT = ARTIFACTS / "report"
+# Of what servers saw: written by a check, by no stage.
+MONITOR = ARTIFACTS / "monitor"
 
 # Steps that leave models, in the order a model passes through them.
 MODEL_STEPS = (FINETUNE, DISTILL, PRUNE, QUANTIZE, EXPORT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from kinglet.runtime.engines import ONNXRUNTIME
 from kinglet.runtime.predictor import Predictor
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.sessions import gather_logits, logits_of, open_session, read_metadata, softmax
+from kinglet.runtime.sketches import Reference
 from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import BENCHMARK, BUNDLE, EVALUATE, SELECT, SPLIT, ModelCard, packed_images, read_card
 from tasks.image_tables import read_parquet
 from tasks.model_card import CardEvidence, model_card
+from tasks.monitoring_reference import reference_of
 from tasks.opened_models import OpenedModel, files_of, open_model
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
@@ -37,10 +40,12 @@ def run(parameters: Parameters) -> None:  # noqa: ARG001 (every step takes the p
     rows, labels = golden_rows(GOLDEN_IMAGES)
     images = np.asarray(np.load(packed_images(model.preprocessing.input_size), mmap_mode="r")[rows])
     text = model_card(card, model.preprocessing, read_evidence(card.name, choice["reason"]))
+    reference = reference_of(card)
     if card.runtime == ONNXRUNTIME:
-        pack(BUNDLE, chosen, chosen.parent / bundles.WITHOUT_VNNI, card.precision == "int8", images, labels, text)
+        without_vnni = chosen.parent / bundles.WITHOUT_VNNI
+        pack(BUNDLE, chosen, without_vnni, card.precision == "int8", images, labels, text, reference)
     else:
-        pack_converted(BUNDLE, model, card, chosen.parent, images, labels, text)
+        pack_converted(BUNDLE, model, card, chosen.parent, images, labels, text, reference)
 
 
 def pack(
@@ -51,11 +56,13 @@ def pack(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     text: str,
+    reference: Reference | None = None,
 ) -> None:
     """Write a bundle and open it once; its checksums come last, so a half-written one is never opened.
 
     chosen: the model's file. without_vnni: its variant for x86 processors without VNNI; there may be none. images,
-    labels: the golden ones, packed as the model takes them. text: the model card.
+    labels: the golden ones, packed as the model takes them. text: the model card. reference: what monitoring compares
+    with; without one the bundle cannot be monitored.
     """
     # Nothing of an earlier bundle may stay: the checksums would seal it in.
     shutil.rmtree(bundle, ignore_errors=True)
@@ -71,7 +78,7 @@ def pack(
     if is_int8 and not unknown_operators(onnx.load(chosen)):
         file = without_vnni if without_vnni.is_file() else chosen
         golden[bundles.SATURATED] = answers(file, images, preprocessing, saturate=True)
-    finish(bundle, preprocessing, classes, ONNXRUNTIME, golden, text)
+    finish(bundle, preprocessing, classes, ONNXRUNTIME, golden, text, reference)
 
 
 def pack_converted(
@@ -82,6 +89,7 @@ def pack_converted(
     images: NDArray[np.uint8],
     labels: NDArray[np.int64],
     text: str,
+    reference: Reference,
 ) -> None:
     """Write a bundle of a model that was converted for another runtime, as `pack` does of an ONNX file.
 
@@ -97,7 +105,7 @@ def pack_converted(
         bundles.EXACT: softmax(logits),
         bundles.TOLERANCE: np.array([bundles.tolerance_of_converted(card.precision)]),
     }
-    finish(bundle, model.preprocessing, model.classes, card.runtime, golden, text)
+    finish(bundle, model.preprocessing, model.classes, card.runtime, golden, text, reference)
 
 
 def finish(
@@ -107,6 +115,7 @@ def finish(
     runtime: str,
     golden: dict[str, NDArray[Any]],
     text: str,
+    reference: Reference | None,
 ) -> None:
     """Write what lies beside a bundle's model, the checksums last, and open the bundle once."""
     facts = {**preprocessing.to_dict(), bundles.RUNTIME: runtime, bundles.FORMAT_KEY: bundles.FORMAT}
@@ -114,6 +123,9 @@ def finish(
     write_json(bundle / bundles.LABELS, classes)
     write_bytes(bundle / bundles.GOLDEN, bundles.npz_bytes(golden))
     write_text(bundle / bundles.CARD, text)
+    if reference is not None:
+        # On one line: thousands of numbers are for programs.
+        write_text(bundle / bundles.REFERENCE, json.dumps(reference.to_dict(), allow_nan=False) + "\n")
     bundles.seal(bundle)
     Predictor(bundle, threads=1).check_golden(bundle / bundles.GOLDEN)
 

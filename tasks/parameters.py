@@ -402,6 +402,24 @@ class Gate(Section):
     max_data_warnings: Annotated[int, Field(ge=0)] | None = None
 
 
+class Monitor(Section):
+    """When what servers saw counts as drifted.
+
+    sketches: the folder, or s3://BUCKET/PREFIX, that servers write to. false_alarm_rate: chance that a check without
+    drift raises any alarm, at most. min_images, min_labels: fewer say nothing. min_stability_index: a smaller move is
+    no alarm. images_per_scene: how many images in a row show the same. window_hours: what a check looks at, back from
+    the last sketch; null: all since the last check.
+    """
+
+    sketches: Annotated[str, Field(min_length=1)] = ".kinglet/sketches"
+    false_alarm_rate: Annotated[float, Field(ge=0.0001, le=0.2)] = 0.01
+    min_images: Annotated[int, Field(ge=100)] = 500
+    min_stability_index: Annotated[float, Field(ge=0)] = 0.1
+    images_per_scene: Count = 1
+    window_hours: Positive | None = None
+    min_labels: Annotated[int, Field(ge=20)] = 100
+
+
 class Report(Section):
     title: str = "Kinglet"
     sample_errors: Annotated[int, Field(ge=0, le=200)] = 24
@@ -427,6 +445,7 @@ class Parameters(Section):
     benchmark: Benchmark = Benchmark()
     select: Select = Select()
     gate: Gate = Gate()
+    monitor: Monitor = Monitor()
     report: Report = Report()
 
 

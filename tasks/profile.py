@@ -17,8 +17,9 @@ from kinglet.atomic import atomic_path, read_json, write_json
 from kinglet.data.drift import drift, reference_profile
 from kinglet.data.duplicates import BLANK_CONTRAST, exact_groups, near_groups
 from kinglet.data.quality import describe_data_set
-from kinglet.data.statistics import luma, measure
+from kinglet.data.statistics import measure
 from kinglet.errors import KingletError
+from kinglet.runtime.image_statistics import luma
 from tasks.artifacts import INGEST, PROFILE, packed_images, read_input_sizes
 from tasks.parameters import Parameters
 from tasks.progress import progress

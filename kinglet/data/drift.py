@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kinglet.runtime.histograms import bin_counts, inner_quantiles
+
 N_QUANTILES = 10
 SMALLEST_SHARE = 1e-4  # Stands in for an empty bin, whose logarithm does not exist.
 
@@ -21,26 +23,15 @@ def reference_profile(columns: dict[str, NDArray[np.float64]], class_counts: dic
         "columns": {
             name: {"edges": edges.tolist(), "shares": bin_shares(values, edges).tolist()}
             for name, values in sorted(columns.items())
-            for edges in [inner_quantiles(values)]
+            for edges in [inner_quantiles(values, N_QUANTILES)]
         },
         "classes": {name: count / total for name, count in sorted(class_counts.items())},
     }
 
 
-def inner_quantiles(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the distinct inner deciles, which cut the values into bins of about equal share."""
-    return np.unique(np.quantile(values, np.arange(1, N_QUANTILES) / N_QUANTILES)) if len(values) else np.empty(0)
-
-
 def bin_shares(values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of values below, on and between the edges, shape (2 * n_edges + 1,), summing to 1.
-
-    A value that equals an edge has a bin of its own: widths are often all the same number, and a
-    change of that number must show.
-    """
-    place = np.searchsorted(edges, values, "left") + np.searchsorted(edges, values, "right")
-    counts = np.bincount(place, minlength=2 * len(edges) + 1)
-    return counts / max(len(values), 1)
+    """Return the share of values below, on and between the edges, shape (2 * n_edges + 1,), summing to 1."""
+    return bin_counts(values, edges) / max(len(values), 1)
 
 
 def stability_index(expected: NDArray[np.float64], actual: NDArray[np.float64]) -> float:

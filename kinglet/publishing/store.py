@@ -151,6 +151,13 @@ class Store:
             raise refusal(error, self.place) from error
         return True
 
+    def names(self) -> list[str]:
+        """Return the names of all objects below the place, without its prefix, sorted."""
+        prefix = self.place.key("")
+        with self.explained():
+            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.place.bucket, Prefix=prefix)
+            return sorted(item["Key"].removeprefix(prefix) for page in pages for item in page.get("Contents", ()))
+
     def named(self, name: str) -> dict[str, str]:
         """Return the arguments that name an object."""
         return {"Bucket": self.place.bucket, "Key": self.place.key(name)}

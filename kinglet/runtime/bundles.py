@@ -26,6 +26,8 @@ MODEL, PREPROCESSING, LABELS, GOLDEN, CARD = (
 )
 # The model for x86 processors without VNNI, where there is one (kinglet.runtime.vnni).
 WITHOUT_VNNI = "model-without-vnni.onnx"
+# What the model was made with, for monitoring (kinglet.runtime.sketches); bundles from before it have none.
+REFERENCE = "reference.json"
 CHECKSUMS = "SHA256SUMS"
 NEEDED = (PREPROCESSING, LABELS)
 # The key of preprocessing.json that names the runtime; files that lack it are for ONNX Runtime.

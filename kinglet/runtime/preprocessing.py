@@ -94,6 +94,15 @@ def match_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]
     return np.asarray(Image.fromarray(image).convert("L"), dtype=np.uint8)[:, :, None]
 
 
+def square_of(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return an image of any size as the pixels that the model sees, uint8 (input_size, input_size, channels).
+
+    image: uint8 of shape (height, width) or (height, width, 1 or 3).
+    Raises ValueError for an image of another shape or type.
+    """
+    return resize(match_channels(image, preprocessing.channels), preprocessing.input_size, preprocessing.fit)
+
+
 def normalize(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
     """Return packed images as the model's input tensor.
 
@@ -102,6 +111,17 @@ def normalize(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArra
     """
     scale, shift = scale_and_shift(tuple(preprocessing.mean), tuple(preprocessing.std))
     return np.ascontiguousarray((images.astype(np.float32) * scale + shift).transpose(0, 3, 1, 2))
+
+
+def denormalize(tensors: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return the pixels of prepared inputs, what `normalize` was given; numbers that no pixel gives are clipped.
+
+    tensors: float32 (n, channels, input_size, input_size), finite. Returns uint8 (n, input_size, input_size, channels).
+    """
+    scale, shift = scale_and_shift(tuple(preprocessing.mean), tuple(preprocessing.std))
+    with np.errstate(over="ignore"):
+        pixels = (tensors.transpose(0, 2, 3, 1) - shift) / scale
+    return np.rint(pixels).clip(0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=64)
@@ -122,10 +142,7 @@ def prepare(images: Iterable[NDArray[np.uint8]], preprocessing: Preprocessing) -
     (n, channels, input_size, input_size).
     Raises ValueError for an image of another shape or type.
     """
-    squares = [
-        resize(match_channels(image, preprocessing.channels), preprocessing.input_size, preprocessing.fit)
-        for image in images
-    ]
+    squares = [square_of(image, preprocessing) for image in images]
     if not squares:
         edge = preprocessing.input_size
         return np.empty((0, preprocessing.channels, edge, edge), np.float32)

@@ -22,6 +22,7 @@ from kinglet.serving.bodies import BodyReader, DisconnectedError, Upload, parts_
 from kinglet.serving.inference import INLINE_BYTES, Answer, Inference
 from kinglet.serving.logs import JsonLog
 from kinglet.serving.metrics import CONTENT_TYPE, Metrics
+from kinglet.serving.monitoring import Seen, monitor_of
 from kinglet.serving.openapi import openapi_document
 from kinglet.serving.page import page_of, security_headers
 from kinglet.serving.refusals import RefusedError
@@ -43,6 +44,7 @@ class Request:
     receive: Callable[[], Awaitable[dict[str, Any]]]
     headers: dict[bytes, bytes]
     started: float
+    id: bytes = b""
     held: int = 0
     # What the log says of it besides the usual.
     facts: dict[str, Any] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class Application:
         self.model, self.settings, self.log = model, settings, log
         self.metrics = Metrics(model)
         self.inference = Inference(model, settings, self.metrics)
+        self.monitor = monitor_of(model, settings, log, self.metrics)
         self.draining = False
         self._bodies = BodyReader(settings.max_body_bytes, settings.max_held_bytes)
         process = secrets.token_hex(6)
@@ -95,13 +98,19 @@ class Application:
             self._routes[f"{prefix}/ready"] = {"GET": self.ready}
             self._routes[f"{prefix}/infer"] = {"POST": self.infer}
 
+    def close(self) -> None:
+        """Let what has begun end, and write the last sketch."""
+        self.inference.close()
+        if self.monitor is not None:
+            self.monitor.close(self.settings.drain_timeout)
+
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             return
         request = Request(scope, receive, dict(scope["headers"]), time.perf_counter())
         given = request.headers.get(b"x-request-id", b"")
-        request_id = given if REQUEST_ID.fullmatch(given) else next(self._ids)
+        request_id = request.id = given if REQUEST_ID.fullmatch(given) else next(self._ids)
         code, closes, route = "", False, ""
         self.metrics.in_flight.inc()
         try:
@@ -192,6 +201,9 @@ class Application:
         uploads = await self._uploads(request)
         answer = await self.inference.classify(uploads)
         request.facts["images"] = len(uploads)
+        if self.monitor is not None:
+            sizes = [(facts.width, facts.height) for facts in answer.images]
+            self.monitor.take(Seen(request.id, answer.squares, sizes, answer.logits))
         return Response(orjson.dumps(self._predictions(uploads, answer, top, request.started)))
 
     async def _uploads(self, request: Request) -> list[Upload]:
@@ -258,7 +270,10 @@ class Application:
         asked = read() if len(body) <= INLINE_BYTES else await self.inference.in_pool(read)
         logits = await self.inference.compute(asked.tensor)
         request.facts["images"] = len(asked.tensor)
-        return Response(*open_inference.write_answer(self.model, asked, logits))
+        response = Response(*open_inference.write_answer(self.model, asked, logits))
+        if self.monitor is not None:
+            self.monitor.take(Seen(request.id, asked.tensor, (), logits))
+        return response
 
     async def model_metadata(self, request: Request) -> Response:
         """Answer what the model takes and gives."""

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.runtime.decoding import ImageFacts, TooManyPixelsError, UndecodableImageError, read_size, sniff
+from kinglet.runtime.preprocessing import normalize
 from kinglet.serving.bodies import Upload
 from kinglet.serving.metrics import Metrics
 from kinglet.serving.refusals import RefusedError
@@ -38,9 +39,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Answer:
-    """Logits, float32 (n, n_classes), the facts of each image, and where the time went, in seconds."""
+    """Logits, float32 (n, n_classes), the facts of each image, and where the time went, in seconds.
+
+    squares: the pixels that the model saw, uint8 (n, input_size, input_size, channels).
+    """
 
     logits: NDArray[np.float32]
+    squares: NDArray[np.uint8]
     images: list[ImageFacts]
     decode_seconds: float
     compute_seconds: float
@@ -89,10 +94,10 @@ class Inference:
         if self._batcher is None:
             return await self.in_pool(lambda: self._classify_now(uploads, self._max_pixels))
         started = time.perf_counter()
-        tensors, images = await self.in_pool(lambda: self._decode(uploads, self._max_pixels))
+        squares, tensors, images = await self.in_pool(lambda: self._decode(uploads, self._max_pixels))
         decoded = time.perf_counter()
         logits = await self._in_time(self._batcher.add(tensors))
-        return Answer(logits, images, decoded - started, time.perf_counter() - decoded)
+        return Answer(logits, squares, images, decoded - started, time.perf_counter() - decoded)
 
     async def compute(self, tensors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the logits of prepared inputs, float32 (n, channels, height, width); raises RefusedError."""
@@ -104,28 +109,31 @@ class Inference:
 
     def _classify_now(self, uploads: Sequence[Upload], max_pixels: int) -> Answer:
         started = time.perf_counter()
-        tensors, images = self._decode(uploads, max_pixels)
+        squares, tensors, images = self._decode(uploads, max_pixels)
         decoded = time.perf_counter()
         logits = self._compute(tensors)
-        return Answer(logits, images, decoded - started, time.perf_counter() - decoded)
+        return Answer(logits, squares, images, decoded - started, time.perf_counter() - decoded)
 
-    def _decode(self, uploads: Sequence[Upload], max_pixels: int) -> tuple[NDArray[np.float32], list[ImageFacts]]:
-        """Return the images as one tensor; one decoded image at a time is in memory."""
-        tensors, images = [], []
+    def _decode(
+        self, uploads: Sequence[Upload], max_pixels: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], list[ImageFacts]]:
+        """Return the images as the model sees them, as its input, and their facts; one at a time is in memory whole."""
+        squares, images = [], []
         for number, upload in enumerate(uploads, 1):
             called = f"Image {number}{f' ({upload.name[:80]!r})' if upload.name else ''}" if len(uploads) > 1 else "It"
             refuse_what_is_no_image(upload.content, called, self._max_pixels)
             try:
-                tensor, facts = self._model.tensor_of(upload.content, max_pixels)
+                square, facts = self._model.square_of(upload.content, max_pixels)
             except TooManyPixelsError as error:
                 if max_pixels < self._max_pixels:
                     raise
                 raise RefusedError("image_too_large", f"{called} is {error}.") from None
             except UndecodableImageError as error:
                 raise RefusedError("undecodable_image", f"{called} cannot be decoded: {error}.") from None
-            tensors.append(tensor)
+            squares.append(square)
             images.append(facts)
-        return tensors[0] if len(tensors) == 1 else np.concatenate(tensors), images
+        stacked = np.stack(squares)
+        return stacked, normalize(stacked, self._model.predictor.preprocessing), images
 
     def _compute(self, tensors: NDArray[np.float32]) -> NDArray[np.float32]:
         parts = []

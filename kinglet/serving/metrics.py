@@ -40,6 +40,15 @@ class Metrics:
         self.lost_log_lines = Counter(
             "kinglet_lost_log_lines", "Lines that could not be written to the log.", registry=self.registry
         )
+        self.unmonitored_images = Counter(
+            "kinglet_unmonitored_images", "Images that came too fast to be sketched.", registry=self.registry
+        )
+        self.lost_monitor_answers = Counter(
+            "kinglet_lost_monitor_answers", "Answers that could not be kept for labels to come.", registry=self.registry
+        )
+        self.failed_monitor_writes = Counter(
+            "kinglet_failed_monitor_writes", "Times that a sketch could not be written.", registry=self.registry
+        )
         self._connections = Gauge("kinglet_connections", "Open connections.", registry=self.registry)
         self._queued = Gauge(
             "kinglet_queue_length", "Tasks that wait for a worker or are with one.", registry=self.registry

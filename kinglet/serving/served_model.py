@@ -14,7 +14,7 @@ from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.decoding import ImageFacts, decode
 from kinglet.runtime.predictor import Predictor
-from kinglet.runtime.preprocessing import prepare
+from kinglet.runtime.preprocessing import square_of
 
 VERSION_DIGITS = 12
 DEFAULT_NAME = "model"
@@ -28,7 +28,8 @@ class ServedModel:
 
     name: what it is called in /v2. version: the first digits of the SHA-256 of the bundle's checksums, so of
     everything in it. card: the model card as Markdown. golden_difference: the largest difference of a probability.
-    compute_ms: the median time of one inference at batch 1 on this machine, now.
+    compute_ms: the median time of one inference at batch 1 on this machine, now. reference: the file that monitoring
+    compares with, as it lies in the bundle; empty in bundles from before there was one.
     """
 
     predictor: Predictor
@@ -37,6 +38,7 @@ class ServedModel:
     card: str
     golden_difference: float
     compute_ms: float
+    reference: bytes = b""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -44,13 +46,13 @@ class ServedModel:
         facts = self.predictor.preprocessing
         return facts.channels, facts.input_size, facts.input_size
 
-    def tensor_of(self, content: bytes, max_pixels: int) -> tuple[NDArray[np.float32], ImageFacts]:
-        """Return an encoded image as the model's input, float32 (1, channels, height, width), and its facts.
+    def square_of(self, content: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], ImageFacts]:
+        """Return an encoded image as the pixels that the model sees, uint8 (height, width, channels), and its facts.
 
         Raises UndecodableImageError if it is none, or TooManyPixelsError.
         """
         pixels, facts = decode(content, max_pixels)
-        return prepare([pixels], self.predictor.preprocessing), facts
+        return square_of(pixels, self.predictor.preprocessing), facts
 
 
 def open_model(bundle: Path, threads: int, name: str = "") -> ServedModel:
@@ -71,7 +73,10 @@ def open_model(bundle: Path, threads: int, name: str = "") -> ServedModel:
     card = bundle / bundles.CARD
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     version = bundles.sha256_of(bundle / bundles.CHECKSUMS)[:VERSION_DIGITS]
-    return ServedModel(predictor, name or name_in(text), version, text, difference, median_compute_ms(predictor))
+    known = bundle / bundles.REFERENCE
+    reference = known.read_bytes() if known.is_file() else b""
+    compute_ms = median_compute_ms(predictor)
+    return ServedModel(predictor, name or name_in(text), version, text, difference, compute_ms, reference)
 
 
 def name_in(card: str) -> str:

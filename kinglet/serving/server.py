@@ -111,7 +111,7 @@ def serve(settings: Settings) -> None:
         gc.collect()
         gc.freeze()
         server.run(sockets=[listener])
-    application.inference.close()
+    application.close()
     log.write("ended")
 
 

@@ -13,6 +13,7 @@ from kinglet.runtime.processors import available_processors
 
 PREFIX = "KINGLET_"
 LOGS = ("all", "errors", "none")
+KEPT_ANSWERS = ("all", "none")
 
 
 def setting(default: Any, words: str, low: float | None = None, high: float | None = None) -> Any:
@@ -44,6 +45,10 @@ class Settings:
     drain_delay: float = setting(0.0, "seconds between SIGTERM and closing the port: /v2/health/ready says no", 0, 3600)
     drain_timeout: float = setting(20.0, "seconds that running requests have left after the port was closed", 0.1, 3600)
     log: str = setting("all", "requests that are logged: all, errors or none")
+    monitor: str = setting("", "folder or s3://BUCKET/PREFIX for sketches of images and answers, never images")
+    monitor_interval: float = setting(300.0, "seconds that one sketch covers", 0.1, 86_400)
+    monitor_sample: int = setting(50, "answers of an interval kept with all their probabilities at most", 0, 1000)
+    monitor_answers: str = setting("none", "answers kept beside the sketches for labels to come: all or none")
 
     @property
     def max_body_bytes(self) -> int:
@@ -90,6 +95,11 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str], prog
         raise KingletError("No bundle is named.", f"Write {program} artifacts/bundle, or set {PREFIX}BUNDLE.")
     if settings.log not in LOGS:
         raise KingletError(f"log is {settings.log!r}; known are {', '.join(LOGS)}.", "Leave it out for all.")
+    if settings.monitor_answers not in KEPT_ANSWERS:
+        raise KingletError(
+            f"monitor_answers is {settings.monitor_answers!r}; known are {', '.join(KEPT_ANSWERS)}.",
+            "Leave it out for none.",
+        )
     return settings
 
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from kinglet.data import duplicates
 from kinglet.data.duplicates import close_pairs, exact_groups, near_groups
-from kinglet.data.statistics import luma, measure
+from kinglet.data.statistics import measure
+from kinglet.runtime.image_statistics import luma
 
 
 @pytest.mark.parametrize("distance", [0, 1, 2, 5, 8])

@@ -9,7 +9,8 @@ from scipy.fft import dctn
 from scipy.ndimage import laplace
 from scipy.stats import entropy
 
-from kinglet.data.statistics import luma, measure, perceptual_hash, resampling_matrix
+from kinglet.data.statistics import measure, perceptual_hash, resampling_matrix
+from kinglet.runtime.image_statistics import luma
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 40, 40, 3), np.uint8)
 

@@ -16,7 +16,9 @@ from PIL import Image
 
 from kinglet.atomic import write_bytes, write_json, write_text
 from kinglet.runtime import bundles
+from kinglet.runtime.preprocessing import Preprocessing, square_of
 from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
+from kinglet.runtime.sketches import Reference, input_statistics, make_reference
 from kinglet.serving.application import Application
 from kinglet.serving.logs import JsonLog
 from kinglet.serving.served_model import ServedModel
@@ -25,8 +27,8 @@ from kinglet.serving.settings import Settings
 from tests.unit.tasks.small_project import CLASSES, RECIPES, noisy_quadrants, write_model
 
 
-def build_bundle(root: Path) -> Path:
-    """Write a bundle of a small model for RGB images of 16 pixels."""
+def build_bundle(root: Path, *, reference: bool = False) -> Path:
+    """Write a bundle of a small model for RGB images of 16 pixels; with a reference for monitoring if asked for."""
     images, labels = noisy_quadrants(80, 16, 3)
     model = write_model(root / "model", RECIPES[1], images, labels, np.ones(80, bool), CLASSES) / "model.onnx"
     folder = root / "bundle"
@@ -40,8 +42,21 @@ def build_bundle(root: Path) -> Path:
     write_text(
         folder / bundles.CARD, "# small student\n\n| | test |\n|---|---:|\n| accuracy | 91 % |\n\n<b>bold?</b>\n"
     )
+    if reference:
+        write_json(folder / bundles.REFERENCE, reference_of(model, preprocessing, classes).to_dict())
     bundles.seal(folder)
     return folder
+
+
+def reference_of(model: Path, preprocessing: Preprocessing, classes: list[str]) -> Reference:
+    """Return the reference of a model whose images were 20 pixels wide and high."""
+    images, labels = noisy_quadrants(2000, 20, 3, seed=2)
+    squares = np.stack([square_of(image, preprocessing) for image in images])
+    probabilities = softmax(logits_of(open_session(model), squares, np.arange(2000), preprocessing))
+    sizes = {"width": np.full(2000, 20.0), "height": np.full(2000, 20.0)}
+    return make_reference(
+        {**input_statistics(squares), **sizes}, probabilities, labels.astype(np.int64), np.ones(2000, bool), classes
+    )
 
 
 def encoded(pixels: np.ndarray, form: str = "PNG", **options: object) -> bytes:
@@ -78,5 +93,5 @@ def running(model: ServedModel, **settings: object) -> Iterator[Running]:
         yield Running(application, server, port, client, log)
     server.should_exit = True
     thread.join(20)
-    application.inference.close()
+    application.close()
     assert not thread.is_alive()

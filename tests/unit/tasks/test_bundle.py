@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 import tasks.benchmark
@@ -11,10 +12,19 @@ import tasks.select
 from kinglet.atomic import read_json
 from kinglet.errors import KingletError
 from kinglet.runtime.predictor import Predictor
+from kinglet.runtime.sketches import COLUMNS, read_reference, sketch_of
 from tests.unit.tasks.small_project import build_project, parameters
 
 BUNDLE = Path("artifacts/bundle")
-FILES = ["MODEL_CARD.md", "SHA256SUMS", "golden.npz", "labels.json", "model.onnx", "preprocessing.json"]
+FILES = [
+    "MODEL_CARD.md",
+    "SHA256SUMS",
+    "golden.npz",
+    "labels.json",
+    "model.onnx",
+    "preprocessing.json",
+    "reference.json",
+]
 
 
 @pytest.fixture
@@ -46,6 +56,22 @@ def test_the_bundle_holds_the_chosen_model_and_answers_as_scored(project):
     assert card.startswith(f"# {choice['chosen']}\n")
     for word in ("accuracy", "to the teacher", "Measured on", "Limits", choice["reason"]):
         assert word in card
+
+    reference = read_reference(BUNDLE / "reference.json")
+    scored = read_json(Path("artifacts/evaluate/scores.json"))["models"][choice["chosen"]]["test"]
+    assert reference.n_right / reference.n_test == pytest.approx(scored["accuracy"]["value"], abs=1e-6)
+    assert reference.classes == tuple(read_json(BUNDLE / "labels.json"))
+    manifest = pyarrow.parquet.read_table("artifacts/split/manifest.parquet").to_pandas()
+    n_training, n_held_out = (manifest["split"] == "train").sum(), (manifest["split"] != "train").sum()
+    assert {int(reference.columns[name].counts.sum()) for name in COLUMNS[:-1]} == {n_training}
+    assert reference.class_counts.sum() == n_held_out
+    # Every third image is 100, 120, 140 pixels wide.
+    assert reference.columns["width"].edges.tolist() == [100, 120, 140]
+    # What the server will measure on a training image lies where the reference counted it.
+    size = Predictor(BUNDLE).preprocessing.input_size
+    packed = np.load(f"artifacts/ingest/images_{size}.npy")[manifest["index"][manifest["split"] == "train"]]
+    seen = sketch_of(reference, packed, np.full((n_training, 2), 100), np.eye(4, dtype=np.float32)[[0] * n_training])
+    assert seen.columns["sharpness"].tolist() == reference.columns["sharpness"].counts.tolist()
 
     # Nothing of an earlier bundle stays, and the bytes are the same.
     before = {path.name: path.read_bytes() for path in BUNDLE.iterdir()}

@@ -1,0 +1,266 @@
+"""Sketches of what a server saw and answered: counts over the bins of a bundle's reference, never an image.
+
+A sketch of two streams together is the sum of the sketches of each, so intervals and replicas add up.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinglet.errors import KingletError
+from kinglet.runtime.histograms import bin_counts, inner_quantiles
+from kinglet.runtime.image_statistics import PIXEL_STATISTICS, luma, pixel_statistics
+
+FORMAT = 1
+# Columns of a reference: of the model's input, of the image as it was sent, of the answer.
+SIZES = ("width", "height")
+CONFIDENCE = "confidence"
+COLUMNS = (*PIXEL_STATISTICS, *SIZES, CONFIDENCE)
+N_QUANTILES = 20
+# Sums are rounded by how a processor adds; values that are equal have to stay so on every processor.
+DECIMALS = 7
+# Numbers that a kept sample of answers may hold, so that a thousand classes do not make a sketch of megabytes.
+MAX_SAMPLE_NUMBERS = {"reference": 50_000, "sketch": 5_000}
+REFERENCE_SAMPLE = 500
+ANSWER_DECIMALS = 4
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Ascending edges, float64 (n_edges,), and counts below, on and between them, int64 (2 * n_edges + 1,)."""
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a model was made with, as a server's images and answers are compared with it.
+
+    columns: a histogram for each of COLUMNS. classes: names in the model's order. class_counts: how often each was
+    answered to held-out images, int64 (n_classes,). sample: probabilities of some of these answers, float32
+    (n_sample, n_classes). n_right of n_test test images were answered right.
+    """
+
+    columns: dict[str, Histogram]
+    classes: tuple[str, ...]
+    class_counts: NDArray[np.int64]
+    sample: NDArray[np.float32]
+    n_right: int
+    n_test: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the reference as JSON-ready values."""
+        return {
+            "format": FORMAT,
+            "columns": {
+                name: {"edges": histogram.edges.tolist(), "counts": histogram.counts.tolist()}
+                for name, histogram in self.columns.items()
+            },
+            "classes": dict(zip(self.classes, self.class_counts.tolist(), strict=True)),
+            "sample": rows_of(self.sample),
+            "test": {"right": self.n_right, "images": self.n_test},
+        }
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """Counts of one interval over the bins of a reference.
+
+    n_images: answered in all. columns: int64 (n_bins,) for each of COLUMNS; those of the size lack images that came as
+    tensors. class_counts: int64 (n_classes,). sample: probabilities of answers drawn at random, float32
+    (n_sample, n_classes).
+    """
+
+    n_images: int
+    columns: dict[str, NDArray[np.int64]]
+    class_counts: NDArray[np.int64]
+    sample: NDArray[np.float32]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the sketch as JSON-ready values."""
+        return {
+            "format": FORMAT,
+            "images": self.n_images,
+            "columns": {name: counts.tolist() for name, counts in self.columns.items()},
+            "classes": self.class_counts.tolist(),
+            "sample": rows_of(self.sample),
+        }
+
+
+def make_reference(
+    columns: Mapping[str, NDArray[np.float64]],
+    probabilities: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    is_test: NDArray[np.bool_],
+    classes: Iterable[str],
+) -> Reference:
+    """Return the reference of a model.
+
+    columns: {name: values of shape (n,)} for each of COLUMNS but the confidence, of training images.
+    probabilities: float32 (n_held_out, n_classes), the model's answers to images that it was not trained on. labels,
+    is_test: int64 and bool (n_held_out,), the classes of these and which of them are test images.
+    """
+    names = tuple(classes)
+    answered = probabilities.argmax(axis=1)
+    confidences = probabilities.max(axis=1).astype(np.float64)
+    histograms = {}
+    for name, values in {**columns, CONFIDENCE: confidences}.items():
+        rounded = np.round(values, DECIMALS)
+        edges = inner_quantiles(rounded, N_QUANTILES)
+        histograms[name] = Histogram(edges, bin_counts(rounded, edges))
+    rows = min(REFERENCE_SAMPLE, MAX_SAMPLE_NUMBERS["reference"] // len(names), len(probabilities))
+    # Evenly over the held-out images: they lie in no order that has to do with the answers but that of their names.
+    taken = np.linspace(0, len(probabilities) - 1, rows).astype(np.int64)
+    return Reference(
+        {name: histograms[name] for name in COLUMNS},
+        names,
+        np.bincount(answered, minlength=len(names)),
+        probabilities[taken].round(ANSWER_DECIMALS),
+        int((answered == labels)[is_test].sum()),
+        int(is_test.sum()),
+    )
+
+
+def input_statistics(squares: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
+    """Return the PIXEL_STATISTICS of a model's inputs: {name: float64 (n,)}.
+
+    squares: uint8 (n, size, size, 1 or 3), as `kinglet.runtime.preprocessing.square_of` makes them.
+    """
+    return pixel_statistics(luma(squares))
+
+
+def empty_sketch(reference: Reference) -> Sketch:
+    """Return the sketch of no images."""
+    return Sketch(
+        0,
+        {name: np.zeros_like(histogram.counts) for name, histogram in reference.columns.items()},
+        np.zeros_like(reference.class_counts),
+        np.empty((0, len(reference.classes)), np.float32),
+    )
+
+
+def sketch_of(
+    reference: Reference,
+    squares: NDArray[np.uint8],
+    sizes: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+) -> Sketch:
+    """Return the sketch of some images and the answers to them, without a sample.
+
+    squares: uint8 (n, size, size, channels), the model's inputs. sizes: int64 (n_sized, 2), width and height of those
+    that came as images. probabilities: float32 (n, n_classes).
+    """
+    values = {
+        **input_statistics(squares),
+        "width": sizes[:, 0].astype(np.float64),
+        "height": sizes[:, 1].astype(np.float64),
+        CONFIDENCE: probabilities.max(axis=1).astype(np.float64),
+    }
+    columns = {
+        name: bin_counts(np.round(values[name], DECIMALS), histogram.edges)
+        for name, histogram in reference.columns.items()
+    }
+    answered = np.bincount(probabilities.argmax(axis=1), minlength=len(reference.classes))
+    return Sketch(len(squares), columns, answered, np.empty((0, len(reference.classes)), np.float32))
+
+
+def merged(first: Sketch, second: Sketch) -> Sketch:
+    """Return the sketch of two streams together; both over the bins of one reference."""
+    return Sketch(
+        first.n_images + second.n_images,
+        {name: counts + second.columns[name] for name, counts in first.columns.items()},
+        first.class_counts + second.class_counts,
+        np.concatenate([first.sample, second.sample]),
+    )
+
+
+def read_reference(path: Path) -> Reference:
+    """Return the reference in a file; raises KingletError that names it if it is none, or of a newer format."""
+    return reference_from(path.read_bytes(), str(path))
+
+
+def reference_from(content: bytes, origin: str) -> Reference:
+    """Return the reference in the bytes of a file; origin: how an error calls it."""
+    fields = read_fields(content, origin)
+    try:
+        columns = {
+            name: Histogram(
+                np.array(fields["columns"][name]["edges"], np.float64),
+                whole_numbers(fields["columns"][name]["counts"]),
+            )
+            for name in COLUMNS
+        }
+        found = Reference(
+            columns,
+            tuple(map(str, fields["classes"])),
+            whole_numbers(list(fields["classes"].values())),
+            np.array(fields["sample"], np.float32).reshape(-1, len(fields["classes"])),
+            int(fields["test"]["right"]),
+            int(fields["test"]["images"]),
+        )
+        if any(len(histogram.counts) != 2 * len(histogram.edges) + 1 for histogram in columns.values()):
+            raise ValueError("edges and counts do not match")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise damaged(origin, "reference of a bundle", error) from None
+    return found
+
+
+def sketch_from(content: bytes, origin: str, reference: Reference) -> Sketch:
+    """Return the sketch in the bytes of a file; raises KingletError if it is none, or of other bins."""
+    fields = read_fields(content, origin)
+    try:
+        found = Sketch(
+            int(fields["images"]),
+            {name: whole_numbers(fields["columns"][name]) for name in COLUMNS},
+            whole_numbers(fields["classes"]),
+            np.array(fields["sample"], np.float32).reshape(-1, len(reference.classes)),
+        )
+        shapes = [(counts, reference.columns[name].counts) for name, counts in found.columns.items()]
+        if any(a.shape != b.shape for a, b in [*shapes, (found.class_counts, reference.class_counts)]):
+            raise ValueError("its bins are not those of the reference")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise damaged(origin, "sketch", error) from None
+    return found
+
+
+def read_fields(content: bytes, origin: str) -> dict[str, Any]:
+    """Return the JSON object in the bytes of a file whose format is known."""
+    try:
+        fields = json.loads(content)
+        found = fields["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(origin, "sketch or reference", error) from None
+    if found != FORMAT:
+        raise KingletError(
+            f"{origin} is of format {found!r}; this version of Kinglet reads format {FORMAT}.",
+            "Read it with the version of Kinglet that wrote it, or a newer one.",
+        )
+    return dict(fields)
+
+
+def whole_numbers(values: Any) -> NDArray[np.int64]:
+    """Return counts as int64 (n,); raises ValueError for what is none."""
+    found = np.array(values)
+    if found.ndim != 1 or found.dtype.kind != "i" or (found < 0).any():
+        raise ValueError("counts have to be whole numbers of at least 0")
+    return found.astype(np.int64)
+
+
+def damaged(origin: str, kind: str, error: Exception) -> KingletError:
+    """Return the sentence for a file that cannot be understood."""
+    return KingletError(
+        f"{origin} is no {kind} ({type(error).__name__}: {error}).", "Restore the file, or remove it if it is damaged."
+    )
+
+
+def rows_of(sample: NDArray[np.float32]) -> list[list[float]]:
+    """Return probabilities as short decimal numbers."""
+    return [[round(value, ANSWER_DECIMALS) for value in row] for row in sample.tolist()]
