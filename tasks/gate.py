@@ -20,6 +20,8 @@ from kinglet.atomic import read_json, write_json, write_text
 from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import Interval, accuracy_interval
 from kinglet.evidence.gate import (
+    CHAMPION_ROBUSTNESS,
+    PASSED,
     Answers,
     Check,
     accuracy_check,
@@ -50,6 +52,7 @@ from tasks.artifacts import (
 from tasks.benchmark import latencies_of
 from tasks.bundle_answers import Part, answers_of, read_part
 from tasks.champion import bundle_digest, open_champion, opened_model, other_classes, subject_of
+from tasks.champion_robustness import champion_robustness_check
 from tasks.gate_words import markdown, paragraph
 from tasks.image_tables import read_parquet
 from tasks.opened_models import digest_of
@@ -73,12 +76,13 @@ class Challenger:
 class Reference:
     """What the challenger is held against.
 
-    word: "champion" or "teacher". digest: of the champion's bundle, or of the teacher's model. predicted: its answers
-    to the test images, None where it knows other classes; problem then says so. latency_ms: of the challenger and of
-    the reference, from one measurement.
+    word: "champion" or "teacher". champion: its bundle, None where there is none. digest: of the champion's bundle, or
+    of the teacher's model. predicted: its answers to the test images, None where it knows other classes; problem then
+    says so. latency_ms: of the challenger and of the reference, from one measurement.
     """
 
     word: str
+    champion: Predictor | None
     digest: str
     predicted: NDArray[np.int64] | None
     problem: str
@@ -102,6 +106,7 @@ def judge(parameters: Parameters) -> dict[str, Any]:
     checks = [
         *comparison_checks(predicted, part, reference, classes, parameters),
         robustness_of(challenger.name, parameters),
+        *champion_robustness(challenger.name, reference, part, classes, parameters),
         *budget_checks(challenger, reference, parameters),
         golden_check(golden_problem(challenger.bundle)),
         data_check_of(parameters),
@@ -171,6 +176,7 @@ def read_reference(
     problem = other_classes(champion.classes, classes)
     return Reference(
         word=CHAMPION,
+        champion=champion,
         digest=bundle_digest(folder),
         predicted=None if problem else answers_of(champion, part, classes, parameters.data),
         problem=problem,
@@ -198,6 +204,7 @@ def teacher_reference(challenger: Challenger, predicted: NDArray[np.int64]) -> R
     latency = read_json(BENCHMARK / "latency.json")["models"][teacher]
     return Reference(
         word=TEACHER_WORD,
+        champion=None,
         digest=latency["sha256"],
         predicted=predicted,
         problem="",
@@ -258,6 +265,17 @@ def robustness_of(name: str, parameters: Parameters) -> Check:
         parameters.gate.max_robustness_drop,
         accept_unestablished=parameters.gate.not_established == "accept",
     )
+
+
+def champion_robustness(
+    name: str, reference: Reference, part: Part, classes: Sequence[str], parameters: Parameters
+) -> list[Check]:
+    """Return what the corrupted images say beside the champion; nothing where no champion can be compared."""
+    if reference.champion is None or reference.problem:
+        return []
+    if reference.same_model:
+        return [Check(CHAMPION_ROBUSTNESS, PASSED, "The challenger is the champion itself.")]
+    return [champion_robustness_check(name, reference.champion, part, classes, parameters)]
 
 
 def budget_checks(challenger: Challenger, reference: Reference, parameters: Parameters) -> list[Check]:

@@ -386,7 +386,8 @@ class Gate(Section):
     reference is the champion, or the teacher where there is none. max_accuracy_drop, latency_ms, size_mb: null takes
     that of `select`. not_established: what the gate does where the test images are too few to tell.
     min_class_accuracy: share of right answers in every class. max_class_drop: that a class may lose to the reference.
-    max_robustness_drop: on corrupted images, to the teacher. max_slowdown: times the reference's latency.
+    max_robustness_drop, max_champion_robustness_drop: on corrupted images, to the teacher and to the champion.
+    max_slowdown: times the reference's latency.
     """
 
     champion: Annotated[str, Field(min_length=1)] = "champion"
@@ -395,6 +396,7 @@ class Gate(Section):
     min_class_accuracy: Annotated[float, Field(ge=0, le=1)] | None = 0.5
     max_class_drop: Share | None = 0.05
     max_robustness_drop: Share | None = 0.15
+    max_champion_robustness_drop: Share | None = 0.05
     latency_ms: Positive | None = None
     size_mb: Positive | None = None
     memory_mb: Positive | None = None

@@ -2,69 +2,44 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 from numpy.typing import NDArray
 from PIL import Image
 
 from kinglet.atomic import atomic_path, read_json, write_json
 from kinglet.errors import KingletError
-from kinglet.evidence.corruptions.kinds import KINDS, corrupt
+from kinglet.evidence.corruptions.kinds import KINDS
 from kinglet.evidence.corruptions.pixels import resize_batch
 from kinglet.evidence.corruptions.severities import SEVERITIES, published_for
 from kinglet.evidence.corruptions.shifts import SHIFTS
-from kinglet.evidence.corruptions.streams import image_keys
 from kinglet.evidence.metrics import calibration_gap
-from kinglet.evidence.robustness import Answers, balanced_sample, mean_interval, verdict_of
-from kinglet.runtime.preprocessing import normalize
-from kinglet.runtime.processors import available_processors
-from kinglet.runtime.sessions import softmax
+from kinglet.evidence.robustness import Answers, balanced_sample, mean_interval, robustness_differences, verdict_of
 from tasks.artifacts import (
     ROBUSTNESS,
-    SOURCE_FACTS,
     SPLIT,
     model_folders,
     packed_images,
     read_card,
-    read_input_sizes,
     refuse_unknown_models,
 )
+from tasks.corrupted_answers import WAYS, Task, answers_of, base_size, every_way
 from tasks.evaluate import HeldOut, read_held_out, teacher_name
 from tasks.opened_models import OpenedModel, open_model
 from tasks.parameters import ALL, AUTO, Parameters, Robustness
-from tasks.progress import Report, progress
+from tasks.progress import progress
 from tasks.stage import run_stage
 
-WAYS = (*KINDS, *SHIFTS)
 # What `images: auto` comes to: so many pixels of the largest input, between these numbers of images.
 AUTO_PIXELS, AUTO_LEAST, AUTO_MOST = 400_000, 100, 500
-# Images that one worker has in hand, and the most values that they hold.
-BATCH, BATCH_VALUES = 32, 3_000_000
 PICTURE_SIZE = 64
 
 
-@dataclass(frozen=True)
-class Task:
-    """What is asked: which images, of which packed file, in which ways changed, of which models.
-
-    packed: uint8 (n, edge, edge, channels), memory-mapped. rows, labels: int64 of shape (n_images,).
-    """
-
-    packed: NDArray[np.uint8]
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    models: dict[str, OpenedModel]
-    ways: tuple[str, ...]
-    seed: int
-
-
 def run(parameters: Parameters) -> None:
-    """Write scores.json, and pictures.npy: the first of the images in every way and severity."""
+    """Write scores.json, answers.parquet, and pictures.npy: the first of the images in every way and severity."""
     settings, test = parameters.robustness, read_held_out("test")
     teacher = teacher_name()
     models = open_models(settings, teacher)
@@ -72,8 +47,6 @@ def run(parameters: Parameters) -> None:
     places = balanced_sample(test.labels, image_count(settings, test, max(sizes)), parameters.seed)
     packed = np.load(packed_images(base_size()), mmap_mode="r")
     task = Task(packed, test.rows[places], test.labels[places], models, WAYS, parameters.seed)
-    # First: it makes the frost, which the workers would otherwise make side by side.
-    shown = pictures(packed[task.rows[:1]], parameters.seed)
     with progress("robustness") as report:
         answers = answers_of(task, report)
     edge = packed.shape[1]
@@ -86,8 +59,9 @@ def run(parameters: Parameters) -> None:
         "teacher": teacher,
         "models": {name: scores_of(of_model, answers[teacher], parameters) for name, of_model in answers.items()},
     }
+    write_answers(task.rows, answers)
     with atomic_path(ROBUSTNESS / "pictures.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, shown)
+        np.save(file, pictures(packed[task.rows[:1]], parameters.seed))
     write_json(ROBUSTNESS / "scores.json", scores)
 
 
@@ -117,77 +91,6 @@ def image_count(settings: Robustness, test: HeldOut, largest_input: int) -> int:
     return int(settings.images)
 
 
-def base_size() -> int:
-    """Return the packed size that images are corrupted at: the smallest with all their pixels, or else the largest.
-
-    A camera corrupts the picture that it takes, not what a model makes of it.
-    """
-    sizes, short_side = read_input_sizes().all, read_json(SOURCE_FACTS)["short_side"]
-    return next((size for size in sizes if size >= short_side), sizes[-1])
-
-
-def answers_of(task: Task, report: Report) -> dict[str, Answers]:
-    """Return every model's answers to the images, clean and in every way; each is corrupted once for all models."""
-    edge, channels = task.packed.shape[1], task.packed.shape[3]
-    batch = max(1, min(BATCH, BATCH_VALUES // (edge * edge * channels)))
-    starts = range(0, len(task.rows), batch)
-    in_all = (1 + len(task.ways) * len(SEVERITIES)) * len(task.rows)
-    lock, done = threading.Lock(), 0
-
-    def answers_from(start: int) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.float32]]]:
-        nonlocal done
-        images = np.asarray(task.packed[task.rows[start : start + batch]])
-        labels = task.labels[start : start + batch]
-        found: dict[str, list[tuple[NDArray[np.bool_], NDArray[np.float32]]]] = {name: [] for name in task.models}
-        for changed in every_way(images, task.ways, task.seed):
-            for name, probabilities in answers_to(changed, task.models):
-                found[name].append((probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)))
-            with lock:
-                done += len(images)
-                report(done, in_all)
-        return {
-            name: (np.stack([correct for correct, _ in pairs]), np.stack([sure for _, sure in pairs]))
-            for name, pairs in found.items()
-        }
-
-    with ThreadPoolExecutor(available_processors()) as pool:
-        parts = list(pool.map(answers_from, starts))
-    return {name: gathered([part[name] for part in parts]) for name in task.models}
-
-
-def gathered(parts: list[tuple[NDArray[np.bool_], NDArray[np.float32]]]) -> Answers:
-    """Return the answers of all batches; a part's rows are the clean images, then every way in every severity."""
-    correct, confidence = (np.concatenate([part[index] for part in parts], axis=1) for index in (0, 1))
-    shape = -1, len(SEVERITIES), correct.shape[1]
-    return Answers(correct[1:].reshape(shape), confidence[1:].reshape(shape), correct[0], confidence[0])
-
-
-def every_way(images: NDArray[np.uint8], ways: Iterable[str], seed: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield the images as they are, then in each of these ways, in every severity."""
-    keys = image_keys(images)
-    yield images
-    for way in ways:
-        for severity in SEVERITIES:
-            yield corrupt(images, way, severity, keys, seed)
-
-
-def answers_to(images: NDArray[np.uint8], models: dict[str, OpenedModel]) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Yield every model's name and probabilities (n, n_classes); what models share is computed once."""
-    inputs: dict[Any, NDArray[np.float32]] = {}
-    for name, model in models.items():
-        preprocessing = model.preprocessing
-        if preprocessing not in inputs:
-            size = preprocessing.input_size
-            # A square has the same pixels after every fit, and these are the server's, bit for bit.
-            inputs[preprocessing] = normalize(
-                resize_batch(images, size, size, Image.Resampling.BILINEAR), preprocessing
-            )
-        logits = model.engine.run(inputs[preprocessing])
-        if not np.isfinite(logits).all():
-            raise KingletError(f"The model {name} gives NaN or infinite logits on corrupted test images.")
-        yield name, softmax(logits)
-
-
 def scores_of(answers: Answers, of_teacher: Answers, parameters: Parameters) -> dict[str, Any]:
     """Return a model's scores, JSON-ready; differences are to the teacher, paired, image by image."""
     bins = parameters.evaluate.calibration_bins
@@ -196,8 +99,7 @@ def scores_of(answers: Answers, of_teacher: Answers, parameters: Parameters) -> 
     teacher_corrupted = of_teacher.only(slice(len(KINDS)))
     changes = corrupted.by_image - teacher_corrupted.by_image
     clean_changes = answers.clean_correct.astype(float) - of_teacher.clean_correct
-    difference = mean_interval(changes, **options)
-    beyond_clean = mean_interval(changes - clean_changes, **options)
+    difference, beyond_clean = robustness_differences(changes, clean_changes, **options)
     by_severity = [(corrupted.correct[:, place].ravel(), corrupted.confidence[:, place].ravel()) for place in range(5)]
     return {
         "clean_accuracy": rounded(answers.clean_correct.mean()),
@@ -232,6 +134,27 @@ def accuracies(answers: Answers, ways: tuple[str, ...]) -> dict[str, list[float]
 def rounded(number: float) -> float:
     """Return a score as JSON keeps it."""
     return round(float(number), 6)
+
+
+def write_answers(rows: NDArray[np.int64], answers: dict[str, Answers]) -> None:
+    """Write what any two models can be compared by: a row for every model and image.
+
+    index: the image's row in the packed files. clean: whether it was answered right. corrupted: how many of its
+    corrupted versions were, of 15 kinds in 5 severities.
+    """
+    parts = [
+        pa.table(
+            {
+                "model": pa.array([name] * len(rows)),
+                "index": rows,
+                "clean": of_model.clean_correct,
+                "corrupted": of_model.only(slice(len(KINDS))).correct.sum(axis=(0, 1), dtype=np.int16),
+            }
+        )
+        for name, of_model in answers.items()
+    ]
+    with atomic_path(ROBUSTNESS / "answers.parquet") as temporary:
+        pa.parquet.write_table(pa.concat_tables(parts), temporary, compression="zstd")
 
 
 def pictures(image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:

@@ -12,6 +12,8 @@ from kinglet.evidence.charts import CHARACTER_WIDTH, nice_step, text
 ROW_HEIGHT, TOP, BOTTOM, RIGHT = 26, 22, 44, 14
 # Share of the width that the names may take; longer ones end in dots.
 NAMES_SHARE = 0.42
+# Names of these kinds are printed bold: that much wider.
+BOLD, BOLD_WIDTH = ("chosen", "teacher"), 1.16
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ def forest(lines: list[Line], width: int, title: str, axis: str, lowest_allowed:
     title: what a reader that cannot see it is told. axis: what stands below it. lowest_allowed: dashed where given.
     """
     height = TOP + ROW_HEIGHT * len(lines) + BOTTOM
-    longest = max((len(item.name) for item in lines), default=0)
-    left = round(min(NAMES_SHARE * width, longest * CHARACTER_WIDTH + 22))
+    longest = max((len(item.name) * character_width(item) for item in lines), default=0)
+    left = round(min(NAMES_SHARE * width, longest + 22))
     low, high, ticks = axis_range(lines, lowest_allowed, narrow=width < 500)
     bottom, right = height - BOTTOM, width - RIGHT
 
@@ -73,9 +75,14 @@ def side_of(x: float, left: float, right: float) -> str:
     return "start" if x - room < left else "end" if x + room > right else "middle"
 
 
+def character_width(item: Line) -> float:
+    """Return how wide a character of a line's name is, in pixels, on average."""
+    return CHARACTER_WIDTH * (BOLD_WIDTH if item.kind in BOLD else 1)
+
+
 def line_parts(item: Line, x_of: Callable[[float], float], y: float, left: float) -> list[str]:
     """Return the name, the interval and the point of one line."""
-    fitting = int((left - 10) / CHARACTER_WIDTH)
+    fitting = int((left - 10) / character_width(item))
     name = item.name if len(item.name) <= fitting else f"{item.name[: fitting - 1]}…"
     low, value, high = (x_of(end) for end in (item.difference.low, item.difference.value, item.difference.high))
     return [

@@ -19,6 +19,8 @@ PASSED: Final = "passed"
 FAILED: Final = "failed"
 NOT_JUDGED: Final = "not judged"
 Outcome = Literal["passed", "failed", "not judged"]
+ROBUSTNESS: Final = "robustness"
+CHAMPION_ROBUSTNESS: Final = "champion's robustness"
 
 Labels = NDArray[np.integer[Any]]
 
@@ -183,18 +185,21 @@ def robustness_check(
     largest: float | None,
     *,
     accept_unestablished: bool,
+    reference: Literal["teacher", "champion"] = "teacher",
 ) -> Check:
-    """Judge whether the challenger keeps the fp32 teacher's accuracy on corrupted images.
+    """Judge whether the challenger keeps the accuracy of its fp32 teacher, or of the champion, on corrupted images.
 
-    difference: mean corruption accuracy minus the teacher's, paired, None where it was not measured. beyond_clean: by
+    difference: mean corruption accuracy minus theirs, paired, None where it was not measured. beyond_clean: by
     how much it differs from the same difference on clean images; where a loss beyond that is established the check is
     flagged, since clean images alone would not show it. largest: the most that may be lost, in [0, 1), None for no
     limit.
     """
-    name = "robustness"
+    name = ROBUSTNESS if reference == "teacher" else CHAMPION_ROBUSTNESS
     if difference is None or beyond_clean is None:
         return Check(name, NOT_JUDGED, "Corrupted images were not scored for this model.")
-    measured = f"{signed(difference.value)} points ({signed_between(difference)}) to the teacher on corrupted images"
+    measured = (
+        f"{signed(difference.value)} points ({signed_between(difference)}) to the {reference} on corrupted images"
+    )
     flagged = beyond_clean.high < 0
     if flagged:
         measured += f", {signed(beyond_clean.value)} more than on clean ones"

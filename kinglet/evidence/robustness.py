@@ -57,6 +57,19 @@ def mean_interval(
     return Interval(value, min(low, value), max(high, value))
 
 
+def robustness_differences(
+    corrupted: NDArray[np.float64], clean: NDArray[np.float64], *, confidence: float = 0.95, seed: int = 0
+) -> tuple[Interval, Interval]:
+    """Return how much better a model is than another on corrupted images, and by how much more than on clean ones.
+
+    corrupted: float64 of shape (n_images,), the difference of `Answers.by_image`. clean: of the same shape, the
+    difference of right (1) and wrong (0) on the images themselves.
+    Raises ValueError without images.
+    """
+    difference = mean_interval(corrupted, confidence=confidence, seed=seed)
+    return difference, mean_interval(corrupted - clean, confidence=confidence, seed=seed)
+
+
 def balanced_sample(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     """Return places of `count` images, ascending, as evenly divided among the classes as their numbers allow.
 

@@ -40,6 +40,9 @@ addEventListener("load", () => {
     pictures: [...page.querySelectorAll("#errors img")].filter(image => image.naturalWidth > 0).length,
     resources: view.performance.getEntriesByType("resource").map(entry => entry.name),
     wider: page.documentElement.scrollWidth - page.documentElement.clientWidth,
+    hidden: Math.max(...[...page.querySelectorAll("#models .scroll")].map(box => box.scrollWidth - box.clientWidth)),
+    cut: [...page.querySelectorAll("svg.chart text.label.end")].filter(shown).filter(
+      name => name.getBBox().x < 0).map(name => name.textContent),
     colours: [view.getComputedStyle(page.body).backgroundColor, view.getComputedStyle(page.body).color],
   });
 });
@@ -90,7 +93,7 @@ def browse(profile: Path, url: str, *options: str) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [1280, 1120, 390])
 def test_every_chapter_and_chart_is_shown_without_a_request(site, tmp_path, width):
     folder, address, requested = site
     (folder / "probe.html").write_text(PROBE.replace("WIDTH", str(width)))
@@ -103,6 +106,8 @@ def test_every_chapter_and_chart_is_shown_without_a_request(site, tmp_path, widt
     assert found["charts"] == 7
     assert found["pictures"] == 6
     assert found["wider"] <= 0  # nothing makes the page scroll sideways
+    assert width < 1120 or found["hidden"] <= 0  # nor the models, on a desk
+    assert found["cut"] == []
     assert found["resources"] == []
     assert sorted(requested) == ["/probe.html", "/report.html"]
     assert not CONSOLE.search(finished.stderr), finished.stderr

@@ -16,6 +16,9 @@ from scipy.ndimage import gaussian_filter1d
 from kinglet.evidence.corruptions.pixels import resize_batch, sample, to_bytes, to_light
 from kinglet.evidence.corruptions.streams import Streams, between
 
+# Pixels along the edge of a block, and the rows that a JPEG has at most.
+JPEG_BLOCK, JPEG_HIGHEST = 8, 65_500
+
 
 def contrast(images: NDArray[np.uint8], share: float, _streams: Streams) -> NDArray[np.uint8]:
     """Return the images with this share of their distance to their mean colour."""
@@ -86,7 +89,27 @@ def pixelate(images: NDArray[np.uint8], share: float, _streams: Streams) -> NDAr
 
 def jpeg_compression(images: NDArray[np.uint8], quality: int, _streams: Streams) -> NDArray[np.uint8]:
     """Return the images as JPEG of this quality, 1 to 95, gives them back."""
+    if images.shape[3] == 1:
+        return gray_through_jpeg(images, quality)
     return np.stack([through_jpeg(image, quality) for image in images])
+
+
+def gray_through_jpeg(images: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    """Return gray images, (n, height, width, 1), written as JPEG and read again: bit for bit as each alone.
+
+    Small ones go through it in tall pictures: 185 µs for an image of 28 px alone, 16 in 128 at once.
+    """
+    # JPEG fills up its blocks with the outermost pixels, and no gray block knows of another. (Colours do: their
+    # pixels are smoothed across blocks.)
+    n, height, width, _ = images.shape
+    filled = np.pad(images[..., 0], ((0, 0), (0, -height % JPEG_BLOCK), (0, -width % JPEG_BLOCK)), mode="edge")
+    rows, columns = filled.shape[1:]
+    at_once = max(1, JPEG_HIGHEST // rows)
+    written = np.empty_like(filled)
+    for start in range(0, n, at_once):
+        some = filled[start : start + at_once]
+        written[start : start + at_once] = through_jpeg(some.reshape(-1, columns, 1), quality).reshape(some.shape)
+    return written[:, :height, :width, None]
 
 
 def through_jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

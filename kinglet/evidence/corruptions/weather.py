@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +16,8 @@ from kinglet.evidence.corruptions.streams import Streams, between, normals, unif
 SMALLEST_FROST = 1024
 # Ice lets blue through.
 FROST_TINT = np.array([0.86, 0.94, 1.0], np.float32)
+# Of several threads, one makes the frost and the others wait for it.
+FROST_LOCK = threading.Lock()
 
 
 def snow(
@@ -39,7 +42,9 @@ def frost(images: NDArray[np.uint8], setting: tuple[float, float, float], stream
     """Return the images behind a piece of frosted window. setting: (share of image, of frost, scale of the frost)."""
     share, of_frost, scale = setting
     _, height, width, channels = images.shape
-    texture = frost_texture(SMALLEST_FROST << max(0, (max(height, width) - 1).bit_length() - 9), scale, channels)
+    edge = SMALLEST_FROST << max(0, (max(height, width) - 1).bit_length() - 9)
+    with FROST_LOCK:
+        texture = frost_texture(edge, scale, channels)
     starts = uniforms(streams, (2,))
     tops = (starts[:, 0] * (len(texture) - height)).astype(np.int64)
     lefts = (starts[:, 1] * (len(texture) - width)).astype(np.int64)
@@ -47,6 +52,7 @@ def frost(images: NDArray[np.uint8], setting: tuple[float, float, float], stream
     return to_bytes(np.float32(share) * to_light(images) + np.float32(of_frost) * crops)
 
 
+@lru_cache(maxsize=2)
 def frost_texture(edge: int, scale: float, channels: int) -> Light:
     """Return frost as light, of shape (scale * edge, scale * edge, channels); edge as in `frost_picture`."""
     size = max(1, round(edge * scale))

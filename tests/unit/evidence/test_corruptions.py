@@ -310,6 +310,15 @@ def test_jpeg_and_pixels_are_those_of_pillow():
     assert np.array_equal(digital.pixelate(images, 0.3, ())[1], np.asarray(coarse))
 
 
+@pytest.mark.parametrize("shape", [(3, 28, 28), (2, 40, 32), (2, 13, 9), (1, 1, 1), (2300, 28, 7)])
+@pytest.mark.parametrize("quality", [7, 65])
+def test_gray_images_go_through_jpeg_together_bit_for_bit_as_alone(shape, quality):
+    images = np.random.default_rng(6).integers(0, 256, (*shape, 1), dtype=np.uint8)
+    found = digital.jpeg_compression(images, quality, ())
+    for place in {0, shape[0] // 2, shape[0] - 1}:
+        assert np.array_equal(found[place], digital.through_jpeg(images[place], quality))
+
+
 def test_clouds_fill_the_range_and_fit_together_at_their_rims():
     clouds = weather.plasma(np.random.default_rng(5).random((3, 64, 64), np.float32), 2)
     assert clouds.min(axis=(1, 2)).tolist() == [0, 0, 0]

@@ -15,6 +15,7 @@ SVG = "{http://www.w3.org/2000/svg}"
         [Line("small-int8", Interval(-0.004, -0.009, 0.001), "chosen"), Line("other", Interval(0.01, 0.0, 0.02))],
         [Line("none <b>&c", Interval(0.0, 0.0, 0.0))],
         [Line("a name far longer than any chart of this width has room for, and longer", Interval(-1, -1, -0.5))],
+        [Line("residual-16-pruned-int8 minus champion", Interval(-0.1, -0.2, 0.0), "chosen")],
     ],
 )
 def test_every_line_lies_inside_the_chart_in_its_order(lines, width):
@@ -28,7 +29,8 @@ def test_every_line_lies_inside_the_chart_in_its_order(lines, width):
     names = [element for element in texts if "label" in element.get("class")]
     for element, line in zip(names, lines, strict=True):
         assert line.name.startswith(element.text.rstrip("…"))
-        assert float(element.get("x")) - len(element.text) * 6.9 > -1
+        bold = 1.16 if line.kind == "chosen" else 1
+        assert float(element.get("x")) - len(element.text) * 6.9 * bold > -1
     assert any(element.text == "0" for element in texts)
 
 

@@ -18,13 +18,18 @@ import tasks.benchmark
 import tasks.bundle
 import tasks.evaluate
 import tasks.gate
+import tasks.robustness
 import tasks.select
 from kinglet.atomic import read_json, write_json
 from kinglet.errors import KingletError
+from kinglet.evidence.corruptions.kinds import KINDS, corrupt
+from kinglet.evidence.corruptions.severities import SEVERITIES
+from kinglet.evidence.corruptions.streams import image_keys
 from kinglet.runtime import bundles
 from kinglet.runtime.predictor import Predictor
 from tasks.artifacts import BUNDLE, VERDICT
 from tasks.bundle_answers import answers_of, read_part
+from tasks.champion_robustness import other_pictures
 from tasks.open_sealed import open_sealed
 from tasks.sealed_looks import LOOKS
 from tasks.verdict import promote, read_verdict
@@ -37,6 +42,8 @@ LENIENT: dict[str, Any] = {
     "max_accuracy_drop": 0.6,
     "min_class_accuracy": 0.1,
     "max_class_drop": 0.9,
+    "max_robustness_drop": 0.9,
+    "max_champion_robustness_drop": 0.9,
     "max_slowdown": 1000,
 }
 
@@ -52,9 +59,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         splits = np.array(table["split"].to_pylist(), object)
         splits[np.flatnonzero(splits == "train")[::3]] = "sealed"
         pq.write_table(table.set_column(table.schema.get_field_index("split"), "split", pa.array(splits)), MANIFEST)
-        write_json(Path("artifacts/robustness/scores.json"), {"models": {}})
         write_json(Path("artifacts/check_data/checks.json"), {"n_critical": 0, "n_warnings": 1, "findings": []})
-        for task in (tasks.evaluate, tasks.benchmark, tasks.select, tasks.bundle):
+        for task in (tasks.evaluate, tasks.robustness, tasks.benchmark, tasks.select, tasks.bundle):
             task.run(parameters())
     return root
 
@@ -106,7 +112,8 @@ def test_the_first_run_says_that_there_is_no_champion_and_holds_the_model_agains
     chosen = verdict["challenger"]["model"]
     assert verdict["accuracy"]["challenger"]["value"] == scores[chosen]["test"]["accuracy"]["value"]
     assert verdict["accuracy"]["reference"]["value"] == scores["teacher"]["test"]["accuracy"]["value"]
-    assert check_of(verdict, "robustness")["outcome"] == "not judged"
+    assert check_of(verdict, "robustness")["outcome"] == "passed"
+    assert "champion's robustness" not in {check["name"] for check in verdict["checks"]}
     before = VERDICT.read_bytes()
     judged()
     assert VERDICT.read_bytes() == before
@@ -203,6 +210,67 @@ def test_robustness_counts_where_it_was_measured(project: Path) -> None:
     )
     assert check_of(judged(max_robustness_drop=0.1), "robustness")["outcome"] == "failed"
     assert check_of(judged(max_robustness_drop=0.3), "robustness")["outcome"] == "passed"
+    write_json(Path("artifacts/robustness/scores.json"), {"models": {}})
+    assert check_of(judged(), "robustness")["outcome"] == "not judged"
+
+
+def right_on_corrupted(predictor: Predictor, images: np.ndarray, labels: list[str]) -> np.ndarray:
+    """Return the share of each image's corrupted versions that are answered right, one by one, as a server answers."""
+    shares = []
+    for image, label in zip(images[:, None], labels, strict=True):
+        versions = [corrupt(image, kind, severity, image_keys(image)) for kind in KINDS for severity in SEVERITIES]
+        shares.append(np.mean([answer == label for answer in predictor.predict(np.concatenate(versions)).classes]))
+    return np.array(shares)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(16, 3), (20, 1)])
+def test_the_champion_is_scored_on_the_corrupted_images_of_the_challenger(
+    project: Path, size: int, channels: int
+) -> None:
+    put_champion(size, CLASSES[::-1], channels)
+    if (size, channels) != (16, 3):
+        images, _ = noisy_quadrants(160, 24, 3)
+        for path, row in zip(read_part("test").paths, read_part("test").rows, strict=True):
+            Path("photos", path).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images[row]).save(Path("photos", path), "PNG")
+    check = check_of(judged(), "champion's robustness")
+    rows = pq.read_table("artifacts/robustness/answers.parquet")["index"].unique().to_numpy()
+    packed, labels = np.load("artifacts/ingest/images_24.npy")[rows], [CLASSES[row % 4] for row in rows]
+    changes = [right_on_corrupted(Predictor(folder), packed, labels) for folder in (BUNDLE, CHAMPION)]
+    assert check["difference"]["value"] == pytest.approx(np.mean(changes[0] - changes[1]), abs=1e-6)
+    assert check["difference"]["low"] < check["difference"]["value"] < check["difference"]["high"]
+    assert "to the champion on corrupted images" in check["reason"]
+
+
+def test_a_loss_of_robustness_to_the_champion_refuses(project: Path) -> None:
+    put_champion(16, CLASSES)
+    name = read_json(Path("artifacts/select/choice.json"))["chosen"]
+    table = pq.read_table("artifacts/robustness/answers.parquet")
+    lost = np.where(np.array(table["model"].to_pylist()) == name, 0, table["corrupted"].to_numpy()).astype(np.int16)
+    pq.write_table(table.set_column(3, "corrupted", pa.array(lost)), "artifacts/robustness/answers.parquet")
+    verdict = judged(max_champion_robustness_drop=0.05)
+    assert check_of(verdict, "champion's robustness")["outcome"] == "failed"
+    assert "Champion's robustness: Loses more than 5 points" in verdict["paragraph"]
+
+
+def test_where_the_champions_robustness_cannot_be_judged_the_verdict_says_why(project: Path) -> None:
+    put_champion(16, CLASSES)
+    unlimited = check_of(judged(max_champion_robustness_drop=None), "champion's robustness")
+    assert (unlimited["outcome"], "No limit" in unlimited["reason"]) == ("not judged", True)
+    # Its input is larger than the corrupted images, which the originals would fill.
+    facts = read_json(Path("artifacts/ingest/source.json"))
+    champion, small = Predictor(CHAMPION), {"teacher": 8, "low_resolution": 8, "student": 8, "students": {}}
+    write_json(Path("artifacts/ingest/source.json"), {**facts, "input_sizes": {**small, "candidates": []}})
+    assert "takes 16 pixels" in other_pictures(champion, "stretch")
+    assert "square by stretch" in other_pictures(champion, "pad")
+    write_json(Path("artifacts/ingest/source.json"), facts)
+    table = pq.read_table("artifacts/robustness/answers.parquet")
+    pq.write_table(table.slice(0, 0), "artifacts/robustness/answers.parquet")
+    assert "were not scored" in check_of(judged(), "champion's robustness")["reason"]
+    others = table.set_column(1, "index", pa.array(np.full(len(table), 10_000)))
+    pq.write_table(others, "artifacts/robustness/answers.parquet")
+    with pytest.raises(KingletError, match="Other images were corrupted"):
+        judged()
 
 
 def test_a_bundle_of_another_model_than_the_chosen_one_is_refused_by_name(project: Path) -> None:
@@ -230,6 +298,7 @@ def test_an_accepted_bundle_is_promoted_and_then_stays(project: Path) -> None:
     verdict = judged()
     assert "stay in production" in verdict["paragraph"]
     assert check_of(verdict, "accuracy")["difference"] == {"value": 0, "low": 0, "high": 0}
+    assert check_of(verdict, "champion's robustness")["reason"] == "The challenger is the champion itself."
 
 
 def test_a_refused_bundle_is_not_promoted_and_a_verdict_under_another_policy_is_out_of_date(project: Path) -> None:

@@ -1,0 +1,135 @@
+"""What models answer to corrupted images, and to those that another camera would take: each made once for all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kinglet.atomic import read_json
+from kinglet.errors import KingletError
+from kinglet.evidence.corruptions.kinds import KINDS, corrupt
+from kinglet.evidence.corruptions.pixels import resize_batch
+from kinglet.evidence.corruptions.severities import SEVERITIES
+from kinglet.evidence.corruptions.shifts import SHIFTS
+from kinglet.evidence.corruptions.streams import image_keys
+from kinglet.evidence.robustness import Answers
+from kinglet.runtime.preprocessing import match_channels, normalize
+from kinglet.runtime.processors import available_processors
+from kinglet.runtime.sessions import softmax
+from tasks.artifacts import SOURCE_FACTS, read_input_sizes
+from tasks.opened_models import OpenedModel
+from tasks.progress import Report
+
+WAYS = (*KINDS, *SHIFTS)
+# Images that one worker has in hand: the more, the less time goes to calls (BATCH), but few images are still divided
+# among the workers (SHARES, SMALLEST_BATCH), and large ones must fit into memory (BATCH_VALUES).
+BATCH, SMALLEST_BATCH, SHARES, BATCH_VALUES = 128, 16, 16, 3_000_000
+
+# Of one batch: whether each image was answered right, and the confidence of the class that was predicted; the rows are
+# the clean images, then every way in every severity.
+Part = tuple[NDArray[np.bool_], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is asked: which images, of which packed file, in which ways changed, of which models.
+
+    packed: uint8 (n, edge, edge, channels), memory-mapped. rows, labels: int64 of shape (n_images,).
+    """
+
+    packed: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    models: dict[str, OpenedModel]
+    ways: tuple[str, ...]
+    seed: int
+
+
+def base_size() -> int:
+    """Return the packed size that images are corrupted at: the smallest with all their pixels, or else the largest.
+
+    A camera corrupts the picture that it takes, not what a model makes of it.
+    """
+    sizes, short_side = read_input_sizes().all, read_json(SOURCE_FACTS)["short_side"]
+    return next((size for size in sizes if size >= short_side), sizes[-1])
+
+
+def answers_of(task: Task, report: Report) -> dict[str, Answers]:
+    """Return every model's answers to the images, clean and in every way; each is corrupted once for all models."""
+    batch = batch_size(task)
+    in_all = (1 + len(task.ways) * len(SEVERITIES)) * len(task.rows)
+    lock, done = threading.Lock(), 0
+
+    def answers_from(start: int) -> dict[str, Part]:
+        nonlocal done
+        images = np.asarray(task.packed[task.rows[start : start + batch]])
+        labels = task.labels[start : start + batch]
+        found: dict[str, list[Part]] = {name: [] for name in task.models}
+        for changed in every_way(images, task.ways, task.seed):
+            for name, probabilities in answers_to(changed, task.models):
+                found[name].append((probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)))
+            with lock:
+                done += len(images)
+                report(done, in_all)
+        return {
+            name: (np.stack([correct for correct, _ in pairs]), np.stack([sure for _, sure in pairs]))
+            for name, pairs in found.items()
+        }
+
+    with ThreadPoolExecutor(available_processors()) as pool:
+        parts = list(pool.map(answers_from, range(0, len(task.rows), batch)))
+    return {name: gathered([part[name] for part in parts]) for name in task.models}
+
+
+def batch_size(task: Task) -> int:
+    """Return how many images a worker takes at once; the number of workers has no part in it."""
+    edge = max(task.packed.shape[1], *(model.preprocessing.input_size for model in task.models.values()))
+    fitting = BATCH_VALUES // (edge * edge * task.packed.shape[3])
+    return max(1, min(BATCH, fitting, max(SMALLEST_BATCH, len(task.rows) // SHARES)))
+
+
+def gathered(parts: list[Part]) -> Answers:
+    """Return the answers of all batches."""
+    correct, confidence = (np.concatenate([part[index] for part in parts], axis=1) for index in (0, 1))
+    shape = -1, len(SEVERITIES), correct.shape[1]
+    return Answers(correct[1:].reshape(shape), confidence[1:].reshape(shape), correct[0], confidence[0])
+
+
+def every_way(images: NDArray[np.uint8], ways: Iterable[str], seed: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images as they are, then in each of these ways, in every severity."""
+    keys = image_keys(images)
+    yield images
+    for way in ways:
+        for severity in SEVERITIES:
+            yield corrupt(images, way, severity, keys, seed)
+
+
+def answers_to(images: NDArray[np.uint8], models: dict[str, OpenedModel]) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Yield every model's name and probabilities (n, n_classes); what models share is computed once."""
+    inputs: dict[Any, NDArray[np.float32]] = {}
+    for name, model in models.items():
+        preprocessing = model.preprocessing
+        if preprocessing not in inputs:
+            size = preprocessing.input_size
+            # A square has the same pixels after every fit, and these are the server's, bit for bit.
+            seen = with_channels(images, preprocessing.channels)
+            inputs[preprocessing] = normalize(resize_batch(seen, size, size, Image.Resampling.BILINEAR), preprocessing)
+        logits = model.engine.run(inputs[preprocessing])
+        if not np.isfinite(logits).all():
+            raise KingletError(f"The model {name} gives NaN or infinite logits on corrupted test images.")
+        yield name, softmax(logits)
+
+
+def with_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Return the images with 1 or 3 channels, as the server makes them."""
+    n, height, width, _ = images.shape
+    # Pixels know nothing of each other here, so a whole batch is one tall picture.
+    tall = match_channels(images.reshape(n * height, width, -1), channels)
+    return tall.reshape(n, height, width, channels)
