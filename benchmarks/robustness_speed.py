@@ -26,11 +26,11 @@ from kinglet.errors import KingletError
 from kinglet.evidence.corruptions.kinds import KINDS
 from kinglet.evidence.corruptions.severities import SEVERITIES
 from kinglet.runtime.processors import available_processors
-from tasks.artifacts import packed_images
+from tasks.artifacts import base_size, packed_images
 from tasks.evaluate import read_held_out, teacher_name
 from tasks.parameters import Robustness
 from tasks.progress import progress
-from tasks.robustness import Task, answers_of, base_size, every_way, open_models
+from tasks.robustness import Task, answers_of, every_way, open_models
 from tasks.stage import exit_code_of
 
 MODELS = ("teacher", "teacher-int8", "residual-16", "residual-16-int8")

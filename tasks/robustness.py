@@ -26,12 +26,11 @@ from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import softmax
 from tasks.artifacts import (
     ROBUSTNESS,
-    SOURCE_FACTS,
     SPLIT,
+    base_size,
     model_folders,
     packed_images,
     read_card,
-    read_input_sizes,
     refuse_unknown_models,
 )
 from tasks.evaluate import HeldOut, read_held_out, teacher_name
@@ -115,15 +114,6 @@ def image_count(settings: Robustness, test: HeldOut, largest_input: int) -> int:
     if settings.images == AUTO:
         return max(AUTO_LEAST, min(AUTO_MOST, AUTO_PIXELS // largest_input**2))
     return int(settings.images)
-
-
-def base_size() -> int:
-    """Return the packed size that images are corrupted at: the smallest with all their pixels, or else the largest.
-
-    A camera corrupts the picture that it takes, not what a model makes of it.
-    """
-    sizes, short_side = read_input_sizes().all, read_json(SOURCE_FACTS)["short_side"]
-    return next((size for size in sizes if size >= short_side), sizes[-1])
 
 
 def answers_of(task: Task, report: Report) -> dict[str, Answers]:
