@@ -59,15 +59,19 @@ def go_on(
     recipe: AdaptationRecipe,
     device: torch.device,
     report: Report = silent,
+    *,
+    norms_alone: bool = False,
 ) -> nn.Module:
     """Return the average of the weights of a network that goes on learning, on the CPU in evaluation mode.
 
-    labelling is asked anew before every epoch. The statistics of batch normalizations stay as they are, and their
-    scales and shifts are trained: a batch of few images, or of few classes, has statistics of its own.
+    labelling is asked anew before every epoch. The statistics of batch normalizations stay as they are: a batch of few
+    images, or of few classes, has statistics of its own. norms_alone: their scales and shifts are all that is trained.
     The network itself is left as it was.
     Raises KingletError if the loss stops being a number.
     """
-    network = copy.deepcopy(network).requires_grad_(True)
+    network = copy.deepcopy(network).requires_grad_(not norms_alone)
+    for norm in batch_norms(network):
+        norm.requires_grad_(True)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = WeightAverage(network, recipe.ema_decay)
     groups = layerwise_groups(
