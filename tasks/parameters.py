@@ -340,7 +340,7 @@ class Adapt(Section):
     epochs: Epochs = AUTO
     batch_size: Count = 64
     learning_rate: Positive = 1e-3
-    augment: list[Augmentation] = ["flip", "shift"]
+    augment: list[Augmentation] = ["flip"]
 
     @property
     def domain(self) -> str | None:
