@@ -47,7 +47,7 @@ from tasks.target_domain import Domains, labelled_places, read_domains, too_few
 
 # What a training may cost where nobody says its epochs.
 BUDGET = EpochBudget(pixels=16e6, fewest=2, most=20)
-EMA_DECAY, WEIGHT_DECAY = 0.99, 0.02
+EMA_DECAY = 0.99
 PICTURES, PICTURE_SIZE = 8, 64
 
 
@@ -75,7 +75,6 @@ class Work:
             epochs=max(1, round(epochs)),
             batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
-            weight_decay=WEIGHT_DECAY,
             ema_decay=EMA_DECAY,
             augment=tuple(settings.augment),
             seed=self.seed,

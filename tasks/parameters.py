@@ -339,7 +339,7 @@ class Adapt(Section):
     labelled_images: Count = 200
     epochs: Epochs = AUTO
     batch_size: Count = 64
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 3e-3
     augment: list[Augmentation] = ["flip"]
 
     @property

@@ -56,4 +56,4 @@ def self_train(
         rows = torch.arange(len(images.packed)).numpy()
         return pseudo_labels(predict(teacher, images.packed, rows, images.mean, images.std, device), confidence)
 
-    return go_on(network, images, answer, recipe, device, report, norms_alone=True)
+    return go_on(network, images, answer, recipe, device, report)

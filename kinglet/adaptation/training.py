@@ -1,4 +1,4 @@
-"""Going on with a trained network on images of the target domain: gently, with its normalizations as they are."""
+"""Going on with a trained network on images of the target domain: the scales and shifts of its normalizations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kinglet.data.views import Views
 from kinglet.errors import KingletError
 from kinglet.reporting import Report, silent
 from kinglet.training.losses import NO_LABEL, label_loss
-from kinglet.training.schedules import WeightAverage, cosine_with_warmup, layerwise_groups
+from kinglet.training.schedules import WeightAverage, cosine_with_warmup
 
 WARMUP = 0.1
 
@@ -42,7 +42,6 @@ class AdaptationRecipe:
     epochs: int
     batch_size: int
     learning_rate: float
-    weight_decay: float
     ema_decay: float
     augment: tuple[str, ...]
     seed: int
@@ -59,28 +58,24 @@ def go_on(
     recipe: AdaptationRecipe,
     device: torch.device,
     report: Report = silent,
-    *,
-    norms_alone: bool = False,
 ) -> nn.Module:
     """Return the average of the weights of a network that goes on learning, on the CPU in evaluation mode.
 
-    labelling is asked anew before every epoch. The statistics of batch normalizations stay as they are: a batch of few
-    images, or of few classes, has statistics of its own. norms_alone: their scales and shifts are all that is trained.
+    labelling is asked anew before every epoch. Trained are the scales and shifts of the batch normalizations alone, a
+    few hundred numbers that a few images cannot spoil. The statistics stay as they are: a batch of few images, or of
+    few classes, has statistics of its own.
     The network itself is left as it was.
     Raises KingletError if the loss stops being a number.
+    Source: Rusak et al. 2022, "If your data distribution shifts, use self-learning", for what is trained.
     """
-    network = copy.deepcopy(network).requires_grad_(not norms_alone)
-    for norm in batch_norms(network):
+    network = copy.deepcopy(network).requires_grad_(False)
+    norms = batch_norms(network)
+    for norm in norms:
         norm.requires_grad_(True)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = WeightAverage(network, recipe.ema_decay)
-    groups = layerwise_groups(
-        network.depth_groups(),  # type: ignore[operator]
-        recipe.learning_rate,
-        1.0,
-        recipe.weight_decay,
-    )
-    optimizer = torch.optim.AdamW(groups)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0)
     rows = np.arange(len(images.packed))
     views = Views(recipe.augment, len(rows), recipe.epochs, recipe.seed)
     steps_per_epoch = count_batches(len(rows), recipe.batch_size)
@@ -90,7 +85,7 @@ def go_on(
         loss = label_loss(labels, 0.0)
         known = np.flatnonzero((labels != NO_LABEL).numpy())
         network.train()
-        for norm in batch_norms(network):
+        for norm in norms:
             norm.eval()
         # Dropout draws from torch's own generator, everything else from this one.
         torch.manual_seed(recipe.seed * 100_003 + epoch)
@@ -98,7 +93,7 @@ def go_on(
         for step, chosen in enumerate(shuffled_batches(len(known), recipe.batch_size, generator)):
             done = epoch * steps_per_epoch + step
             for group in optimizer.param_groups:
-                group["lr"] = group["initial_lr"] * cosine_with_warmup(done, total_steps, WARMUP)
+                group["lr"] = recipe.learning_rate * cosine_with_warmup(done, total_steps, WARMUP)
             positions = known[chosen]
             pixels, shown = views.show(images.packed, rows, positions, views.of_epoch(epoch)[positions], device)
             value = loss(network(standardize(pixels, images.mean, images.std)), shown)

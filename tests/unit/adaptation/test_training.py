@@ -21,9 +21,7 @@ from tests.unit.models.small_networks import bright_quadrants, residual_cnn
 
 MEAN, STD = [0.45] * 3, [0.25] * 3
 CPU = torch.device("cpu")
-RECIPE = AdaptationRecipe(
-    epochs=4, batch_size=16, learning_rate=3e-3, weight_decay=0.0, ema_decay=0.9, augment=(), seed=1
-)
+RECIPE = AdaptationRecipe(epochs=4, batch_size=16, learning_rate=3e-3, ema_decay=0.9, augment=(), seed=1)
 
 
 def changed(images: ImageSet) -> TargetImages:
@@ -79,6 +77,10 @@ def test_training_leaves_statistics_and_the_network_it_starts_from_and_is_the_sa
     for before, after in zip(batch_norms(adapted), batch_norms(one), strict=True):
         assert torch.equal(before.running_mean, after.running_mean)
         assert not torch.equal(before.weight, after.weight)
+    norms = [name for name, part in one.named_modules() if part in batch_norms(one)]
+    trained = {f"{name}.{kind}" for name in norms for kind in ("weight", "bias")}
+    changed_values = {name for name, value in one.state_dict().items() if not torch.equal(value, start[name])}
+    assert changed_values == trained
     assert not one.training
 
 
