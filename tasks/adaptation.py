@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,9 @@ from tasks.progress import progress
 from tasks.target_domain import Domains, labelled_places, read_domains, too_few
 
 # What a training may cost where nobody says its epochs.
-BUDGET = EpochBudget(pixels=16e6, fewest=2, most=20)
+BUDGET = EpochBudget(pixels=8e6, fewest=2, most=20)
+# Of adapt.learning_rate: a model's own answers may be wrong, and the faster it learns them, the surer it grows of it.
+SELF_TRAINING_RATE = 0.1
 EMA_DECAY = 0.99
 PICTURES, PICTURE_SIZE = 8, 64
 
@@ -154,8 +156,9 @@ def by_batch_norm(work: Work, report: Report) -> nn.Module:
 
 def by_self_training(work: Work, report: Report) -> nn.Module:
     """Return the network after learning from its sure answers to all images."""
-    network, n_images = by_batch_norm(work, report), len(work.images.packed)
-    return self_train(network, work.images, work.settings.confidence, work.recipe(n_images), pick_device(), report)
+    network, recipe = by_batch_norm(work, report), work.recipe(len(work.images.packed))
+    recipe = replace(recipe, learning_rate=SELF_TRAINING_RATE * recipe.learning_rate)
+    return self_train(network, work.images, work.settings.confidence, recipe, pick_device(), report)
 
 
 def by_finetune(work: Work, report: Report) -> nn.Module:

@@ -97,8 +97,9 @@ def with_domains(photos: Path, domain_of: Callable[[int], str]) -> None:
     for number in range(12, 48):
         picture(photos / "cat" / f"{number:02}.png", number)
         picture(photos / "dog" / f"{number:02}.png", 100 + number)
-    lines = [f"{path.relative_to(photos)},{path.parent.name},{domain_of(int(path.stem))}" for path in photos.rglob("*")]
-    Path("photos.csv").write_text("\n".join(["path,label,domain", *(line for line in sorted(lines) if ".png" in line)]))
+    files = sorted(photos.rglob("*.png"))
+    lines = [f"{path.relative_to(photos)},{path.parent.name},{domain_of(int(path.stem))}" for path in files]
+    Path("photos.csv").write_text("\n".join(["path,label,domain", *lines]))
 
 
 def adapting_to(target: str, **settings: object) -> Parameters:
