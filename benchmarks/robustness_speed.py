@@ -26,8 +26,8 @@ from kinglet.errors import KingletError
 from kinglet.evidence.corruptions.kinds import KINDS
 from kinglet.evidence.corruptions.severities import SEVERITIES
 from kinglet.runtime.processors import available_processors
-from tasks.artifacts import packed_images
-from tasks.corrupted_answers import Task, answers_of, base_size, every_way
+from tasks.artifacts import base_size, packed_images
+from tasks.corrupted_answers import Task, answers_of, every_way
 from tasks.evaluate import read_held_out, teacher_name
 from tasks.parameters import Robustness
 from tasks.progress import progress

@@ -37,6 +37,11 @@ HOW_MADE = {
 }
 
 
+ADAPTATIONS = {
+    "batch_norm": "batch statistics of {adaptation:,} images without labels",
+    "self_training": "self-training on {adaptation:,} images without labels",
+    "finetune": "fine-tuning on {labelled:,} labelled images",
+}
 SERVERS = {"litserve": "LitServe", "bentoml": "BentoML"}
 
 
@@ -151,6 +156,24 @@ def robustness_rows(figures: dict[str, Any]) -> Rows:
     return [(what, "at most 6 min and 4 GB", measured)]
 
 
+def adaptation_rows(figures: dict[str, Any]) -> Rows:
+    """Return the rows of adaptation.json: every method on every model."""
+    rows = []
+    for name, of_model in figures["models"].items():
+        before, source = of_model["target_accuracy"]["value"], of_model["source_accuracy"]["value"]
+        for method, found in of_model["methods"].items():
+            used = ADAPTATIONS[method].format(**of_model["images"])
+            what = f"Another camera, made ({100 * source:.1f} to {100 * before:.1f} %): {name}, {used}"
+            recovered, forgotten = found["recovered"], found["source_change"]
+            measured = (
+                f"**{100 * recovered['value']:.0f} % won back** ({100 * recovered['low']:.0f} to "
+                f"{100 * recovered['high']:.0f}): {100 * found['target_accuracy']['value']:.1f} %; the images it came "
+                f"from {100 * forgotten['value']:+.1f} points"
+            )
+            rows.append((what, "at least half of what the change cost", measured))
+    return rows
+
+
 def serving_rows(figures: dict[str, Any]) -> Rows:
     """Return the rows of serving.json."""
     own = figures["kinglet"]
@@ -230,6 +253,7 @@ NEEDED: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "training_speed": training_rows,
 }
 OPTIONAL: dict[str, Callable[[dict[str, Any]], Rows]] = {
+    "adaptation": adaptation_rows,
     "bootstrap_speed": bootstrap_rows,
     "full_run": lambda figures: run_rows(figures, FULL_RUN),
     "folder_run": lambda figures: run_rows(figures, FOLDER_RUN),

@@ -44,6 +44,10 @@ DISTILL = ARTIFACTS / "distill"
 PRUNE = ARTIFACTS / "prune"
 REFUSED_CUTS = PRUNE / "refused.json"
 UNRIVALLED = PRUNE / "unrivalled.json"
+ADAPT = ARTIFACTS / "adapt"
+# The adapted models, apart from those that later steps score and choose from.
+ADAPTED_MODELS = ADAPT / "models"
+DOMAINS = ARTIFACTS / "domains"
 QUANTIZE = ARTIFACTS / "quantize"
 EXPORT = ARTIFACTS / "export"
 EVALUATE = ARTIFACTS / "evaluate"
@@ -96,6 +100,15 @@ class InputSizes:
 def read_input_sizes() -> InputSizes:
     """Return the sizes that the step `ingest` chose and packed the images at."""
     return InputSizes(**read_json(SOURCE_FACTS)["input_sizes"])
+
+
+def base_size() -> int:
+    """Return the packed size that images are corrupted at: the smallest with all their pixels, or else the largest.
+
+    A camera corrupts the picture that it takes, not what a model makes of it.
+    """
+    sizes, short_side = read_input_sizes().all, read_json(SOURCE_FACTS)["short_side"]
+    return next((size for size in sizes if size >= short_side), sizes[-1])
 
 
 def searched_students(n_survivors: int) -> list[str]:

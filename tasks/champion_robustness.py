@@ -18,9 +18,9 @@ from kinglet.evidence.gate import CHAMPION_ROBUSTNESS, NOT_JUDGED, Check, robust
 from kinglet.evidence.robustness import robustness_differences
 from kinglet.runtime.engines import Engine
 from kinglet.runtime.predictor import Predictor
-from tasks.artifacts import ROBUSTNESS, SOURCE_FACTS, packed_images
+from tasks.artifacts import ROBUSTNESS, SOURCE_FACTS, base_size, packed_images
 from tasks.bundle_answers import Part
-from tasks.corrupted_answers import Task, answers_of, base_size
+from tasks.corrupted_answers import Task, answers_of
 from tasks.opened_models import OpenedModel
 from tasks.parameters import Parameters
 from tasks.progress import progress

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kinglet.atomic import read_json
 from kinglet.errors import KingletError
 from kinglet.evidence.corruptions.kinds import KINDS, corrupt
 from kinglet.evidence.corruptions.pixels import resize_batch
@@ -23,7 +22,6 @@ from kinglet.evidence.robustness import Answers
 from kinglet.runtime.preprocessing import match_channels, normalize
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import softmax
-from tasks.artifacts import SOURCE_FACTS, read_input_sizes
 from tasks.opened_models import OpenedModel
 from tasks.progress import Report
 
@@ -50,15 +48,6 @@ class Task:
     models: dict[str, OpenedModel]
     ways: tuple[str, ...]
     seed: int
-
-
-def base_size() -> int:
-    """Return the packed size that images are corrupted at: the smallest with all their pixels, or else the largest.
-
-    A camera corrupts the picture that it takes, not what a model makes of it.
-    """
-    sizes, short_side = read_input_sizes().all, read_json(SOURCE_FACTS)["short_side"]
-    return next((size for size in sizes if size >= short_side), sizes[-1])
 
 
 def answers_of(task: Task, report: Report) -> dict[str, Answers]:

@@ -38,6 +38,9 @@ DISTANCES = ("kl", "dkd", "dist")
 HINTS = ("features", "attention")
 NO_HINTS = "none"
 FAMILIES = ("residual", "backbone")
+ADAPTATION_METHODS = ("batch_norm", "self_training", "finetune")
+# What stands for a target domain where the images name none.
+DEMONSTRATION = "demonstration"
 # Light to import, unlike those.
 EXPORT_RUNTIMES = tuple(name for name in RUNTIMES if name != ONNXRUNTIME)
 
@@ -66,6 +69,7 @@ CalibrationMethod = Annotated[str, AfterValidator(one_of(*CALIBRATION_METHODS))]
 DistillationLoss = Annotated[str, AfterValidator(one_of(*DISTANCES))]
 Hints = Annotated[str, AfterValidator(one_of(NO_HINTS, *HINTS))]
 ExportRuntime = Annotated[str, AfterValidator(one_of(*EXPORT_RUNTIMES))]
+AdaptationMethod = Annotated[str, AfterValidator(one_of(*ADAPTATION_METHODS))]
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -317,6 +321,45 @@ class Prune(Section):
         return self
 
 
+class Adapt(Section):
+    """Adapts these models to a target domain by each of the methods; [] adapts none.
+
+    target: a value of the images' domain, which is then in no training and no test but those of `adapt`, or
+    "demonstration": the held-out images as a made camera would take them. held_out: of a domain's images, those that
+    judge. source_share: of the source's batch statistics, in the mixture with the target's. confidence: from which
+    answers count as sure. labelled_images: that fine-tuning learns from.
+    """
+
+    models: list[str] = []
+    target: Annotated[str, Field(min_length=1)] = DEMONSTRATION
+    methods: Annotated[list[AdaptationMethod], Field(min_length=1)] = list(ADAPTATION_METHODS)
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    source_share: Share = 0.1
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    labelled_images: Count = 200
+    epochs: Epochs = AUTO
+    batch_size: Count = 64
+    learning_rate: Positive = 3e-3
+    augment: list[Augmentation] = ["flip"]
+
+    @property
+    def domain(self) -> str | None:
+        """The domain that is set apart from all others; None where there is none."""
+        return self.target if self.models and self.target != DEMONSTRATION else None
+
+
+class Domains(Section):
+    """Leaves one domain out after the other: trains the teacher's recipe without it and answers its test images.
+
+    most: how many domains at most, those with most test images; 0 leaves none out. epochs: "auto" takes few, as for
+    the folds of `crossvalidate`. min_test_images: that a domain must have.
+    """
+
+    most: Annotated[int, Field(ge=0)] = 8
+    epochs: Epochs = AUTO
+    min_test_images: Count = 20
+
+
 class Quantize(Section):
     models: list[str] = []
     calibration_images: Count = 512
@@ -438,6 +481,8 @@ class Parameters(Section):
     search: Search = Search()
     distill: Distill = Distill()
     prune: Prune = Prune()
+    adapt: Adapt = Adapt()
+    domains: Domains = Domains()
     quantize: Quantize = Quantize()
     export: Export = Export()
     plan: Plan = Plan()
@@ -497,6 +542,7 @@ def refuse_wrong_models(parameters: Parameters, path: Path) -> None:
     for key, names, known in (
         ("distill.controls", parameters.distill.controls, students),
         ("prune.models", parameters.prune.models, trained),
+        ("adapt.models", parameters.adapt.models, [*trained, *pruned]),
         ("quantize.models", parameters.quantize.models, [*trained, *pruned]),
     ):
         unknown = [name for name in names if name not in known]

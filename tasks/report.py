@@ -27,7 +27,7 @@ from tasks.artifacts import (
     packed_images,
     read_input_sizes,
 )
-from tasks.chapters import comparisons, cross_validation, flips, label_errors, slices, verdict
+from tasks.chapters import adaptation, comparisons, cross_validation, domains, flips, label_errors, slices, verdict
 from tasks.chapters.robustness import robustness_chapter
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
@@ -36,7 +36,7 @@ from tasks.report_rows import control_rows
 from tasks.stage import run_stage
 
 SEVERITIES = ("critical", "warning", "info")
-SPLITS = ("train", "validation", "test", "sealed")
+SPLITS = ("train", "validation", "test", "sealed", "adaptation", "target_test")
 
 
 def run(parameters: Parameters) -> None:
@@ -60,6 +60,8 @@ def run(parameters: Parameters) -> None:
         "quarantined": read_quarantine(CHECK_DATA / "quarantine.csv"),
         "settings": settings_rows(parameters),
         "robustness": robustness_chapter(evidence.chosen, evidence.confidence),
+        "adaptation": adaptation.chapter(evidence.confidence),
+        "domains": domains.chapter(evidence.confidence),
         "origin": "the files under artifacts/",
     }
     write_text(REPORT / "report.html", render(page))

@@ -86,6 +86,8 @@ OPTIONAL: dict[str, Any] = {
     "slices": None,
     "adoption": None,
     "robustness": None,
+    "adaptation": None,
+    "domains": None,
     "cross_validation": None,
     "label_errors": None,
 }

@@ -21,12 +21,13 @@ from kinglet.evidence.robustness import Answers, balanced_sample, mean_interval,
 from tasks.artifacts import (
     ROBUSTNESS,
     SPLIT,
+    base_size,
     model_folders,
     packed_images,
     read_card,
     refuse_unknown_models,
 )
-from tasks.corrupted_answers import WAYS, Task, answers_of, base_size, every_way
+from tasks.corrupted_answers import WAYS, Task, answers_of, every_way
 from tasks.evaluate import HeldOut, read_held_out, teacher_name
 from tasks.opened_models import OpenedModel, open_model
 from tasks.parameters import ALL, AUTO, Parameters, Robustness

@@ -1,4 +1,7 @@
-"""Assign every usable image to train, validation, test or, where asked for, the sealed part, by its content."""
+"""Assign every usable image to train, validation, test or, where asked for, the sealed part, by its content.
+
+Images of a domain that models are to be adapted to (`adapt.target`) have two parts of their own.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,21 @@ import sys
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from kinglet.atomic import atomic_path, write_json
-from kinglet.data.splits import SEALED, SPLITS, assign_splits, missing_classes, split_counts
+from kinglet.data.splits import (
+    ADAPTATION,
+    FEWEST_TO_ADAPT,
+    FEWEST_TO_JUDGE,
+    SEALED,
+    SPLITS,
+    TARGET_TEST,
+    assign_splits,
+    missing_classes,
+    split_counts,
+    target_parts,
+)
 from kinglet.errors import KingletError
 from tasks.artifacts import CHECK_DATA, GIVEN, PROFILE, SPLIT, UNLABELLED
 from tasks.parameters import Parameters
@@ -23,24 +38,17 @@ COLUMNS = ["index", "path", "label", "label_index", "group", "domain", "split", 
 def run(parameters: Parameters) -> None:
     """Write `artifacts/split`: manifest.parquet, unlabelled.parquet, classes.json, counts.json.
 
-    Raises KingletError if a class has no image in one of the parts.
+    Raises KingletError if a class has no image in one of the parts, or if the target domain is unknown or too small.
     """
     images = usable_images()
     labels = images["label"].to_numpy(object)
-    given = images["given_split"].to_numpy(object)
-    assigned = assign_splits(
-        images["pixels_sha256"].to_numpy(object),
-        labels,
-        images["group"].to_numpy(object),
-        images["near_group"].to_numpy(np.int64),
-        given if parameters.split.use_given else np.full_like(given, ""),
-        validation=parameters.split.validation,
-        test=parameters.split.test,
-        seed=parameters.seed,
-        sealed=parameters.split.sealed,
-    )
+    is_target = images_of(parameters.adapt.domain, images)
+    assigned = assigned_parts(images, is_target, parameters)
     parts = (*SPLITS, SEALED) if parameters.split.sealed else SPLITS
     refuse_missing(missing_classes(labels, assigned, parts))
+    if is_target.any():
+        refuse_small_target(parameters.adapt.target, assigned)
+        parts = (*parts, ADAPTATION, TARGET_TEST)
     classes = sorted(set(labels))
     number = {label: position for position, label in enumerate(classes)}
     images["split"] = assigned
@@ -53,6 +61,68 @@ def run(parameters: Parameters) -> None:
         usable_unlabelled(unlabelled, judged)[["index", "path"]].to_parquet(path, index=False)
     write_json(CLASSES, classes)
     write_json(COUNTS, split_counts(labels, assigned, parts))
+
+
+def images_of(domain: str | None, images: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which images are of the domain, bool (n,); None: none are.
+
+    Raises KingletError if no image is, or if all are.
+    """
+    domains = images["domain"].to_numpy(object)
+    if domain is None:
+        return np.zeros(len(images), bool)
+    found = np.asarray(domains == domain, bool)
+    if not found.any():
+        known = sorted(set(domains) - {""})
+        there = f"known domains: {', '.join(known)}" if known else "no image has a domain"
+        raise KingletError(
+            f"params.yaml: adapt.target is {domain!r}, and no image is of that domain; {there}.",
+            "A table names the domain of an image in its column `domain`; adapt.target: demonstration needs none.",
+        )
+    if found.all():
+        raise KingletError(
+            f"params.yaml: adapt.target is {domain!r}, and all images are of that domain: none is left to train on.",
+            "Add images of other domains, or set adapt.target to demonstration.",
+        )
+    return found
+
+
+def assigned_parts(images: pd.DataFrame, is_target: NDArray[np.bool_], parameters: Parameters) -> NDArray[np.object_]:
+    """Return the part of each image, shape (n,); those of the target domain have parts of their own."""
+    pixels, groups = images["pixels_sha256"].to_numpy(object), images["group"].to_numpy(object)
+    near_groups, given = images["near_group"].to_numpy(np.int64), images["given_split"].to_numpy(object)
+    if not parameters.split.use_given:
+        given = np.full_like(given, "")
+    assigned, source = np.empty(len(images), object), ~is_target
+    assigned[source] = assign_splits(
+        pixels[source],
+        images["label"].to_numpy(object)[source],
+        groups[source],
+        near_groups[source],
+        given[source],
+        validation=parameters.split.validation,
+        test=parameters.split.test,
+        seed=parameters.seed,
+        sealed=parameters.split.sealed,
+    )
+    held_out = parameters.adapt.held_out
+    assigned[is_target] = target_parts(
+        pixels, groups, near_groups, given, is_target, held_out=held_out, seed=parameters.seed
+    )
+    return assigned
+
+
+def refuse_small_target(target: str, assigned: NDArray[np.object_]) -> None:
+    """Raise KingletError if the target domain has too few images in one of its parts."""
+    n_adaptation, n_judging = (int((assigned == part).sum()) for part in (ADAPTATION, TARGET_TEST))
+    if n_adaptation >= FEWEST_TO_ADAPT and n_judging >= FEWEST_TO_JUDGE:
+        return
+    raise KingletError(
+        f"The domain {target!r} has {n_adaptation} images to adapt to and {n_judging} to judge that; "
+        f"{FEWEST_TO_ADAPT} and {FEWEST_TO_JUDGE} are needed. Images that resemble or belong together with images of "
+        "other domains judge nothing.",
+        "Add images of that domain, or change adapt.held_out.",
+    )
 
 
 def given_columns(images: pd.DataFrame) -> list[str]:

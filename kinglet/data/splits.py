@@ -26,6 +26,10 @@ from scipy.sparse.csgraph import connected_components
 SPLITS = ("train", "validation", "test")
 # A second test part, kept back for releases; there is none unless it is asked for.
 SEALED = "sealed"
+# Of a target domain, whose images are in none of the others: what models are adapted with, and what judges that.
+ADAPTATION, TARGET_TEST = "adaptation", "target_test"
+# Fewer say nothing: of statistics and of scores.
+FEWEST_TO_ADAPT, FEWEST_TO_JUDGE = 16, 20
 
 
 def unit_hash(key: str, seed: int) -> float:
@@ -115,6 +119,32 @@ def follow_given(assigned: NDArray[np.object_], component: NDArray[np.int64], gi
     """Put images without a given part beside held-out members of their component, in place."""
     for part in ("validation", "test"):
         assigned[np.isin(component, component[given == part]) & (given == "")] = part
+
+
+def target_parts(
+    pixels_sha256: NDArray[np.object_],
+    groups: NDArray[np.object_],
+    near_groups: NDArray[np.int64],
+    given: NDArray[np.object_],
+    is_target: NDArray[np.bool_],
+    *,
+    held_out: float,
+    seed: int,
+) -> NDArray[np.object_]:
+    """Return "adaptation" or "target_test" for each image of a target domain, shape (n_target,), in their order.
+
+    The arrays are of all images, shape (n,), as for `assign_splits`; is_target: bool. held_out: share of the target's
+    images that judge; where the set brings test images of the target, those do. What belongs together stays together,
+    and what belongs together with an image of another domain, from which a model may have learnt, judges nothing.
+    """
+    component = components(near_groups, groups)
+    brought = is_target & (given == "test")
+    if brought.any():
+        judges = np.isin(component, component[brought])
+    else:
+        judges = (positions(pixels_sha256, groups, component, seed) < held_out)[component]
+    judges &= ~np.isin(component, component[~is_target])
+    return np.where(judges, TARGET_TEST, ADAPTATION).astype(object)[is_target]
 
 
 def borrow(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import table
+from benchmarks import adaptation, table
 from benchmarks.results import RESULTS, write_result
 from kinglet.atomic import read_json, write_json
 from kinglet.errors import KingletError
@@ -148,6 +149,39 @@ def test_robustness_is_a_row_when_it_was_measured(results: Path) -> None:
         "| Robustness: 75 corruptions of 10,000 images of 28 px, 2 models | at most 6 min and 4 GB | **5 min 01 s**, "
         "0.4 GB; the corruptions alone 45 µs each, on one processor |" in table.benchmarks_table(results)
     )
+
+
+def adapted(recovered: dict[str, float] | None) -> dict[str, Any]:
+    accuracy = {"target_accuracy": {"value": 0.85}, "source_accuracy": {"value": 0.93}}
+    method = {**accuracy, "recovered": recovered, "source_change": {"value": -0.021}}
+    images = {"adaptation": 4000, "labelled": 200}
+    before = {"target_accuracy": {"value": 0.8}, "source_accuracy": {"value": 0.93}, "images": images}
+    return {"models": {"small": {**before, "methods": {"batch_norm": method, "finetune": method}}}}
+
+
+def test_adaptation_has_a_row_for_every_method(results: Path) -> None:
+    figures = adaptation.figures_of(adapted({"value": 0.61, "low": 0.55, "high": 0.68}), 12.0)
+    write_result(results, "adaptation", command="c", repetitions=1, figures=figures)
+    shown = table.benchmarks_table(results)
+    assert (
+        "| Another camera, made (93.0 to 80.0 %): small, batch statistics of 4,000 images without labels | at least "
+        "half of what the change cost | **61 % won back** (55 to 68): 85.0 %; the images it came from -2.1 points |"
+        in shown
+    )
+    assert "small, fine-tuning on 200 labelled images" in shown
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ({"models": {}}, "adapted no model."),
+        ({"models": {}, "reason": "3 images are too few."}, "adapted no model: 3 images are too few."),
+        (adapted(None), "small by batch_norm, small by finetune"),
+    ],
+)
+def test_a_run_that_shows_no_adaptation_makes_no_figure(scores: dict[str, Any], said: str) -> None:
+    with pytest.raises(KingletError, match=re.escape(said)):
+        adaptation.figures_of(scores, None)
 
 
 def test_models_are_listed_with_the_chosen_one_marked(results: Path) -> None:

@@ -10,7 +10,18 @@ from hypothesis import settings
 from hypothesis import strategies as some
 from scipy.stats import kstest
 
-from kinglet.data.splits import SEALED, SPLITS, assign_splits, components, missing_classes, split_counts, unit_hash
+from kinglet.data.splits import (
+    ADAPTATION,
+    SEALED,
+    SPLITS,
+    TARGET_TEST,
+    assign_splits,
+    components,
+    missing_classes,
+    split_counts,
+    target_parts,
+    unit_hash,
+)
 
 
 def pixels_of(names: list[str]) -> np.ndarray:
@@ -170,3 +181,50 @@ def test_a_small_class_has_an_image_in_the_sealed_part_too() -> None:
         sides = np.array(assign(["w", "x", "y", "z"], seed=seed, sealed=0.05), object)
         assert sorted(sides) == ["sealed", "test", "train", "validation"]
         assert missing_classes(np.array(["a"] * 4, object), sides, (*SPLITS, SEALED)) == []
+
+
+def target(
+    names: list[str],
+    is_target: list[bool],
+    groups: list[str] | None = None,
+    near: list[int] | None = None,
+    given: list[str] | None = None,
+) -> list[str]:
+    n = len(names)
+    return target_parts(
+        pixels_of(names),
+        np.array(groups or [""] * n, object),
+        np.array(near if near is not None else list(range(n)), np.int64),
+        np.array(given or [""] * n, object),
+        np.array(is_target),
+        held_out=0.5,
+        seed=0,
+    ).tolist()
+
+
+def test_images_of_a_target_domain_keep_their_part_when_others_are_added() -> None:
+    few, many = [f"t{number}" for number in range(40)], [f"t{number}" for number in range(400)]
+    before, after = target([*few, "s"], [True] * 40 + [False]), target(many, [True] * 400)
+    assert before == after[:40]
+    assert 0.4 < after.count(TARGET_TEST) / 400 < 0.6
+    assert set(after) == {ADAPTATION, TARGET_TEST}
+
+
+def test_what_belongs_together_stays_together_and_judges_nothing_if_a_source_image_belongs_to_it() -> None:
+    names = [f"t{number}" for number in range(40)]
+    together = target(names, [True] * 40, groups=[f"g{number // 4}" for number in range(40)])
+    assert all(len(set(together[start : start + 4])) == 1 for start in range(0, 40, 4))
+    # Each has a near-duplicate in another domain, from which a model may have learnt.
+    near = [*range(40), *range(40)]
+    assert set(target([*names, *(f"s{n}" for n in range(40))], [True] * 40 + [False] * 40, near=near)) == {ADAPTATION}
+
+
+def test_a_test_part_that_the_target_domain_brings_judges_with_its_near_duplicates() -> None:
+    given = ["test", "train", "", "", ""]
+    assert target(list("abcde"), [True] * 5, near=[0, 1, 0, 2, 3], given=given) == [
+        TARGET_TEST,
+        ADAPTATION,
+        TARGET_TEST,
+        ADAPTATION,
+        ADAPTATION,
+    ]

@@ -48,6 +48,8 @@ CHAPTERS = [
     "confusion",
     "classes",
     "robustness",
+    "adaptation",
+    "domains",
     "data",
     "cross-validation",
     "label-errors",
@@ -134,7 +136,7 @@ def write_data(
 ) -> None:
     """Write what ingest, check_data and split leave."""
     artifacts = root / "artifacts"
-    for folder in ("ingest", "search", "split", "check_data"):
+    for folder in ("adapt", "ingest", "search", "split", "check_data"):
         (artifacts / folder).mkdir(parents=True)
     for size, images in packed.items():
         np.save(artifacts / "ingest" / f"images_{size}.npy", images)
@@ -164,6 +166,7 @@ def write_data(
     write_json(artifacts / "prune" / "refused.json", {})
     write_json(artifacts / "prune" / "unrivalled.json", {})
     write_cross_validation(artifacts, classes)
+    write_domains(artifacts)
     counts = {
         split: {name: int(((splits == split) & (labels == index)).sum()) for index, name in enumerate(classes)}
         for split in ("train", "validation", "test")
@@ -226,6 +229,40 @@ def write_cross_validation(artifacts: Path, classes: list[str]) -> None:
     write_json(
         artifacts / "label_errors" / "counts.json",
         {**counts, "n": 120, "kept": 1, "by_class": {classes[0]: counts, classes[1]: {**counts, "suspicious": 0}}},
+    )
+
+
+def write_domains(artifacts: Path) -> None:
+    """Write what adapt and domains leave: a model with two methods, two domains left out and one that was not."""
+    between = {"value": 0.6, "low": 0.5, "high": 0.7}
+    change = {"value": 0.12, "low": 0.05, "high": 0.2}
+    accuracies = {"target_accuracy": between, "source_accuracy": {"value": 0.8, "low": 0.7, "high": 0.9}}
+    method = {**accuracies, "target_change": change, "source_change": {"value": -0.03, "low": -0.05, "high": 0.01}}
+    model = {
+        "images": {"adaptation": 1200, "labelled": 20, "held_out": 40, "source": 40},
+        **accuracies,
+        "cost": {"value": 0.2, "low": 0.1, "high": 0.3},
+        "methods": {
+            "batch_norm": {**method, "recovered": {"value": 0.6, "low": 0.4, "high": 0.8}},
+            "finetune": {**method, "recovered": None},
+        },
+    }
+    write_json(
+        artifacts / "adapt" / "scores.json", {"target": "demonstration", "is_made": True, "models": {"student": model}}
+    )
+    np.save(artifacts / "adapt" / "pictures.npy", np.zeros((2, 3, 16, 16, 3), np.uint8))
+    row = {"n": 20, "seen": between, "unseen": between, "change": {"value": -0.1, "low": -0.2, "high": -0.02}}
+    left_out = [{"domain": name, "n_training": 50, "unknown_classes": ["<top>"], **row} for name in ("lab", "yard")]
+    write_json(
+        artifacts / "domains" / "scores.json",
+        {
+            "named": ["attic", "lab", "yard"],
+            "left_out": left_out,
+            "not_left_out": {"attic": "3 test images, domains.min_test_images is 20"},
+            "reason": "",
+            "epochs": 0.5,
+            "all": {**row, "n": 40},
+        },
     )
 
 

@@ -17,7 +17,7 @@ from kinglet.errors import KingletError
 from kinglet.runtime.decoding import decode
 from kinglet.runtime.preprocessing import match_channels, resize
 from tasks import check_data, ingest, profile, split
-from tasks.parameters import Parameters, Prune
+from tasks.parameters import Adapt, Parameters, Prune
 
 Edit = Callable[[Path], None]
 STUDENT = {"input_size": 16, "stages": [{"width": 8, "stride": 2}]}
@@ -90,6 +90,61 @@ def test_a_sealed_part_takes_images_of_every_class_and_counts_them_apart(photos:
     assert all(counts["sealed"][label] for label in ("cat", "dog"))
     assert sum(counts["sealed"].values()) == (after == "sealed").sum()
     assert (before[after != before] == "train").all()
+
+
+def with_domains(photos: Path, domain_of: Callable[[int], str]) -> None:
+    """Write photos.csv, in which the number of an image decides its domain, with four times as many images."""
+    for number in range(12, 48):
+        picture(photos / "cat" / f"{number:02}.png", number)
+        picture(photos / "dog" / f"{number:02}.png", 100 + number)
+    files = sorted(photos.rglob("*.png"))
+    lines = [f"{path.relative_to(photos)},{path.parent.name},{domain_of(int(path.stem))}" for path in files]
+    Path("photos.csv").write_text("\n".join(["path,label,domain", *lines]))
+
+
+def adapting_to(target: str, **settings: object) -> Parameters:
+    plain = parameters("photos.csv")
+    return plain.model_copy(update={"adapt": Adapt(models=["tiny"], target=target, **settings)})
+
+
+def test_a_target_domain_is_in_no_training_and_no_test_but_its_own(photos: Path) -> None:
+    with_domains(photos, lambda number: "yard" if number % 2 else "lab")
+    run_all(parameters("photos.csv"))
+    before = pd.read_parquet("artifacts/split/manifest.parquet").set_index("path")["split"]
+    split.run(adapting_to("yard"))
+    rows = pd.read_parquet("artifacts/split/manifest.parquet").set_index("path")
+    counts = json.loads(Path("artifacts/split/counts.json").read_text())
+    assert set(rows.loc[rows["domain"] == "yard", "split"]) == {"adaptation", "target_test"}
+    assert sum(map(sum, (counts[part].values() for part in ("adaptation", "target_test")))) == 48
+    assert (rows["split"] == before)[rows["domain"] == "lab"].mean() > 0.9
+    split.run(adapting_to("demonstration"))
+    assert pd.read_parquet("artifacts/split/manifest.parquet").set_index("path")["split"].equals(before)
+
+
+@pytest.mark.parametrize(
+    ("domain_of", "target", "said"),
+    [
+        (
+            lambda number: "yard" if number % 2 else "lab",
+            "roof",
+            "no image is of that domain; known domains: lab, yard",
+        ),
+        (lambda _: "", "roof", "no image is of that domain; no image has a domain"),
+        (lambda _: "lab", "lab", "all images are of that domain: none is left to train on"),
+        (lambda number: "lab" if number > 8 else "yard", "yard", "The domain 'yard' has .* 16 and 20 are needed"),
+    ],
+    ids=["unknown", "no column", "single domain", "too few images"],
+)
+def test_a_target_domain_that_cannot_be_is_refused_before_anything_is_trained(
+    photos: Path, domain_of: Callable[[int], str], target: str, said: str
+) -> None:
+    with_domains(photos, domain_of)
+    run_all(parameters("photos.csv"))
+    before = Path("artifacts/split/manifest.parquet").read_bytes()
+    with pytest.raises(KingletError, match=said) as caught:
+        split.run(adapting_to(target))
+    assert caught.value.hint
+    assert Path("artifacts/split/manifest.parquet").read_bytes() == before
 
 
 def test_packed_images_are_those_that_serving_would_make(photos: Path) -> None:

@@ -309,3 +309,24 @@ def test_a_run_without_folds_has_no_chapter_on_them(built, monkeypatch):
             write_json(path, content)
     assert 'id="cross-validation"' not in REPORT.read_text()
     assert 'id="label-errors"' not in REPORT.read_text()
+
+
+def test_domains_and_adaptation_are_shown_with_what_was_won_back_and_what_was_not_judged(page):
+    assert "60 % (40" in page
+    assert "student is right on 60.0 %" in page
+    assert "says nothing about a real camera" in page
+    assert "lab suffers most" in page
+    assert "attic was not left out: 3 test images, domains.min_test_images is 20." in page
+    assert "&lt;top&gt;" in page
+
+
+def test_a_target_domain_s_parts_have_columns_of_their_own(built, monkeypatch):
+    monkeypatch.chdir(built)
+    counts = read_json(Path("artifacts/split/counts.json"))
+    for part in ("adaptation", "target_test"):
+        counts[part] = dict.fromkeys(counts["test"], 7)
+    monkeypatch.setattr(
+        tasks.report, "read_json", lambda path: counts if path.name == "counts.json" else read_json(path)
+    )
+    tasks.report.run(parameters())
+    assert '<th class="n">adaptation</th><th class="n">target test</th>' in REPORT.read_text()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import tasks.artifacts
 import tasks.chapters.robustness
 import tasks.evaluate
 import tasks.robustness
@@ -121,7 +122,7 @@ def test_images_are_corrupted_at_the_size_that_they_came_in(project, monkeypatch
     facts = read_json(Path("artifacts/ingest/source.json"))
     monkeypatch.chdir(tmp_path)
     write_json(Path("artifacts/ingest/source.json"), {**facts, "short_side": short_side})
-    assert tasks.robustness.base_size() == size
+    assert tasks.artifacts.base_size() == size
 
 
 def test_an_unknown_model_is_refused_and_nothing_written(tmp_path, monkeypatch):

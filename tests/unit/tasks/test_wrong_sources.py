@@ -368,6 +368,7 @@ def test_image_that_must_not_be_read_is_quarantined_with_the_reason(place: Workp
         "profile",
         "check_data",
         "split",
+        "domains",
         "finetune",
         "quantize",
         "evaluate",

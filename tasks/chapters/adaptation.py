@@ -1,0 +1,75 @@
+"""The chapter `adaptation`: what a target domain costs, what adaptation wins back there, and what it forgets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kinglet.atomic import read_json
+from tasks.artifacts import ADAPT
+from tasks.report_page import png_uri
+from tasks.report_rows import between, percent, signed, signed_between
+
+METHODS = {
+    "batch_norm": ("batch statistics", "{adaptation:,} without labels"),
+    "self_training": ("self-training", "{adaptation:,} without labels"),
+    "finetune": ("fine-tuning", "{labelled:,} with labels"),
+}
+SMALLEST_SMOOTH = 64  # pixels: pictures below this show their pixels
+
+
+def chapter(confidence: float) -> dict[str, Any] | None:
+    """Return what the template shows, None where nothing was to be adapted. confidence: of the intervals."""
+    scores = read_json(ADAPT / "scores.json")
+    if not scores["models"] and "reason" not in scores:
+        return None
+    pictures = np.load(ADAPT / "pictures.npy")
+    return {
+        **scores,
+        "confidence": confidence,
+        "reason": scores.get("reason", ""),
+        "verdicts": [verdict(name, of_model, scores) for name, of_model in scores["models"].items()],
+        "models": {name: rows(of_model) for name, of_model in scores["models"].items()},
+        "images": {name: of_model["images"] for name, of_model in scores["models"].items()},
+        "before": scores["models"],
+        "pictures": [png_uri(np.concatenate(list(row), axis=1)) for row in pictures if len(row)],
+        "small": pictures.shape[2] < SMALLEST_SMOOTH,
+        "columns": pictures.shape[1],
+    }
+
+
+def rows(of_model: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one row for every method."""
+    found = []
+    for method, scores in of_model["methods"].items():
+        title, needs = METHODS[method]
+        found.append({**scores, "title": title, "needs": needs.format(**of_model["images"])})
+    return found
+
+
+def verdict(name: str, of_model: dict[str, Any], scores: dict[str, Any]) -> str:
+    """Return in a few sentences what the domain cost a model, and what the best method made of it."""
+    before = of_model["target_accuracy"]
+    method, best = max(of_model["methods"].items(), key=lambda item: item[1]["target_accuracy"]["value"])
+    title, needs = METHODS[method]
+    where = "with the change" if scores["is_made"] else f"of the domain {scores['target']}"
+    said = f"{name} is right on {percent(before['value'], 1)} % ({between(before, 1)}) of the held-out images {where}"
+    if of_model["cost"]:
+        said += f", on {percent(of_model['source_accuracy']['value'], 1)} % of the same images without it"
+    else:
+        said += f", and on {percent(of_model['source_accuracy']['value'], 1)} % of the test images of the others"
+    after, change, forgotten = best["target_accuracy"], best["target_change"], best["source_change"]
+    said += (
+        f". After {title} (on {needs.format(**of_model['images'])}) it is right on {percent(after['value'], 1)} %, "
+        f"{signed(change['value'], 1)} points ({signed_between(change, 1)})"
+    )
+    if best["recovered"]:
+        recovered = best["recovered"]
+        said += f": {percent(recovered['value'], 0)} % ({between(recovered, 0)}) of what the change cost is won back"
+    elif scores["is_made"]:
+        said += "; the change costs too little to say which share of it that is"
+    return (
+        f"{said}. Where it came from its accuracy changes by {signed(forgotten['value'], 1)} points "
+        f"({signed_between(forgotten, 1)})."
+    )

@@ -1,0 +1,125 @@
+"""The images of the step `adapt`: those of a domain of the data set, or, to show it, of a camera that is made up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from kinglet.adaptation.camera import another_camera
+from kinglet.data.batches import open_packed
+from kinglet.data.splits import ADAPTATION, FEWEST_TO_ADAPT, FEWEST_TO_JUDGE, TARGET_TEST
+from kinglet.evidence.corruptions.pixels import resize_batch
+from kinglet.evidence.corruptions.streams import image_keys
+from kinglet.evidence.robustness import balanced_sample
+from tasks.artifacts import SPLIT, base_size, packed_images
+from tasks.image_tables import read_parquet
+from tasks.parameters import Adapt, Parameters
+
+# Pixels, at the model's input size, that are adapted to and that judge; more images cost time and show little more.
+PIXELS_TO_ADAPT, PIXELS_TO_JUDGE = 3_200_000, 8_000_000
+# And as many images at the least, where there are as many.
+FEWEST_IMAGES = 300
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some images of the data set: rows of the packed files and labels, int64 (n,), and SHA-256 sums, str (n,)."""
+
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    sha256: NDArray[np.object_]
+
+    def only(self, places: NDArray[np.int64]) -> Part:
+        """Return the images at these places."""
+        return Part(self.rows[places], self.labels[places], self.sha256[places])
+
+
+@dataclass(frozen=True)
+class Domains:
+    """The images of a model's adaptation.
+
+    is_made: the target's images are those of the data set, as a made camera would take them. adaptation, held_out:
+    of the target. source: test images of what the model was trained for; where the target is made, the same images as
+    held_out, in the same order. seed: of the made camera.
+    """
+
+    is_made: bool
+    adaptation: Part
+    held_out: Part
+    source: Part
+    seed: int
+
+    def source_images(self, part: Part, input_size: int) -> NDArray[np.uint8]:
+        """Return images as they are, uint8 (n, input_size, input_size, channels)."""
+        return np.asarray(open_packed(packed_images(input_size))[part.rows])
+
+    def target_images(self, part: Part, input_size: int) -> NDArray[np.uint8]:
+        """Return images of the target domain, uint8 (n, input_size, input_size, channels).
+
+        A camera changes the picture that it takes: the made one at the size with all pixels, whatever a model takes.
+        """
+        if not self.is_made:
+            return self.source_images(part, input_size)
+        packed = open_packed(packed_images(base_size()))
+        batches = [np.asarray(packed[part.rows[start : start + BATCH]]) for start in range(0, len(part.rows), BATCH)]
+        return np.concatenate([self._taken(batch, input_size) for batch in batches])
+
+    def _taken(self, images: NDArray[np.uint8], input_size: int) -> NDArray[np.uint8]:
+        changed = another_camera(images, image_keys(images), self.seed)
+        return resize_batch(changed, input_size, input_size, Image.Resampling.BILINEAR)
+
+
+def read_part(split: str) -> Part:
+    """Return the images of one part of the split, in the order of their SHA-256: a sample does not depend on others."""
+    table = read_parquet(SPLIT / "manifest.parquet", ["index", "label_index", "sha256"], split)
+    part = Part(
+        table["index"].to_numpy().astype(np.int64),
+        table["label_index"].to_numpy().astype(np.int64),
+        np.array(table["sha256"].to_pylist(), object),
+    )
+    return part.only(np.lexsort((part.rows, part.sha256.astype(str))))
+
+
+def read_domains(parameters: Parameters, input_size: int) -> Domains:
+    """Return the images for a model that takes images of this size; more than enough are sampled, class by class.
+
+    A made target is adapted to with validation images, which no weight was fitted to, and judged with test images.
+    """
+    settings, seed = parameters.adapt, parameters.seed
+    is_made = settings.domain is None
+    adaptation = sampled(read_part("validation" if is_made else ADAPTATION), PIXELS_TO_ADAPT, input_size, seed)
+    held_out = sampled(read_part("test" if is_made else TARGET_TEST), PIXELS_TO_JUDGE, input_size, seed)
+    source = held_out if is_made else sampled(read_part("test"), PIXELS_TO_JUDGE, input_size, seed)
+    return Domains(is_made, adaptation, held_out, source, seed)
+
+
+def sampled(part: Part, pixels: int, input_size: int, seed: int) -> Part:
+    """Return as many of the images as have so many pixels, as many of each class; all if there are no more."""
+    return part.only(balanced_sample(part.labels, max(FEWEST_IMAGES, pixels // input_size**2), seed))
+
+
+def labelled_places(part: Part, settings: Adapt) -> NDArray[np.int64]:
+    """Return the places of the images whose labels fine-tuning gets to see, as many of each class as there are."""
+    rank = np.zeros(len(part.labels), np.int64)
+    for label in np.unique(part.labels):
+        places = np.flatnonzero(part.labels == label)
+        rank[places] = np.arange(len(places))
+    return np.sort(np.argsort(rank, kind="stable")[: settings.labelled_images])
+
+
+def too_few(domains: Domains) -> str | None:
+    """Return a sentence if there are too few images for a made target, None if there are enough.
+
+    A domain of the data set was refused by the split already.
+    """
+    n_adaptation, n_judging = len(domains.adaptation.rows), len(domains.held_out.rows)
+    if n_adaptation >= FEWEST_TO_ADAPT and n_judging >= FEWEST_TO_JUDGE:
+        return None
+    return (
+        f"{n_adaptation} validation images to adapt to and {n_judging} test images to judge that are too few for the "
+        f"demonstration of the adaptation, which needs {FEWEST_TO_ADAPT} and {FEWEST_TO_JUDGE}."
+    )
