@@ -14,10 +14,11 @@ from rich.console import Console
 
 from flows.file_commands import bench, doctor, optimize
 from flows.gate_commands import gate, obey, promote
+from flows.image_commands import deploy, image, rollback
 from flows.init_command import init
 from flows.label_commands import labels
 from flows.parameter_file import use_parameters
-from flows.publish_commands import fetch, publish, rollback
+from flows.publish_commands import fetch, publish
 from flows.results import REPORT_PAGE, print_summary, spent, summary
 from flows.supervise import StoppedError, run_flow
 from kinglet.atomic import read_json
@@ -84,7 +85,9 @@ app.command()(gate)
 app.command()(promote)
 app.command()(publish)
 app.command()(fetch)
+app.command()(deploy)
 app.command()(rollback)
+app.add_typer(image, name="image")
 app.add_typer(labels, name="labels")
 
 

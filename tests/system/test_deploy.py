@@ -1,0 +1,138 @@
+"""The deployment drill: what is broken is refused, what fails later is taken back, and no request is lost by either."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.containers import (
+    PNG,
+    WHITE,
+    checkout,
+    engine_or_skip,
+    kinglet,
+    outcome_of,
+    remove_service,
+    requests_running,
+    start_kinglet,
+    that_fails_at_white,
+    with_card,
+    with_wrong_answers,
+)
+from tests.unit.serving.running_server import build_bundle
+
+SERVICE = "kinglet-drill"
+pytestmark = pytest.mark.timeout(900)
+
+
+@dataclass
+class Drill:
+    """A checkout with a first bundle deployed. images: a folder to try containers with."""
+
+    engine: Any
+    folder: Path
+    address: str
+    first: Path
+    images: Path
+    version: str
+
+    def deploy(self, bundle: Path, *options: str, **environment: str) -> Any:
+        return kinglet(self.folder, "deploy", str(bundle), f"--images={self.images}", "--json", *options, **environment)
+
+    def current(self) -> str:
+        return str(json.loads((self.folder / ".kinglet/deploy/deployed.json").read_text())["current"]["version"])
+
+    def serving(self) -> list[str]:
+        return [
+            container.name
+            for container in self.engine.containers.list(filters={"label": f"kinglet.service={SERVICE}"})
+        ]
+
+
+@pytest.fixture(scope="module")
+def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
+    engine, front = engine_or_skip(front=True)
+    root = tmp_path_factory.mktemp("drill")
+    remove_service(engine, SERVICE)
+    folder = checkout(root / "checkout", SERVICE, front)
+    first = build_bundle(root / "first")
+    images = root / "images"
+    images.mkdir()
+    for number in range(3):
+        (images / f"{number}.png").write_bytes(PNG)
+    drill = Drill(engine, folder, "", first, images, "")
+    try:
+        outcome = outcome_of(drill.deploy(first))
+        drill.address, drill.version = outcome["address"], outcome["image"]["version"]
+        assert outcome["smoke_test"]["golden_images"] == 10
+        assert outcome["smoke_test"]["test_images"] == 3
+        assert outcome["replaced"] == ""
+        yield drill
+    finally:
+        remove_service(engine, SERVICE)
+
+
+def test_a_broken_model_is_refused_and_its_predecessor_answers_throughout(drill: Drill, tmp_path: Path) -> None:
+    before = drill.serving()
+    with requests_running(drill.address) as clients:
+        done = drill.deploy(with_wrong_answers(drill.first, tmp_path / "broken"))
+    assert done.returncode == 2
+    assert "differ from the expected ones" in done.stderr
+    assert (clients.lost, set(clients.answered)) == ([], {200})
+    assert clients.versions == {drill.version[:12]}
+    assert (drill.serving(), drill.current()) == (before, drill.version)
+
+
+def test_a_model_that_passes_and_then_fails_is_rolled_back_and_no_request_is_lost(
+    drill: Drill, tmp_path: Path
+) -> None:
+    before = drill.serving()
+    with requests_running(drill.address, (PNG, PNG, WHITE)) as clients:
+        done = drill.deploy(that_fails_at_white(drill.first, tmp_path / "fails"))
+    assert done.returncode == 2
+    assert "failed in production" in done.stderr
+    # Also what it failed to answer was answered, by its predecessor.
+    assert (clients.lost, set(clients.answered)) == ([], {200})
+    assert (drill.serving(), drill.current()) == (before, drill.version)
+
+
+def test_a_promotion_and_the_way_back_by_hand_lose_no_request(drill: Drill, tmp_path: Path) -> None:
+    second = with_card(drill.first, tmp_path / "second", "# a second student\n")
+    with requests_running(drill.address) as clients:
+        outcome = outcome_of(drill.deploy(second))
+        time.sleep(0.5)
+        assert drill.current() == outcome["image"]["version"] != drill.version
+        assert outcome["replaced"] == drill.version
+        back = outcome_of(kinglet(drill.folder, "rollback", "--json"))
+        time.sleep(0.5)
+    assert back["container"] == drill.current() == drill.version
+    assert (clients.lost, set(clients.answered)) == ([], {200})
+    assert clients.versions == {drill.version[:12], outcome["image"]["version"][:12]}
+    assert len(drill.serving()) == 1
+    nothing = kinglet(drill.folder, "rollback")
+    assert (nothing.returncode, "no deployment before this one" in nothing.stderr) == (2, True)
+
+
+def test_a_deployment_that_is_asked_to_end_takes_back_what_it_did(drill: Drill, tmp_path: Path) -> None:
+    second = with_card(drill.first, tmp_path / "third", "# a third student\n")
+    before = drill.serving()
+    with requests_running(drill.address) as clients:
+        command = start_kinglet(drill.folder, "deploy", str(second), f"--images={drill.images}")
+        deadline = time.monotonic() + 240
+        while len(drill.serving()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        other = kinglet(drill.folder, "rollback")
+        command.send_signal(signal.SIGTERM)
+        _, said = command.communicate(timeout=240)
+    assert command.returncode == 128 + signal.SIGTERM, said
+    # Of two at once the second is refused.
+    assert (other.returncode, "Another deployment (process" in other.stderr) == (2, True)
+    assert (clients.lost, set(clients.answered)) == ([], {200})
+    assert (drill.serving(), drill.current()) == (before, drill.version)
