@@ -98,14 +98,16 @@ def fill_wheelhouse(folder: Path, packages: Iterable[Pinned], architecture: str)
             download(["--require-hashes", "-r", str(Path(new) / "requirements.txt")], Path(new), architecture)
             for wheel in sorted(Path(new).glob("*.whl")):
                 wheel.replace(folder / wheel.name)
-    wheels = [wheel_of(folder, package, architecture) for package in packages]
-    for package, wheel in zip(packages, wheels, strict=True):
-        if wheel is None:
+    wheels = []
+    for package in packages:
+        found = wheel_of(folder, package, architecture)
+        if found is None:
             raise KingletError(
                 f"{folder} has no wheel of {package.name} {package.version} for {architecture} with a locked hash.",
                 "Put it there, or write deploy/image.lock anew with `kinglet image lock`.",
             )
-    return sorted(wheel for wheel in wheels if wheel is not None)
+        wheels.append(found)
+    return sorted(wheels)
 
 
 def wheel_of(folder: Path, package: Pinned, architecture: str) -> Path | None:

@@ -39,6 +39,9 @@ defaults
     timeout check 5s
     option httpchk GET /v2/health/ready
     option redispatch 1
+    # A connection for every request: one that was kept, and is found closed, would be the client's to try again.
+    option http-server-close
+    http-reuse never
     # Predictions change nothing, so what was not answered may be asked again.
     retries 5
 

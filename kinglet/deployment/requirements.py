@@ -29,7 +29,7 @@ def read_pins(text: str, origin: str) -> dict[str, Pinned]:
 
     Raises KingletError that names the line which pins nothing.
     """
-    pins = {}
+    pins: dict[str, Pinned] = {}
     for number, line in enumerate(text.replace("\\\n", " ").splitlines(), start=1):
         words = line.partition("#")[0].strip()
         if not words:

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from flows.server import API_URL, start_server, wait_for_server
 from tests.system.containers import (
     PNG,
+    SECONDS,
     WHITE,
     checkout,
     engine_or_skip,
@@ -29,7 +31,28 @@ from tests.system.containers import (
 from tests.unit.serving.running_server import build_bundle
 
 SERVICE = "kinglet-drill"
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One real Prefect server for all commands, which would start one each."""
+    engine_or_skip(front=True)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(tmp_path_factory.mktemp("server"))
+        patched.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        started = start_server()
+        if started is None:
+            yield
+            return
+        server, address = started
+        patched.setenv(API_URL, address)
+        try:
+            wait_for_server()
+            yield
+        finally:
+            server.terminate()
+            server.wait(60)
 
 
 @dataclass
@@ -51,8 +74,7 @@ class Drill:
 
     def serving(self) -> list[str]:
         return [
-            container.name
-            for container in self.engine.containers.list(filters={"label": f"kinglet.service={SERVICE}"})
+            container.name for container in self.engine.containers.list(filters={"label": f"kinglet.service={SERVICE}"})
         ]
 
 
@@ -90,9 +112,7 @@ def test_a_broken_model_is_refused_and_its_predecessor_answers_throughout(drill:
     assert (drill.serving(), drill.current()) == (before, drill.version)
 
 
-def test_a_model_that_passes_and_then_fails_is_rolled_back_and_no_request_is_lost(
-    drill: Drill, tmp_path: Path
-) -> None:
+def test_a_model_that_passes_and_then_fails_is_rolled_back_and_no_request_is_lost(drill: Drill, tmp_path: Path) -> None:
     before = drill.serving()
     with requests_running(drill.address, (PNG, PNG, WHITE)) as clients:
         done = drill.deploy(that_fails_at_white(drill.first, tmp_path / "fails"))
@@ -125,12 +145,12 @@ def test_a_deployment_that_is_asked_to_end_takes_back_what_it_did(drill: Drill, 
     before = drill.serving()
     with requests_running(drill.address) as clients:
         command = start_kinglet(drill.folder, "deploy", str(second), f"--images={drill.images}")
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + SECONDS
         while len(drill.serving()) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
         other = kinglet(drill.folder, "rollback")
         command.send_signal(signal.SIGTERM)
-        _, said = command.communicate(timeout=240)
+        _, said = command.communicate(timeout=SECONDS)
     assert command.returncode == 128 + signal.SIGTERM, said
     # Of two at once the second is refused.
     assert (other.returncode, "Another deployment (process" in other.stderr) == (2, True)
