@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -83,18 +82,6 @@ def checkout(folder: Path, service: str, front_image: str = "", **changed: dict[
     return folder
 
 
-def kinglet(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the `kinglet` command in a folder."""
-    return subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments],
-        cwd=folder,
-        env={**os.environ, **environment},
-        text=True,
-        capture_output=True,
-        timeout=SECONDS,
-    )
-
-
 def start_kinglet(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     """Start the `kinglet` command in a folder."""
     return subprocess.Popen(
@@ -105,12 +92,6 @@ def start_kinglet(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-
-
-def outcome_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """Return the JSON that a command printed; fails with what it said otherwise."""
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(done.stdout))
 
 
 def with_card(bundle: Path, folder: Path, card: str) -> Path:

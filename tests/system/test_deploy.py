@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.deploy import Request, deploy
 from flows.server import API_URL, start_server, wait_for_server
+from kinglet.errors import KingletError
+from tasks.deploy_settings import load_deploy_settings
+from tasks.roll_back import roll_back_both
 from tests.system.containers import (
     PNG,
     SECONDS,
     WHITE,
     checkout,
     engine_or_skip,
-    kinglet,
-    outcome_of,
     remove_service,
     requests_running,
     start_kinglet,
@@ -49,7 +52,8 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patched.setenv(API_URL, address)
         try:
             wait_for_server()
-            yield
+            with temporary_settings({PREFECT_API_URL: address}):
+                yield
         finally:
             server.terminate()
             server.wait(60)
@@ -66,8 +70,11 @@ class Drill:
     images: Path
     version: str
 
-    def deploy(self, bundle: Path, *options: str, **environment: str) -> Any:
-        return kinglet(self.folder, "deploy", str(bundle), f"--images={self.images}", "--json", *options, **environment)
+    def deploy(self, bundle: Path, store: str = "", **changed: Any) -> dict[str, Any]:
+        """Run the flow in this process, as `kinglet deploy` does in one of its own."""
+        settings = load_deploy_settings()
+        image = settings.image.model_copy(update=changed)
+        return deploy(Request(bundle, self.images, store, ""), settings.model_copy(update={"image": image}))
 
     def current(self) -> str:
         return str(json.loads((self.folder / ".kinglet/deploy/deployed.json").read_text())["current"]["version"])
@@ -91,7 +98,9 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
         (images / f"{number}.png").write_bytes(PNG)
     drill = Drill(engine, folder, "", first, images, "")
     try:
-        outcome = outcome_of(drill.deploy(first))
+        with pytest.MonkeyPatch.context() as patched:
+            patched.chdir(folder)
+            outcome = drill.deploy(first)
         drill.address, drill.version = outcome["address"], outcome["image"]["version"]
         assert outcome["smoke_test"]["golden_images"] == 10
         assert outcome["smoke_test"]["test_images"] == 3
@@ -101,12 +110,16 @@ def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
         remove_service(engine, SERVICE)
 
 
+@pytest.fixture(autouse=True)
+def in_checkout(drill: Drill, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(drill.folder)
+
+
 def test_a_broken_model_is_refused_and_its_predecessor_answers_throughout(drill: Drill, tmp_path: Path) -> None:
     before = drill.serving()
-    with requests_running(drill.address) as clients:
-        done = drill.deploy(with_wrong_answers(drill.first, tmp_path / "broken"))
-    assert done.returncode == 2
-    assert "differ from the expected ones" in done.stderr
+    broken = with_wrong_answers(drill.first, tmp_path / "broken")
+    with requests_running(drill.address) as clients, pytest.raises(KingletError, match="ends before it is ready"):
+        drill.deploy(broken)
     assert (clients.lost, set(clients.answered)) == ([], {200})
     assert clients.versions == {drill.version[:12]}
     assert (drill.serving(), drill.current()) == (before, drill.version)
@@ -114,10 +127,12 @@ def test_a_broken_model_is_refused_and_its_predecessor_answers_throughout(drill:
 
 def test_a_model_that_passes_and_then_fails_is_rolled_back_and_no_request_is_lost(drill: Drill, tmp_path: Path) -> None:
     before = drill.serving()
-    with requests_running(drill.address, (PNG, PNG, WHITE)) as clients:
-        done = drill.deploy(that_fails_at_white(drill.first, tmp_path / "fails"))
-    assert done.returncode == 2
-    assert "failed in production" in done.stderr
+    fails = that_fails_at_white(drill.first, tmp_path / "fails")
+    with (
+        requests_running(drill.address, (PNG, PNG, WHITE)) as clients,
+        pytest.raises(KingletError, match="failed in production"),
+    ):
+        drill.deploy(fails)
     # Also what it failed to answer was answered, by its predecessor.
     assert (clients.lost, set(clients.answered)) == ([], {200})
     assert (drill.serving(), drill.current()) == (before, drill.version)
@@ -126,18 +141,18 @@ def test_a_model_that_passes_and_then_fails_is_rolled_back_and_no_request_is_los
 def test_a_promotion_and_the_way_back_by_hand_lose_no_request(drill: Drill, tmp_path: Path) -> None:
     second = with_card(drill.first, tmp_path / "second", "# a second student\n")
     with requests_running(drill.address) as clients:
-        outcome = outcome_of(drill.deploy(second))
+        outcome = drill.deploy(second)
         time.sleep(0.5)
         assert drill.current() == outcome["image"]["version"] != drill.version
         assert outcome["replaced"] == drill.version
-        back = outcome_of(kinglet(drill.folder, "rollback", "--json"))
+        back = roll_back_both("")
         time.sleep(0.5)
-    assert back["container"] == drill.current() == drill.version
+    assert back.container == drill.current() == drill.version
     assert (clients.lost, set(clients.answered)) == ([], {200})
     assert clients.versions == {drill.version[:12], outcome["image"]["version"][:12]}
     assert len(drill.serving()) == 1
-    nothing = kinglet(drill.folder, "rollback")
-    assert (nothing.returncode, "no deployment before this one" in nothing.stderr) == (2, True)
+    with pytest.raises(KingletError, match="no deployment before this one"):
+        roll_back_both("")
 
 
 def test_a_deployment_that_is_asked_to_end_takes_back_what_it_did(drill: Drill, tmp_path: Path) -> None:
@@ -148,11 +163,11 @@ def test_a_deployment_that_is_asked_to_end_takes_back_what_it_did(drill: Drill, 
         deadline = time.monotonic() + SECONDS
         while len(drill.serving()) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
-        other = kinglet(drill.folder, "rollback")
+        # Of two at once the second is refused.
+        with pytest.raises(KingletError, match=r"Another deployment \(process"):
+            roll_back_both("")
         command.send_signal(signal.SIGTERM)
         _, said = command.communicate(timeout=SECONDS)
     assert command.returncode == 128 + signal.SIGTERM, said
-    # Of two at once the second is refused.
-    assert (other.returncode, "Another deployment (process" in other.stderr) == (2, True)
     assert (clients.lost, set(clients.answered)) == ([], {200})
     assert (drill.serving(), drill.current()) == (before, drill.version)
