@@ -130,7 +130,7 @@ def test_a_damaged_bundle_and_a_base_that_is_not_there_are_refused(built: Built,
     with pytest.raises(KingletError, match="does not exist"):
         build_image(tmp_path / "none", load_deploy_settings().image)
     settings = load_deploy_settings().image.model_copy(update={"base": "127.0.0.1:9/none:1"})
-    with pytest.raises(KingletError, match="127.0.0.1:9/none:1 is not on this machine and cannot be pulled"):
+    with pytest.raises(KingletError, match=r"127\.0\.0\.1:9/none:1 is not on this machine and cannot be pulled"):
         build_image(built.bundle, settings)
 
 
