@@ -31,13 +31,24 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Place:
-    """Where a deployment happens: the engine, the front, the settings, and what was deployed when it began."""
+    """Where a deployment happens: the settings, and what was deployed when it began.
 
-    engine: docker.DockerClient
-    front: Front
+    Plain values, so that Prefect's transaction can keep it: engine and front are opened when they are asked for.
+    """
+
     settings: DeploySettings
     deployed: Deployed
     champion: Serving | None
+
+    @property
+    def engine(self) -> docker.DockerClient:
+        """The machine's container engine."""
+        return open_engine()
+
+    @property
+    def front(self) -> Front:
+        """The front of the service."""
+        return Front(self.engine, f"{self.service}-front", FOLDER / "front", self.settings.front)
 
     @property
     def champion_port(self) -> int | None:
@@ -55,12 +66,11 @@ def open_place(settings: DeploySettings) -> Place:
 
     The front sends requests to what deployed.json names, and no other container of the service is left.
     """
-    engine = open_engine()
-    deployed = read_deployed()
-    front = Front(engine, f"{settings.image.name}-front", FOLDER / "front", settings.front)
-    front.refuse_others()
+    engine, deployed = open_engine(), read_deployed()
     champion = running_container(engine, deployed.current.container) if deployed.current else None
-    place = Place(engine, front, settings, deployed, champion)
+    place = Place(settings, deployed, champion)
+    front = place.front
+    front.refuse_others()
     front.start(place.champion_port)
     front.put_back(place.champion_port)
     end_others(engine, place.service, champion.name if champion else None, settings.front.drain_seconds)
@@ -80,9 +90,10 @@ def push_image(place: Place, reference: str) -> str:
     hint = (
         f"Look at image.registry of deploy/settings.yaml and log in with `docker login {registry.partition('/')[0]}`."
     )
+    engine = place.engine
     with explained(f"{repository}:{tag} cannot be pushed", hint):
-        place.engine.images.get(reference).tag(repository, tag)
-        for line in place.engine.images.push(repository, tag=tag, stream=True, decode=True):
+        engine.images.get(reference).tag(repository, tag)
+        for line in engine.images.push(repository, tag=tag, stream=True, decode=True):
             # A registry's refusal comes as a line of the answer, not as an error.
             if "error" in line:
                 raise refusal(f"{repository}:{tag} cannot be pushed", first_line(line["error"]), hint)
@@ -91,10 +102,10 @@ def push_image(place: Place, reference: str) -> str:
 
 def watch_candidate(place: Place, candidate: Serving, seconds: float) -> None:
     """Watch a candidate that has the requests; raises KingletError as soon as it fails one or ends."""
-    deadline = time.monotonic() + seconds
+    engine, front, deadline = place.engine, place.front, time.monotonic() + seconds
     while True:
-        state = place.front.states()[CANDIDATE]
-        if is_failing(place.engine, candidate.name):
+        state = front.states()[CANDIDATE]
+        if is_failing(engine, candidate.name):
             raise KingletError(f"The container {candidate.name} ended in production.", "Its predecessor answers.")
         if not state.is_up or state.errors:
             raise KingletError(

@@ -13,12 +13,11 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from kinglet.deployment.deployed import Deployed
 from kinglet.errors import KingletError
 from tasks.build_image import Image, build_image
 from tasks.deploy_settings import load_deploy_settings
 from tasks.deployment import Place, push_image
-from tasks.deployment_state import read_deployed
-from tasks.front import Front
 from tasks.serving_containers import find_container, start_container, wait_until_ready
 from tests.system.containers import PNG, checkout, engine_or_skip, remove_service
 from tests.unit.serving.running_server import build_bundle
@@ -120,8 +119,7 @@ def test_a_registry_that_does_not_answer_is_named(built: Built) -> None:
     settings = load_deploy_settings()
     registry = settings.image.model_copy(update={"registry": "127.0.0.1:9/models"})
     settings = settings.model_copy(update={"image": registry})
-    front = Front(built.engine, f"{SERVICE}-front", built.folder, settings.front)
-    place = Place(built.engine, front, settings, read_deployed(), None)
+    place = Place(settings, Deployed(), None)
     with pytest.raises(KingletError, match=r"127\.0\.0\.1:9/models/kinglet-built:\w+ cannot be pushed: .*refused"):
         push_image(place, built.image.reference)
 
