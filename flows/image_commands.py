@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,7 +53,7 @@ def build(
 @image.command()
 def wheels(
     wheelhouse: Annotated[Path | None, typer.Argument(help="Folder of wheels; .kinglet/wheelhouse if absent.")] = None,
-    architecture: Annotated[str, typer.Option(help="Processor of the image: x86_64 or aarch64.")] = "x86_64",
+    architecture: Annotated[str, typer.Option(help="Processor of the image: x86_64 or aarch64.")] = platform.machine(),
 ) -> None:
     """Download the wheels of deploy/image.lock, so that later builds need no network."""
     from tasks.wheelhouse import ARCHITECTURES, WHEELHOUSE, fill_wheelhouse, read_image_lock
