@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint report bench-peers s3 clean
+.PHONY: help install run test lint report bench-peers image s3 clean
 
 help: ## say what there is to do
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ report: install ## say where the report of the last run lies
 bench-peers: install ## measure the last run beside other tools, each in an environment of its own
 	$(BIN)/python -m benchmarks.peers
 	$(BIN)/python -m benchmarks.table
+
+image: install ## build the container image of the last run's bundle
+	$(BIN)/kinglet image build
 
 s3: install ## start an S3 server on this machine, for trying `kinglet publish`; Ctrl-C stops it
 	$(BIN)/python -m flows.s3_server

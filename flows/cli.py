@@ -14,11 +14,12 @@ from rich.console import Console
 
 from flows.file_commands import bench, doctor, optimize
 from flows.gate_commands import gate, obey, promote
+from flows.image_commands import deploy, image, rollback
 from flows.init_command import init
 from flows.label_commands import labels
 from flows.monitor_commands import monitor
 from flows.parameter_file import use_parameters
-from flows.publish_commands import fetch, publish, rollback
+from flows.publish_commands import fetch, publish
 from flows.results import REPORT_PAGE, print_summary, spent, summary
 from flows.schedule_commands import schedule
 from flows.supervise import StoppedError, run_flow
@@ -86,7 +87,9 @@ app.command()(gate)
 app.command()(promote)
 app.command()(publish)
 app.command()(fetch)
+app.command()(deploy)
 app.command()(rollback)
+app.add_typer(image, name="image")
 app.add_typer(labels, name="labels")
 app.add_typer(monitor, name="monitor")
 app.add_typer(schedule, name="schedule")

@@ -1,4 +1,4 @@
-"""The commands around a bucket of published models: publish, fetch, rollback."""
+"""The commands around a bucket of published models: publish and fetch. `kinglet rollback` is with the containers."""
 
 from __future__ import annotations
 
@@ -50,14 +50,6 @@ def fetch(
     outcome = get(store, folder, version)
     done = "fetched" if outcome.changed else "up to date"
     show(f"{done}: {folder} holds {outcome.place}/{outcome.version}, every byte verified.", outcome, as_json)
-
-
-def rollback(store: Address, as_json: AsJson = False) -> None:
-    """Make the version before the champion the champion again."""
-    from tasks.publish import rollback as go_back
-
-    outcome = go_back(store)
-    show(f"rolled back: the champion of {outcome.place} is {outcome.version} again.", outcome, as_json)
 
 
 def said_champion(outcome: Outcome) -> str:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -28,10 +28,7 @@ class StoppedError(KingletError):
 
 
 def run_flow() -> int:
-    """Run the flow in the current folder; return its exit code when all its processes are gone.
-
-    The flow holds the reading end of a pipe: it closes when this process ends, even by SIGKILL, and
-    the flow then ends everything that it started. This process does so when the flow is killed.
+    """Run the flow `retrain` in the current folder; return its exit code when all its processes are gone.
 
     Raises StoppedError on SIGINT, SIGTERM and SIGHUP, and KingletError when another run or DVC
     command is at work in this checkout.
@@ -39,6 +36,19 @@ def run_flow() -> int:
     # The flow does so itself; here it costs no seconds of imports before the user is told.
     with only_run(Path.cwd()):
         refuse_beside_dvc(Path.cwd())
+    return supervise("flows.run")
+
+
+def supervise(module: str, *arguments: str, seconds_to_end: float = 0.0) -> int:
+    """Run a module that runs a flow; return its exit code when all its processes are gone.
+
+    seconds_to_end: how long it may take to undo what it has done when it is asked to stop.
+
+    The flow holds the reading end of a pipe: it closes when this process ends, even by SIGKILL, and
+    the flow then ends everything that it started. This process does so when the flow is killed.
+
+    Raises StoppedError on SIGINT, SIGTERM and SIGHUP.
+    """
     reading, writing = os.pipe()
     os.environ[FLOW_PID] = str(os.getpid())
     started: list[subprocess.Popen[bytes]] = []
@@ -47,7 +57,7 @@ def run_flow() -> int:
             server = start_server()
             started += [server[0]] if server else []
             flow = subprocess.Popen(
-                [sys.executable, "-m", "flows.run"],
+                [sys.executable, "-m", module, *arguments],
                 env={
                     **os.environ,
                     **({API_URL: server[1], OWN_SERVER: server[1]} if server else {}),
@@ -60,6 +70,10 @@ def run_flow() -> int:
             )
             started.append(flow)
             return abs(flow.wait())
+    except StoppedError:
+        for process in started[-1:]:
+            end_in_order(process, seconds_to_end)
+        raise
     finally:
         end_members(os.getpid())
         for process in started:
@@ -70,6 +84,14 @@ def run_flow() -> int:
         del os.environ[FLOW_PID]
         os.close(reading)
         os.close(writing)
+
+
+def end_in_order(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """Ask a process to end, alone: what it needs to undo its work goes on until then, at most for `seconds`."""
+    if seconds:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
 
 
 def search_path() -> str:

@@ -587,20 +587,23 @@ def refuse_missing_runtimes(runtimes: list[str], path: Path) -> None:
             )
 
 
-def describe(error: Any) -> str:
-    """Return one clause for a pydantic error: the key's path, what it got, what is allowed."""
+def describe(error: Any, settings: type[BaseModel] | None = None) -> str:
+    """Return one clause for a pydantic error: the key's path, what it got, what is allowed.
+
+    settings: what was to be read, for the keys that it knows; the parameters if absent.
+    """
     key = ".".join(str(part) for part in error["loc"] if part != "[key]")
     if error["type"] == "extra_forbidden":
-        return f"{key} is not a known key; known here: {', '.join(known_keys(error['loc'][:-1]))}"
+        return f"{key} is not a known key; known here: {', '.join(known_keys(error['loc'][:-1], settings))}"
     if error["type"] == "missing":
         return f"{key} is missing"
     allowed = error["msg"].replace("Input should be ", "").replace("Value error, ", "")
     return f"{key or 'the file'} is {error['input']!r}; allowed: {allowed}"
 
 
-def known_keys(location: tuple[Any, ...]) -> list[str]:
-    """Return the keys of the section that `location` leads to."""
-    section: type[BaseModel] | None = Parameters
+def known_keys(location: tuple[Any, ...], settings: type[BaseModel] | None = None) -> list[str]:
+    """Return the keys of the section that `location` leads to, from the parameters or other settings."""
+    section: type[BaseModel] | None = settings or Parameters
     for part in location:
         # What is no key of the section is a place in a list, or a name, of sections of its kind.
         if section and part in section.model_fields:

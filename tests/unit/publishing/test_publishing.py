@@ -27,6 +27,7 @@ from kinglet.publishing.releases import digest_of
 from kinglet.publishing.store import Store, TakenError, place_of
 from kinglet.runtime import bundles
 from tasks.publish import fetch, publish, rollback
+from tasks.roll_back import roll_back_both, store_moves
 from tests.unit.serving.running_server import build_bundle
 
 BUCKET = "models"
@@ -395,3 +396,27 @@ def test_commands_say_what_they_did(address: str, first: Path, second: Path, tmp
     done = run("fetch", str(tmp_path / "served"), "--store", address)
     assert "every byte verified" in done.stderr
     assert content(tmp_path / "served") == content(first)
+
+
+def test_container_and_champion_go_back_together_or_not_at_all(address: str, first: Path, second: Path) -> None:
+    with pytest.raises(KingletError, match="none back to none"):
+        store_moves(address, "v2", "v1")
+    publish(first, address, "v1")
+    publish(second, address, "v2")
+    assert store_moves(address, "v2", "v1")
+    with pytest.raises(KingletError, match=r"from v3 back to v1, .* from v2 back to v1: they would name two versions"):
+        store_moves(address, "v3", "v1")
+    with pytest.raises(KingletError, match="they would name two versions"):
+        store_moves(address, "v2", "v0")
+    # Where a rollback was cut off between the two, the next one completes it.
+    rollback(address)
+    assert not store_moves(address, "v2", "v1")
+    assert champion(address) == "v1"
+
+
+def test_a_rollback_without_container_and_store_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KingletError, match="Nothing is deployed on this machine, and no store is named"):
+        roll_back_both("")

@@ -1,0 +1,126 @@
+"""The front: HAProxy's configuration, the commands that move it while it runs, and what it says of its servers.
+
+Two backends. `serving` holds the champion. `probation` holds a candidate and, as its backup, the champion of before:
+as long as one of the two is enabled all requests go there. What the candidate fails to answer is sent to the
+backup instead, so that nobody notices; and taking a promotion back is to disable `probation`, for `serving` was
+never touched.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+
+SERVING, PROBATION = "serving", "probation"
+CHAMPION, CANDIDATE, FALLBACK = f"{SERVING}/champion", f"{PROBATION}/candidate", f"{PROBATION}/fallback"
+HOST = "127.0.0.1"
+# A server that is not there yet needs an address all the same.
+NO_PORT = 9
+UP = "UP"
+
+CONFIGURATION = """\
+# Written by `kinglet deploy`; changes are lost with the next one.
+global
+    maxconn 1024
+    stats socket {socket} mode 600 level admin
+    log stdout format raw daemon warning
+    # A request is sent again only as long as it is held as a whole; an image may be large.
+    tune.bufsize 262144
+
+defaults
+    mode http
+    log global
+    timeout connect 1s
+    timeout http-request 15s
+    timeout client 35s
+    timeout server 30s
+    timeout queue 10s
+    timeout check 5s
+    option httpchk GET /v2/health/ready
+    option redispatch 1
+    # A connection for every request: one that was kept, and is found closed, would be the client's to try again.
+    option http-server-close
+    http-reuse never
+    # Predictions change nothing, so what was not answered may be asked again.
+    retries 5
+
+frontend requests
+    bind {address}:{port}
+    option http-buffer-request
+    use_backend {probation} if {{ nbsrv({probation}) gt 0 }}
+    default_backend {serving}
+
+backend {serving}
+    retry-on conn-failure empty-response
+    server champion {host}:{champion_port} check inter 500ms fall 3 rise 1{disabled}
+
+backend {probation}
+    retry-on conn-failure empty-response junk-response response-timeout 500 502 504
+    default-server check inter 500ms rise 1
+    server candidate {host}:{no_port} fall 2 observe layer7 error-limit 2 on-error mark-down disabled
+    server fallback {host}:{no_port} fall 3 backup disabled
+"""
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What the front says of one server.
+
+    status: "UP", "MAINT", "DOWN 1/2" and so on. current: requests under way. errors: answers of 500 and more, and
+    connections and answers that failed. port: where requests for it go.
+    """
+
+    status: str
+    current: int
+    errors: int
+    port: int
+
+    @property
+    def is_up(self) -> bool:
+        """Whether requests may go there."""
+        return self.status == UP or self.status.startswith(f"{UP} ")
+
+
+def configuration(address: str, port: int, champion_port: int | None, socket: str) -> str:
+    """Return the configuration of a front.
+
+    address, port: where clients ask. champion_port: of the container in production on this machine; None if there is
+    none yet. socket: path at which the front takes commands.
+    """
+    return CONFIGURATION.format(
+        socket=socket,
+        address=f"[{address}]" if ":" in address else address,
+        port=port,
+        serving=SERVING,
+        probation=PROBATION,
+        host=HOST,
+        champion_port=champion_port or NO_PORT,
+        no_port=NO_PORT,
+        disabled="" if champion_port else " disabled",
+    )
+
+
+def point(server: str, port: int) -> list[str]:
+    """Return the commands that send a server's requests to a port and let them come."""
+    return [f"set server {server} addr {HOST} port {port}", f"set server {server} state ready"]
+
+
+def close(server: str) -> list[str]:
+    """Return the commands after which a server gets no further request; those under way are answered."""
+    return [f"set server {server} state maint"]
+
+
+def read_states(statistics: str) -> dict[str, ServerState]:
+    """Return {backend/server: its state} from what the front answers to `show stat`."""
+    rows = csv.DictReader(io.StringIO(statistics.removeprefix("# ")))
+    return {
+        f"{row['pxname']}/{row['svname']}": ServerState(
+            status=row["status"],
+            current=int(row["scur"] or 0),
+            errors=sum(int(row[key] or 0) for key in ("hrsp_5xx", "econ", "eresp")),
+            port=int((row["addr"] or f":{NO_PORT}").rpartition(":")[2]),
+        )
+        for row in rows
+        if row["svname"] not in ("FRONTEND", "BACKEND")
+    }
