@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
 import yaml
 
@@ -18,11 +16,8 @@ from flows.report_commands import comment_against, report
 from kinglet.atomic import read_json, write_json, write_text
 from kinglet.errors import KingletError
 from tasks.artifacts import BUNDLE, VERDICT
-from tasks.champion import bundle_digest
-from tasks.gate import policy_of
-from tasks.parameters import load_parameters
 from tasks.pull_request_comment import SOURCES
-from tests.unit.tasks.small_runs import CHECKS, answers_of, run_of
+from tests.unit.tasks.small_runs import write_run
 
 ROOT = Path(__file__).resolve().parents[3]
 SCORES, LATENCY = SOURCES["scores"], SOURCES["latency"]
@@ -43,29 +38,6 @@ def comment(folder: Path, against: str = "main") -> str:
         return comment_against(against)
 
 
-def write_run() -> None:
-    """Write what the steps of a run leave, as far as a comment reads it."""
-    run = run_of()
-    for name, path in SOURCES.items():
-        write_json(path, getattr(run, name))
-    tables = []
-    for name, answers in answers_of(run).items():
-        n = len(answers["label"])
-        columns = {"model": [name] * n, "split": ["test"] * n, "index": range(n), "path": ["a.png"] * n}
-        tables.append(pa.table({**columns, **answers, "confidence": [0.5] * n}))
-    pyarrow.parquet.write_table(pa.concat_tables(tables), SCORES.with_name("predictions.parquet"))
-    write_text(BUNDLE / "SHA256SUMS", f"{'0' * 64}  model.onnx\n")
-    verdict = {
-        "verdict": "accepted",
-        "paragraph": "Accepted: student-int8 may go into production.",
-        "challenger": {"model": "student-int8", "bundle": bundle_digest(BUNDLE)},
-        "champion": {"folder": "champion", "bundle": ""},
-        "policy": policy_of(load_parameters()),
-        "checks": CHECKS,
-    }
-    write_json(VERDICT, verdict)
-
-
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository whose main holds no run yet, and in which one has just ended."""
@@ -74,7 +46,8 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "champion").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        write_run()
+        write_text(BUNDLE / "SHA256SUMS", f"{'0' * 64}  model.onnx\n")
+        write_run("accepted")
     stages = {path.parent.name: {"cmd": "false", "metrics": [str(path)]} for path in (*SOURCES.values(), VERDICT)}
     stages["select"]["params"] = ["select", "report"]
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))

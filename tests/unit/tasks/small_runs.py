@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 
-from tasks.pull_request_comment import Run
+from kinglet.atomic import write_json
+from tasks.artifacts import BUNDLE, VERDICT
+from tasks.champion import bundle_digest
+from tasks.gate import champion_digest, policy_of
+from tasks.parameters import load_parameters
+from tasks.pull_request_comment import SOURCES, Run
 
 CHECKS = [
     {"name": "accuracy", "outcome": "passed", "reason": "At most 0.40 points below.", "flagged": False},
@@ -55,3 +62,28 @@ def answers_of(run: Run) -> dict[str, Any]:
         right = round(scores["test"]["accuracy"]["value"] * len(LABELS))
         answers[name] = {"label": LABELS, "predicted": np.where(np.arange(len(LABELS)) < right, LABELS, 9)}
     return answers
+
+
+def write_run(word: str) -> None:
+    """Write beside a bundle what the other steps of a run leave, as far as a comment reads it.
+
+    word: of the gate, accepted or refused.
+    """
+    run, parameters = run_of(), load_parameters()
+    for name, path in SOURCES.items():
+        write_json(path, getattr(run, name))
+    tables = []
+    for name, answers in answers_of(run).items():
+        n = len(answers["label"])
+        columns = {"model": [name] * n, "split": ["test"] * n, "index": range(n), "path": ["a.png"] * n}
+        tables.append(pa.table({**columns, **answers, "confidence": [0.5] * n}))
+    pyarrow.parquet.write_table(pa.concat_tables(tables), SOURCES["scores"].with_name("predictions.parquet"))
+    verdict = {
+        "verdict": word,
+        "paragraph": f"{word.capitalize()}: student-int8 was judged.",
+        "challenger": {"model": "student-int8", "bundle": bundle_digest(BUNDLE)},
+        "champion": {"folder": "champion", "bundle": champion_digest(parameters)},
+        "policy": policy_of(parameters),
+        "checks": CHECKS,
+    }
+    write_json(VERDICT, verdict)
