@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -115,7 +116,7 @@ def way_part(comparison: Comparison) -> str:
     """Return the way from the teacher to the chosen model as a table, with the models of the other revision beside."""
     now, before, against = comparison.now, comparison.before, plain(comparison.against)
     rows, way = now.rows, now.way
-    old = {row["name"]: row for row in before.way} if before else {}
+    old = before.rows if before else {}
     header = ["model", "how made", "accuracy, %", "to the one before", "p50 ms", "MB"]
     header += [f"{against}: accuracy, %", "p50 ms", "MB"] if before else []
     lines = []
@@ -127,8 +128,9 @@ def way_part(comparison: Comparison) -> str:
         )
         lines.append([*model_cells(row, row is way[-1]), step_cell(step), *measures(row)])
         lines[-1] += old_cells(old.get(row["name"])) if before else []
-    for name in [name for name in old if name not in {row["name"] for row in way}]:
-        lines.append([*model_cells(old[name], False)[:2], EM_DASH, EM_DASH, EM_DASH, EM_DASH, *old_cells(old[name])])
+    for row in before.way if before else []:
+        if row["name"] not in {model["name"] for model in way}:
+            lines.append([*model_cells(row, False)[:2], *[EM_DASH] * 4, *old_cells(row)])
     images, sure = way[-1]["test"]["n"], percent(comparison.confidence, 0)
     said = f"Test accuracy on {images:,} images, with intervals of {sure} % confidence; latency of batch 1."
     return "\n\n".join(
@@ -170,7 +172,7 @@ def measures(row: dict[str, Any]) -> list[str]:
 
 
 def old_cells(row: dict[str, Any] | None) -> list[str]:
-    """Return what the other revision says about a model of this name; dashes if it had none on its way."""
+    """Return what the other revision says about a model of this name; dashes if it has none."""
     return [accuracy_cell(row), *measures(row)] if row else [EM_DASH] * 3
 
 
@@ -187,10 +189,10 @@ def changes_part(word: str, kind: str, changes: Changes, against: str, room: int
 
     kind: what DVC calls them, metrics or params.
     """
-    title = f"{word} changed since {plain(against)}"
+    title = f"{word} changed since {against}"
     found = [(file, name, values) for file, of_file in changes.items() for name, values in of_file.items()]
     if not found:
-        return f"{title}: none."
+        return f"{plain(title)}: none."
     found.sort(key=lambda item: (item[1].endswith(BOUNDS), rank(item[0]), item[0], item[1]))
     header, lines = ["name", "before", "now", "change"], []
     command = f"dvc {kind} diff {against}"
@@ -238,8 +240,8 @@ def row_of(cells: Sequence[str]) -> str:
 
 
 def folded(title: str, body: str) -> str:
-    """Return a part that the reader unfolds."""
-    return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
+    """Return a part that the reader unfolds. title: any text; inside of HTML, nothing is Markdown."""
+    return f"<details><summary>{html.escape(title)}</summary>\n\n{body}\n\n</details>"
 
 
 def shortened(text: str, most: int) -> str:

@@ -78,12 +78,29 @@ def test_the_way_leads_from_the_teacher_to_the_chosen_model_with_the_other_revis
     ]
 
 
-def test_models_of_the_other_way_alone_are_listed_with_dashes() -> None:
-    rows = tables(said(before=run_of(chosen="student-pruned")))[1][1:]
+def test_models_that_only_one_revision_has_show_dashes_for_the_other() -> None:
+    before = run_of(chosen="student-pruned")
+    for found in (before.scores, before.latency):
+        del found["models"]["student-int8"]
+    rows = tables(said(before=before))[1][1:]
     assert [row[0] for row in rows] == ["teacher", "student", "student-int8", "student-pruned"]
     assert rows[2][6:] == ["\u2014"] * 3
     assert rows[3][2:6] == ["\u2014"] * 4
     assert rows[3][6].startswith("75.00")
+
+
+def test_a_model_that_only_this_way_passes_is_still_compared() -> None:
+    rows = tables(said(before=run_of(chosen="student-pruned", right=176)))[1][1:]
+    assert rows[2][0] == "student-int8"
+    assert rows[2][6].startswith("88.00")
+
+
+def test_a_branch_may_have_any_name() -> None:
+    changes = {"params.yaml": {"a": {"old": 1, "new": 2, "diff": 1}}}
+    text = said(against="a_b<c", params=changes)
+    assert "<summary>Settings changed since a_b&lt;c: 1</summary>" in text
+    assert "Metrics changed since a\\_b&lt;c: none." in text
+    assert tables(text)[1][0][6] == "a_b<c: accuracy, %"
 
 
 def test_a_first_run_says_that_there_is_nothing_to_compare_with() -> None:
