@@ -93,8 +93,11 @@ def comment(comparison: Comparison) -> str:
     fixed = "\n\n".join([MARKER, verdict_part(comparison.verdict), way_part(comparison)])
     room = MAX_CHARACTERS - len(fixed)
     params = changes_part("Settings", "params", comparison.params, comparison.against, room // 2)
-    metrics = changes_part("Metrics", "metrics", comparison.metrics, comparison.against, room - len(params))
-    return "\n\n".join([fixed, params, metrics]) + "\n"
+    parts = [fixed, params]
+    if comparison.before is not None:
+        room -= len(params)
+        parts.append(changes_part("Metrics", "metrics", comparison.metrics, comparison.against, room))
+    return "\n\n".join(parts) + "\n"
 
 
 def verdict_part(verdict: dict[str, Any]) -> str:
@@ -193,7 +196,7 @@ def changes_part(word: str, kind: str, changes: Changes, against: str, room: int
     found = [(file, name, values) for file, of_file in changes.items() for name, values in of_file.items()]
     if not found:
         return f"{plain(title)}: none."
-    found.sort(key=lambda item: (item[1].endswith(BOUNDS), rank(item[0]), item[0], item[1]))
+    found.sort(key=lambda item: (weight(*item), item[0], item[1]))
     header, lines = ["name", "before", "now", "change"], []
     command = f"dvc {kind} diff {against}"
     length = 200 + len(title) + len(command)
@@ -208,10 +211,11 @@ def changes_part(word: str, kind: str, changes: Changes, against: str, room: int
     return folded(f"{title}: {len(found):,}", "\n\n".join(filter(None, [table(header, lines), rest])))
 
 
-def rank(file: str) -> int:
-    """Return where the changes of a file stand among the others, the first first."""
+def weight(file: str, name: str, values: dict[str, Any]) -> tuple[bool, bool, int]:
+    """Return how far down a change stands: ends of intervals below all, words below numbers, then by the step."""
     folder = file.split("/")[1] if file.startswith(f"{ARTIFACTS}/") else ""
-    return FIRST.index(folder) if folder in FIRST else len(FIRST)
+    is_number = "diff" in values or isinstance(values["new" if values.get("new") is not None else "old"], int | float)
+    return name.endswith(BOUNDS), not is_number, FIRST.index(folder) if folder in FIRST else len(FIRST)
 
 
 def change_cells(file: str, name: str, values: dict[str, Any]) -> list[str]:

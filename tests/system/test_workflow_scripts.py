@@ -235,8 +235,8 @@ def test_a_training_becomes_a_pull_request_and_merged_the_champion(
     assert third.do("git", "diff", "--name-only", "origin/main", "origin/retrain").split() == ["dvc.lock"]
 
     # A release takes one step's outcome, which has to be there.
-    first.do("git", "checkout", "--quiet", "--force", "main")
-    first.do("git", "pull", "--quiet")
+    first.do("git", "fetch", "--quiet")
+    first.do("git", "reset", "--quiet", "--hard", "origin/main")
     shutil.rmtree(first.folder / "artifacts")
     first.do(str(SCRIPTS / "pull.sh"), "bundle")
     assert (first.folder / BUNDLE / "SHA256SUMS").read_text() == sums

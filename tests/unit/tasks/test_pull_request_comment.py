@@ -107,6 +107,8 @@ def test_a_first_run_says_that_there_is_nothing_to_compare_with() -> None:
     text = said(before=None)
     assert "main holds no run yet" in text
     assert len(tables(text)[1][0]) == 6
+    # All would be new.
+    assert "Metrics changed" not in text
 
 
 def test_latencies_of_another_machine_are_said_to_be_no_comparison() -> None:
@@ -120,7 +122,7 @@ def test_the_teacher_itself_may_be_the_choice() -> None:
     assert rows[0][3] == ""
 
 
-def test_changes_come_by_weight_with_bounds_last() -> None:
+def test_numbers_that_changed_come_first_with_the_ends_of_intervals_last() -> None:
     metrics = {
         "artifacts/plan/plan.json": {"n": {"old": 10, "new": 12, "diff": 2}},
         "artifacts/evaluate/scores.json": {
@@ -132,9 +134,9 @@ def test_changes_come_by_weight_with_bounds_last() -> None:
     header, *rows = tables(said(metrics=metrics))[2]
     assert header == ["name", "before", "now", "change"]
     assert rows == [
-        ["gate/verdict.json verdict", "\u2014", "accepted", ""],
         ["evaluate/scores.json student.accuracy.value", "0.91235", "0.9", "-0.012346"],
         ["plan/plan.json n", "10", "12", "+2"],
+        ["gate/verdict.json verdict", "\u2014", "accepted", ""],
         ["evaluate/scores.json student.accuracy.low", "0.9", "0.8", "-0.1"],
     ]
 
