@@ -110,6 +110,15 @@ def test_releases_wait_for_approval_and_install_without_a_cache() -> None:
     assert not [step for job in jobs.values() for step in job["steps"] if "cache" in step.get("with", {})]
 
 
+def test_both_builds_of_a_release_have_what_the_image_is_made_of() -> None:
+    for job in WORKFLOWS["release"]["jobs"].values():
+        commands = [step["run"] for step in job["steps"] if "run" in step]
+        pulled = next(command for command in commands if "pull.sh" in command).split()[1:]
+        # The labels name the data by the split's manifest.
+        assert {"bundle", "split"} <= set(pulled)
+        assert ".github/scripts/build-image.sh" in commands
+
+
 def test_triggers_are_those_that_were_meant() -> None:
     assert set(WORKFLOWS["retrain"][True]) == {"schedule", "workflow_dispatch"}
     assert WORKFLOWS["release"][True]["push"] == {"tags": ["v*"]}
