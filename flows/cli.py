@@ -20,7 +20,8 @@ from flows.label_commands import labels
 from flows.monitor_commands import monitor
 from flows.parameter_file import use_parameters
 from flows.publish_commands import fetch, publish
-from flows.results import REPORT_PAGE, print_summary, spent, summary
+from flows.report_commands import report
+from flows.results import print_summary, spent, summary
 from flows.schedule_commands import schedule
 from flows.supervise import StoppedError, run_flow
 from kinglet.atomic import read_json
@@ -71,14 +72,7 @@ def run(
         obey(result["gate"])
 
 
-@app.command()
-def report() -> None:
-    """Print the path of the last run's report."""
-    if not REPORT_PAGE.exists():
-        raise KingletError(f"{REPORT_PAGE} does not exist.", "Run `make run` first: its last step writes the report.")
-    print(REPORT_PAGE)
-
-
+app.command()(report)
 app.command()(init)
 app.command()(optimize)
 app.command()(bench)

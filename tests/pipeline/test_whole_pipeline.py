@@ -61,6 +61,9 @@ def test_dvc_alone_leaves_models_a_choice_and_a_report(by_dvc: Checkout) -> None
     assert (verdict["verdict"] in ("accepted", "refused"), verdict["reference"]) == (True, "teacher")
     assert {Path(path).parent.name for path in by_dvc.models()} >= {"teacher", "residual-32", "residual-32-pruned"}
     assert "up to date" in by_dvc.run("dvc", "repro").stdout
+    comment = by_dvc.run("kinglet", "report", "--comment", "--against", "HEAD").stdout
+    assert f"## {verdict['verdict'].capitalize()}: {choice['chosen']}" in comment
+    assert "HEAD holds no run yet" in comment
 
 
 def test_flow_leaves_the_same_lock_and_models_as_dvc(by_dvc: Checkout, real_images: Path) -> None:
