@@ -40,9 +40,7 @@ def test_intervals_hold_what_they_promise():
     # Images that are easy or hard under all corruptions: their answers hang together.
     ease = generator.beta(2, 1, (800, 150))
     drawn = generator.binomial(75, ease) / 75
-    held = [
-        interval.low <= 2 / 3 <= interval.high for interval in (mean_interval(row, resamples=500) for row in drawn)
-    ]
+    held = [interval.low <= 2 / 3 <= interval.high for interval in (mean_interval(row, resamples=500) for row in drawn)]
     assert 0.93 <= np.mean(held) <= 0.97
 
 
