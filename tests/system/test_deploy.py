@@ -37,7 +37,7 @@ SERVICE = "kinglet-drill"
 pytestmark = pytest.mark.timeout(1800)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One real Prefect server for all commands, which would start one each."""
     engine_or_skip(front=True)
@@ -86,7 +86,7 @@ class Drill:
 
 
 @pytest.fixture(scope="module")
-def drill(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
+def drill(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Drill]:
     engine, front = engine_or_skip(front=True)
     root = tmp_path_factory.mktemp("drill")
     remove_service(engine, SERVICE)
