@@ -323,6 +323,7 @@ class Quantize(Section):
     methods: Annotated[list[CalibrationMethod], Field(min_length=1)] = ["minmax", "percentile", "entropy"]
     weight_bits: Annotated[list[Literal[7, 8]], Field(min_length=1)] = [8, 7]
     tolerance: Share = 0.005
+    uint8_input: bool = True
     max_float_layers: Annotated[int, Field(ge=0)] = 4
     qat_epochs: Annotated[float, Field(ge=0)] = 1
     qat_learning_rate: Positive = 2e-4

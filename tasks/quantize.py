@@ -96,8 +96,10 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
         warn(f"ONNX Runtime computes {quantized.unfused_layers} quantized layers of {output.name} in float.")
     if quantized.without_vnni is not None:
         write_bytes(output / WITHOUT_VNNI, quantized.without_vnni.SerializeToString())
+    preprocessing = quantized.preprocessing
     made = replace(card, name=output.name, step="quantize", parent=card.name, precision="int8", control_for="")
-    write_card(output, replace(made, notes=quantized.notes))
+    of_input = {"mean": list(preprocessing.mean), "std": list(preprocessing.std)}
+    write_card(output, replace(made, **of_input, takes_pixels=preprocessing.takes_pixels, notes=quantized.notes))
 
 
 def set_up(
@@ -126,6 +128,7 @@ def set_up(
         Settings(settings.methods, settings.weight_bits, settings.tolerance, settings.max_float_layers),
         report,
         warn,
+        uint8_input=settings.uint8_input,
     )
     return bench, Training(network, card, ImageSet(images.packed, rest.rows, rest.labels), settings, seed)
 

@@ -21,7 +21,7 @@ from kinglet.evidence.corruptions.shifts import SHIFTS
 from kinglet.evidence.corruptions.streams import image_keys
 from kinglet.evidence.metrics import calibration_gap
 from kinglet.evidence.robustness import Answers, balanced_sample, mean_interval, verdict_of
-from kinglet.runtime.preprocessing import normalize
+from kinglet.runtime.preprocessing import InputTensor, model_input
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import softmax
 from tasks.artifacts import (
@@ -173,13 +173,13 @@ def every_way(images: NDArray[np.uint8], ways: Iterable[str], seed: int) -> Iter
 
 def answers_to(images: NDArray[np.uint8], models: dict[str, OpenedModel]) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Yield every model's name and probabilities (n, n_classes); what models share is computed once."""
-    inputs: dict[Any, NDArray[np.float32]] = {}
+    inputs: dict[Any, InputTensor] = {}
     for name, model in models.items():
         preprocessing = model.preprocessing
         if preprocessing not in inputs:
             size = preprocessing.input_size
             # A square has the same pixels after every fit, and these are the server's, bit for bit.
-            inputs[preprocessing] = normalize(
+            inputs[preprocessing] = model_input(
                 resize_batch(images, size, size, Image.Resampling.BILINEAR), preprocessing
             )
         logits = model.engine.run(inputs[preprocessing])

@@ -8,18 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.decoding import ImageFacts, decode
 from kinglet.runtime.predictor import Predictor
-from kinglet.runtime.preprocessing import prepare
+from kinglet.runtime.preprocessing import InputTensor, model_input, prepare
 
 VERSION_DIGITS = 12
 DEFAULT_NAME = "model"
 # How often one image is computed to learn how long that takes.
 WARM_UPS = 7
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """A model's input in the words of the Open Inference Protocol.
+
+    datatype: "FP32" for prepared images, "UINT8" for pixels. shape: of one image, (channels, height, width), or
+    (height, width, channels) for pixels.
+    """
+
+    datatype: str
+    shape: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -39,13 +50,16 @@ class ServedModel:
     compute_ms: float
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape of one input: (channels, height, width)."""
+    def input_format(self) -> InputFormat:
+        """What the model takes."""
         facts = self.predictor.preprocessing
-        return facts.channels, facts.input_size, facts.input_size
+        size = facts.input_size
+        if facts.takes_pixels:
+            return InputFormat("UINT8", (size, size, facts.channels))
+        return InputFormat("FP32", (facts.channels, size, size))
 
-    def tensor_of(self, content: bytes, max_pixels: int) -> tuple[NDArray[np.float32], ImageFacts]:
-        """Return an encoded image as the model's input, float32 (1, channels, height, width), and its facts.
+    def tensor_of(self, content: bytes, max_pixels: int) -> tuple[InputTensor, ImageFacts]:
+        """Return an encoded image as the model's input, with n = 1, and its facts.
 
         Raises UndecodableImageError if it is none, or TooManyPixelsError.
         """
@@ -83,7 +97,7 @@ def name_in(card: str) -> str:
 def median_compute_ms(predictor: Predictor) -> float:
     """Return how long one inference takes, in milliseconds, the median of a few."""
     facts = predictor.preprocessing
-    image = np.zeros((1, facts.channels, facts.input_size, facts.input_size), np.float32)
+    image = model_input(np.zeros((1, facts.input_size, facts.input_size, facts.channels), np.uint8), facts)
     times = []
     for _ in range(WARM_UPS):
         started = time.perf_counter()
