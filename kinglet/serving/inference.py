@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +112,8 @@ class Inference:
 
     def _decode(self, uploads: Sequence[Upload], max_pixels: int) -> tuple[InputTensor, list[ImageFacts]]:
         """Return the images as one tensor; one decoded image at a time is in memory."""
-        tensors, images = [], []
+        tensors: list[Any] = []
+        images = []
         for number, upload in enumerate(uploads, 1):
             called = f"Image {number}{f' ({upload.name[:80]!r})' if upload.name else ''}" if len(uploads) > 1 else "It"
             refuse_what_is_no_image(upload.content, called, self._max_pixels)
