@@ -145,7 +145,8 @@ class ModelCard:
     {"family": ..., "spec": {...}}, enough to rebuild the network before its weights are loaded.
     mean, std: one value per channel, of pixels in [0, 1]. control_for: the model that this one is there to be
     compared with, empty for one that is there for its own sake. runtime: what computes it, a key of
-    `kinglet.runtime.engines.RUNTIMES`, which says how its files are called.
+    `kinglet.runtime.engines.RUNTIMES`, which says how its files are called. takes_pixels: whether its input is uint8
+    and it normalizes by itself.
     """
 
     name: str
@@ -164,6 +165,7 @@ class ModelCard:
     notes: dict[str, Any]
     control_for: str = ""
     runtime: str = ONNXRUNTIME
+    takes_pixels: bool = False
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -176,7 +178,9 @@ class ModelCard:
         # Here, as a command that only names models needs neither numpy nor a decoder.
         from kinglet.runtime.preprocessing import Preprocessing
 
-        return Preprocessing(self.input_size, self.channels, self.fit, tuple(self.mean), tuple(self.std))
+        return Preprocessing(
+            self.input_size, self.channels, self.fit, tuple(self.mean), tuple(self.std), self.takes_pixels
+        )
 
     @property
     def file_names(self) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ def finish(
     reference: Reference | None,
 ) -> None:
     """Write what lies beside a bundle's model, the checksums last, and open the bundle once."""
-    facts = {**preprocessing.to_dict(), bundles.RUNTIME: runtime, bundles.FORMAT_KEY: bundles.FORMAT}
+    facts = {**preprocessing.to_dict(), bundles.RUNTIME: runtime, bundles.FORMAT_KEY: bundles.format_of(preprocessing)}
     write_json(bundle / bundles.PREPROCESSING, facts)
     write_json(bundle / bundles.LABELS, classes)
     write_bytes(bundle / bundles.GOLDEN, bundles.npz_bytes(golden))

@@ -19,7 +19,7 @@ from kinglet.evidence.corruptions.severities import SEVERITIES
 from kinglet.evidence.corruptions.shifts import SHIFTS
 from kinglet.evidence.corruptions.streams import image_keys
 from kinglet.evidence.robustness import Answers
-from kinglet.runtime.preprocessing import match_channels, normalize
+from kinglet.runtime.preprocessing import InputTensor, match_channels, model_input
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import softmax
 from tasks.opened_models import OpenedModel
@@ -102,14 +102,16 @@ def every_way(images: NDArray[np.uint8], ways: Iterable[str], seed: int) -> Iter
 
 def answers_to(images: NDArray[np.uint8], models: dict[str, OpenedModel]) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Yield every model's name and probabilities (n, n_classes); what models share is computed once."""
-    inputs: dict[Any, NDArray[np.float32]] = {}
+    inputs: dict[Any, InputTensor] = {}
     for name, model in models.items():
         preprocessing = model.preprocessing
         if preprocessing not in inputs:
             size = preprocessing.input_size
             # A square has the same pixels after every fit, and these are the server's, bit for bit.
             seen = with_channels(images, preprocessing.channels)
-            inputs[preprocessing] = normalize(resize_batch(seen, size, size, Image.Resampling.BILINEAR), preprocessing)
+            inputs[preprocessing] = model_input(
+                resize_batch(seen, size, size, Image.Resampling.BILINEAR), preprocessing
+            )
         logits = model.engine.run(inputs[preprocessing])
         if not np.isfinite(logits).all():
             raise KingletError(f"The model {name} gives NaN or infinite logits on corrupted test images.")

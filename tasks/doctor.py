@@ -21,6 +21,7 @@ from kinglet.compression.doctor.effects import logits_of
 from kinglet.compression.doctor.examination import Examination, examine
 from kinglet.compression.doctor.findings import NOTE, Finding, ranked
 from kinglet.compression.doctor.qdq_form import is_quantized
+from kinglet.compression.pixel_input import share_normalization, take_floats
 from kinglet.data.classes import number_labels, read_class_names
 from kinglet.errors import KingletError
 from kinglet.models.onnx_graph import add_metadata, read_metadata
@@ -83,9 +84,12 @@ def diagnose(request: Request) -> dict[str, Any]:
     Raises KingletError for a file, a float file or images that cannot be used.
     """
     check(request)
-    model = adopted(request, request.model, allow_quantized=True)
+    given = read_onnx(request.model)
+    model = adopted(request, request.model, given, allow_quantized=True)
     float_model = None if request.float_model is None else adopted(request, request.float_model)
     refuse_other_network(request, model, float_model)
+    if float_model is not None and take_floats(given) is not given:
+        float_model = normalized_alike(float_model)
     prepared = prepare_images(request, model, float_model)
     result: dict[str, Any] = {
         "model": str(request.model),
@@ -132,15 +136,28 @@ def check(request: Request) -> None:
         raise KingletError(f"--write {request.write} is a file that is examined.", "Name another one.")
 
 
-def adopted(request: Request, path: Path, allow_quantized: bool = False) -> onnx.ModelProto:
-    """Return the classifier in a file in the form that Kinglet knows."""
+def adopted(
+    request: Request, path: Path, model: onnx.ModelProto | None = None, allow_quantized: bool = False
+) -> onnx.ModelProto:
+    """Return the classifier in a file in the form that Kinglet knows; model: what is in it, if it was read already."""
     return adopt(
-        read_onnx(path),
+        take_floats(read_onnx(path) if model is None else model),
         str(path),
         output=request.output_name,
         input_size=request.input_size,
         allow_quantized=allow_quantized,
     )
+
+
+def normalized_alike(float_model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the float model of a file that takes pixels with its channels normalized as that file's are."""
+    written = read_metadata(float_model)
+    stated = written.get("preprocessing")
+    shared = share_normalization(float_model, Preprocessing.from_dict(stated)) if stated else None
+    if shared is None:
+        return float_model
+    add_metadata(shared[0], {**written, "preprocessing": shared[1].to_dict()})
+    return shared[0]
 
 
 def refuse_other_network(request: Request, model: onnx.ModelProto, float_model: onnx.ModelProto | None) -> None:

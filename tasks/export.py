@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
-from kinglet.atomic import atomic_folder, write_json
+from kinglet.atomic import atomic_folder, write_bytes, write_json
+from kinglet.compression.pixel_input import take_floats
 from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES, Engine, open_engine, version_of
 from kinglet.runtime.engines.onnxruntime import engine_of
@@ -142,6 +144,7 @@ def export_model(original: Original, runtime: str, output: Path) -> dict[str, An
 
     card = replace(
         original.card,
+        takes_pixels=False,
         name=output.name,
         step=EXPORT.name,
         parent=original.card.name,
@@ -150,28 +153,45 @@ def export_model(original: Original, runtime: str, output: Path) -> dict[str, An
     )
     with atomic_folder(output) as temporary:
         try:
-            CONVERTERS[runtime](original.file, temporary)
+            # Other runtimes' inputs are floats; the integers behind them are the same.
+            source = as_it_takes_floats(original.file, temporary)
+            CONVERTERS[runtime](source, temporary)
+            if source != original.file:
+                source.unlink()
             engine = open_engine(runtime, files_of(temporary, card)[0], card.input_shape, threads=1)
         except KingletError as error:
             said = error.message.replace(temporary.as_posix(), original.file.parent.as_posix())
             raise UnreadableError(
                 said, "Take it out of export.models, or the runtime out of export.runtimes."
             ) from error
-        notes = compare(original, runtime, engine)
+        notes = compare(original, card, engine)
         write_card(temporary, replace(card, notes=notes))
     return notes
 
 
-def compare(original: Original, runtime: str, engine: Engine) -> dict[str, Any]:
+def as_it_takes_floats(file: Path, folder: Path) -> Path:
+    """Return a file of the model whose input is floats: the file itself, or one that is written into the folder."""
+    model = onnx.load(file)
+    floats = take_floats(model)
+    if floats is model:
+        return file
+    written = folder / f"floats-{file.name}"
+    write_bytes(written, floats.SerializeToString())
+    return written
+
+
+def compare(original: Original, card: ModelCard, engine: Engine) -> dict[str, Any]:
     """Return how far a converted model's answers are from its ONNX file's, and for int8 which arithmetic differs.
 
-    Raises KingletError if a float model agrees on fewer than LEAST_AGREEMENT of the images.
+    card: of the converted model. Raises KingletError if a float model agrees on fewer than LEAST_AGREEMENT of the
+    images.
     """
     from kinglet.conversion.arithmetic import INT8_ARITHMETIC, logits_step
     from kinglet.conversion.fidelity import compare_logits
 
-    title, name = RUNTIMES[runtime].title, original.card.name
-    logits = logits_of_rows(engine, original.card, original.rows)
+    runtime, name = card.runtime, original.card.name
+    title = RUNTIMES[runtime].title
+    logits = logits_of_rows(engine, card, original.rows)
     if not np.isfinite(logits).all():
         raise KingletError(f"{title} gives NaN or infinite logits for {name}.", "Take it out of export.models.")
     fidelity = compare_logits(original.logits, logits)

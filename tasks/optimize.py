@@ -104,6 +104,7 @@ def quantize(given: Given, file: Path, options: Options) -> dict[str, Any]:
             settings,
             report,
             warn,
+            uint8_input=defaults.uint8_input,
         )
         quantized = quantize_up(bench, STEPS, given.classes)
     write_bytes(file, quantized.model.SerializeToString())

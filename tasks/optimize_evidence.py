@@ -139,6 +139,7 @@ def cards_of(files: dict[str, Path], classes: list[str]) -> dict[str, ModelCard]
             fit=preprocessing.fit,
             mean=list(preprocessing.mean),
             std=list(preprocessing.std),
+            takes_pixels=preprocessing.takes_pixels,
             classes=classes,
             parameters=n_parameters,
             notes={},

@@ -33,6 +33,8 @@ PARAMS_FILE = Path("params.yaml")
 AUGMENTATIONS = ("flip", "flip_vertically", "crop", "rotate", "shift", "color", "erase", "mixup")
 BACKBONES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "mobilenet-v2")
 ZOOS = ("timm", "torchvision")
+# How quantization-aware training comes to the sizes of its steps.
+LEARNED = "learned"
 CALIBRATION_METHODS = ("minmax", "percentile", "mse", "entropy")
 DISTANCES = ("kl", "dkd", "dist")
 HINTS = ("features", "attention")
@@ -366,9 +368,11 @@ class Quantize(Section):
     methods: Annotated[list[CalibrationMethod], Field(min_length=1)] = ["minmax", "percentile", "entropy"]
     weight_bits: Annotated[list[Literal[7, 8]], Field(min_length=1)] = [8, 7]
     tolerance: Share = 0.005
+    uint8_input: bool = True
     max_float_layers: Annotated[int, Field(ge=0)] = 4
     qat_epochs: Annotated[float, Field(ge=0)] = 1
     qat_learning_rate: Positive = 2e-4
+    qat_steps: Literal["learned", "averaged"] = "averaged"
 
 
 class Export(Section):

@@ -24,7 +24,10 @@ from kinglet.compression.ladder import (
     Step,
     made_from,
     open_bench,
+    scored,
 )
+from kinglet.compression.learned_steps import SimulatedFile, untrainable_operators
+from kinglet.compression.pixel_input import share_normalization
 from kinglet.compression.quantization_aware_training import simulate_int8, train_simulated, without_simulation
 from kinglet.compression.quantized import quantize_up
 from kinglet.data.batches import gather, shuffled_batches, standardize
@@ -47,7 +50,7 @@ from tasks.artifacts import (
     write_card,
 )
 from tasks.models import image_set, load_model, prepare_training, read_manifest
-from tasks.parameters import Parameters, Quantize
+from tasks.parameters import LEARNED, Parameters, Quantize
 from tasks.progress import progress
 from tasks.stage import run_stage
 
@@ -96,8 +99,18 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
         warn(f"ONNX Runtime computes {quantized.unfused_layers} quantized layers of {output.name} in float.")
     if quantized.without_vnni is not None:
         write_bytes(output / WITHOUT_VNNI, quantized.without_vnni.SerializeToString())
+    preprocessing = quantized.preprocessing
     made = replace(card, name=output.name, step="quantize", parent=card.name, precision="int8", control_for="")
-    write_card(output, replace(made, notes=quantized.notes))
+    write_card(
+        output,
+        replace(
+            made,
+            mean=list(preprocessing.mean),
+            std=list(preprocessing.std),
+            takes_pixels=preprocessing.takes_pixels,
+            notes=quantized.notes,
+        ),
+    )
 
 
 def set_up(
@@ -126,6 +139,7 @@ def set_up(
         Settings(settings.methods, settings.weight_bits, settings.tolerance, settings.max_float_layers),
         report,
         warn,
+        uint8_input=settings.uint8_input,
     )
     return bench, Training(network, card, ImageSet(images.packed, rest.rows, rest.labels), settings, seed)
 
@@ -144,14 +158,46 @@ def trained(candidate: Candidate, bench: Bench, training: Training) -> Candidate
     """Return the candidate after quantization-aware training."""
     if not training.settings.qat_epochs:
         return None
-    return made_from(train_aware(candidate.variant.weight_bits, training, bench.report), candidate, bench)
+    if training.settings.qat_steps == LEARNED:
+        unknown = untrainable_operators(candidate.quantized)
+        if not unknown:
+            return with_learned_steps(candidate, bench, training)
+        bench.warn(f"{bench.name}: {', '.join(unknown)} cannot be trained with learned steps: ranges are averaged.")
+    source = train_aware(candidate.variant.weight_bits, training, bench.report)
+    if bench.takes_pixels:
+        shared = share_normalization(source, training.card.preprocessing)
+        assert shared is not None
+        source = shared[0]
+    return made_from(source, candidate, bench)
+
+
+def with_learned_steps(candidate: Candidate, bench: Bench, training: Training) -> Candidate:
+    """Return the candidate after a training of its file's own weights, biases and steps."""
+    device = pick_device()
+    simulated = SimulatedFile(candidate.quantized, candidate.source, candidate.variant.weight_bits).to(device)
+    given = bench.preprocessing
+    train(simulated, training, list(given.mean), list(given.std), bench.report)
+    learned = simulated.cpu().learned()
+    histograms = {**candidate.histograms, **learned.ranges}
+    made = replace(candidate, quantized=learned.quantized, source=learned.source, histograms=histograms)
+    return scored(made, bench)
 
 
 def train_aware(weight_bits: int, training: Training, report: Report) -> onnx.ModelProto:
-    """Return the model after quantization-aware training, as a float ONNX model."""
+    """Return the model after quantization-aware training with averaged ranges, as a float ONNX model."""
+    card = training.card
+    simulated = simulate_int8(training.network, weight_bits).to(pick_device())
+    train(simulated, training, card.mean, card.std, report)
+    return to_onnx(without_simulation(simulated.cpu()), card.input_size, card.channels, {})
+
+
+def train(simulated: torch.nn.Module, training: Training, mean: list[float], std: list[float], report: Report) -> None:
+    """Train a simulated network towards the float network's answers, in place.
+
+    mean, std: those of the simulated network's images.
+    """
     card, images, settings = training.card, training.images, training.settings
     device = pick_device()
-    simulated = simulate_int8(training.network, weight_bits).to(device)
     original = training.network.eval().to(device)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -159,14 +205,12 @@ def train_aware(weight_bits: int, training: Training, report: Report) -> onnx.Mo
         while True:
             for positions in shuffled_batches(len(images.rows), QAT_BATCH, generator):
                 pixels = gather(images.packed[card.input_size], images.rows[positions]).to(device)
-                inputs = standardize(pixels, card.mean, card.std)
                 with torch.no_grad():
-                    logits = original(inputs)
-                yield inputs, logits  # outside, or the training would run without gradients
+                    logits = original(standardize(pixels, card.mean, card.std))
+                yield standardize(pixels, mean, std), logits  # outside, or the training would run without gradients
 
     n_steps = max(1, round(settings.qat_epochs * len(images.rows) / QAT_BATCH))
     train_simulated(simulated, batches(), n_steps, settings.qat_learning_rate, report)
-    return to_onnx(without_simulation(simulated.cpu()), card.input_size, card.channels, {})
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import argparse
 import base64
 import io
 import json
+import math
 import os
 import socket
 import subprocess
@@ -308,10 +309,11 @@ def measure_soak(
 ) -> dict[str, Any]:
     """Return what came of minutes of mixed load."""
     model = open_model(options.bundle, threads=1)
-    shape = [1, *model.input_shape]
+    takes = model.input_format
+    shape, value = [1, *takes.shape], 128 if takes.datatype == "UINT8" else 0.5
     tensor = {
         "model": model.name,
-        "input": {"name": "images", "datatype": "FP32", "shape": shape, "data": [0.5] * int(np.prod(shape))},
+        "input": {"name": "images", "datatype": takes.datatype, "shape": shape, "data": [value] * math.prod(shape)},
     }
     port = free_port()
     command, settings = command_of("kinglet", options, port)

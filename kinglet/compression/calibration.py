@@ -34,6 +34,17 @@ class Histogram:
         return self.low + width * (np.arange(len(self.counts), dtype=np.float64) + 0.5)
 
 
+@dataclass(frozen=True)
+class FixedRange:
+    """The range of a tensor that is known without looking at values."""
+
+    low: float
+    high: float
+
+
+Statistics = Histogram | FixedRange
+
+
 def with_zero(low: float, high: float) -> Range:
     """Return the range widened to hold zero exactly, as padding and ReLU need, and never empty."""
     low, high = min(low, 0.0), max(high, 0.0)
@@ -104,6 +115,13 @@ METHODS: dict[str, Callable[[Histogram], Range]] = {
     "mse": mse_range,
     "entropy": entropy_range,
 }
+
+
+def range_of(statistics: Statistics, method: str) -> Range:
+    """Return the range of a tensor by a method, a key of `METHODS`, or the one that is fixed."""
+    if isinstance(statistics, FixedRange):
+        return statistics.low, statistics.high
+    return METHODS[method](statistics)
 
 
 def stream_histograms(

@@ -15,9 +15,10 @@ import onnx
 from numpy.typing import NDArray
 
 from kinglet.compression.bias_correction import correct_biases
-from kinglet.compression.calibration import Histogram, stream_histograms
+from kinglet.compression.calibration import FixedRange, Statistics, stream_histograms
 from kinglet.compression.equalization import equalize
 from kinglet.compression.guard import Verdict, judge
+from kinglet.compression.pixel_input import pixel_ranges, share_normalization
 from kinglet.compression.quantization import Predict, Variant, compare, quantize_static, spare_layers, try_methods
 from kinglet.compression.rounding import round_weights
 from kinglet.reporting import Report
@@ -64,7 +65,7 @@ class Candidate:
     quantized: onnx.ModelProto
     variant: Variant
     source: onnx.ModelProto
-    histograms: dict[str, Histogram]
+    histograms: Mapping[str, Statistics]
     is_rounded: bool = False
     is_corrected: bool = False
 
@@ -73,9 +74,10 @@ class Candidate:
 class Bench:
     """What the steps work with: one float model, its images for each role, and the judgement on a candidate.
 
-    calibration: float32 (n, channels, height, width). choice: images that decide between variants. predict: a
-    model's logits for them. score: agreement and divergence of an int8 model. judge: the verdict on it. warn: is
-    told in a sentence what a user should know.
+    calibration: float32 (n, channels, height, width). choice: images that decide between variants. preprocessing:
+    of the float model and of every candidate. predict: a model's logits for them. score: agreement and divergence of
+    an int8 model. judge: the verdict on it. warn: is told in a sentence what a user should know. takes_pixels:
+    whether the int8 file is to take pixels in the end, for which the first layer was made (`share_normalization`).
     """
 
     name: str
@@ -89,6 +91,7 @@ class Bench:
     predict: Predict
     score: Callable[[onnx.ModelProto], tuple[float, float]]
     judge: Callable[[onnx.ModelProto], Verdict]
+    takes_pixels: bool = False
 
 
 Step = Callable[[Candidate, Bench], Candidate | None]
@@ -103,11 +106,14 @@ def open_bench(
     settings: Settings,
     report: Report,
     warn: Callable[[str], None],
+    *,
+    uint8_input: bool = False,
 ) -> Bench:
     """Return what the steps work with.
 
     model: of float32, with the input `images` and the output `logits`. choice: all of them judge whether a model is
-    good enough, the first decide between variants; in random order.
+    good enough, the first decide between variants; in random order. uint8_input: whether the int8 file is to take
+    pixels, where the graph allows it. Every candidate is held against the answers of `model` as it is given.
     """
 
     def logits(candidate: onnx.ModelProto, images: LabelledRows) -> NDArray[np.float32]:
@@ -115,6 +121,9 @@ def open_bench(
         return logits_of(session, images.packed, images.rows, preprocessing, workers=available_processors())
 
     reference = logits(model, choice)
+    shared = share_normalization(model, preprocessing) if uint8_input else None
+    if shared is not None:
+        model, preprocessing = shared
     first = choice.first(DIVERGENCE_IMAGES)
     n = len(first.rows)
 
@@ -133,6 +142,7 @@ def open_bench(
         predict,
         lambda candidate: compare(reference[:n], predict(candidate)),
         lambda candidate: judge(logits(candidate, choice), reference, choice.labels, settings.tolerance),
+        takes_pixels=shared is not None,
     )
 
 
@@ -167,11 +177,20 @@ def record(name: str, candidate: Candidate, kept: bool) -> dict[str, Any]:
 
 def calibrated(bench: Bench) -> tuple[Candidate, list[Variant]]:
     """Return the best of all calibrations, and all of them."""
-    histograms = stream_histograms(bench.model, bench.calibration)
+    histograms = statistics_of(bench.model, bench)
     methods, bits = bench.settings.methods, bench.settings.weight_bits
     tried, variant, quantized = try_methods(bench.model, histograms, methods, bits, bench.predict)
     bench.report(1, 1, f"{variant.method}, {variant.weight_bits} bits, agreement {variant.agreement:.4f}")
     return Candidate(quantized, variant, bench.model, histograms), tried
+
+
+def statistics_of(source: onnx.ModelProto, bench: Bench) -> dict[str, Statistics]:
+    """Return the histograms of a float model's tensors, and the range of the pixels where the file is to take them."""
+    histograms: dict[str, Statistics] = {**stream_histograms(source, bench.calibration)}
+    if bench.takes_pixels:
+        fixed = pixel_ranges(bench.preprocessing)
+        histograms |= {name: FixedRange(*fixed[name]) for name in fixed if name in histograms}
+    return histograms
 
 
 def corrected(candidate: Candidate, bench: Bench) -> Candidate:
@@ -228,7 +247,7 @@ def partly_in_float(candidate: Candidate, bench: Bench) -> Candidate | None:
 
 def made_from(source: onnx.ModelProto, candidate: Candidate, bench: Bench) -> Candidate:
     """Return an int8 model of another float model, made as the candidate was, with or without correction."""
-    histograms = stream_histograms(source, bench.calibration)
+    histograms = statistics_of(source, bench)
     variant = candidate.variant
     quantized = quantize_static(source, histograms, variant.method, variant.weight_bits, variant.float_layers)
     plain = scored(Candidate(quantized, variant, source, histograms), bench)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from kinglet.compression.calibration import METHODS, Histogram
+from kinglet.compression.calibration import Statistics, range_of
 from kinglet.compression.hard_gates import gates_of, write_hard_gates_as_convolutions
 from kinglet.compression.integer_nodes import FLOAT_RESULT, OPERATORS, nodes_left_in_float, quantized_layers
 from kinglet.reporting import Report, silent
@@ -41,20 +41,21 @@ class Variant:
 
 def quantize_static(
     model: onnx.ModelProto,
-    histograms: dict[str, Histogram],
+    histograms: Mapping[str, Statistics],
     method: str,
     weight_bits: int = 8,
     float_layers: Iterable[str] = (),
 ) -> onnx.ModelProto:
     """Return `model` with QDQ nodes: int8 weights per channel, uint8 activations.
 
-    histograms: of every tensor, from `stream_histograms`. method: a key of `METHODS`. weight_bits: 8, or
-    7 for CPUs whose 16-bit sums of products of 8-bit weights saturate (x86 without VNNI). float_layers:
-    names of nodes that stay in float, beside those that ONNX Runtime would compute in float anyway.
+    histograms: of every tensor, from `stream_histograms`, or its range where that is fixed. method: a key of
+    `METHODS`. weight_bits: 8, or 7 for CPUs whose 16-bit sums of products of 8-bit weights saturate (x86 without
+    VNNI). float_layers: names of nodes that stay in float, beside those that ONNX Runtime would compute in float
+    anyway.
     """
     float_layers = list(float_layers)
     prepared = _prepare(model)
-    ranges = {name: METHODS[method](histogram) for name, histogram in histograms.items()}
+    ranges = {name: range_of(statistics, method) for name, statistics in histograms.items()}
     ranges.update(dict.fromkeys(gates_of(prepared), (0.0, 1.0)))
     logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
     quantizer = QDQQuantizer(
@@ -168,7 +169,7 @@ def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def try_methods(
     model: onnx.ModelProto,
-    histograms: dict[str, Histogram],
+    histograms: Mapping[str, Statistics],
     methods: Iterable[str],
     weight_bits: Iterable[int],
     predict: Predict,
@@ -217,7 +218,7 @@ def _n_positions(node: onnx.NodeProto, shape: list[int]) -> int:
 
 def spare_layers(
     model: onnx.ModelProto,
-    histograms: dict[str, Histogram],
+    histograms: Mapping[str, Statistics],
     start: Variant,
     max_layers: int,
     is_good: Callable[[onnx.ModelProto], bool],

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import onnx
 
 from kinglet.compression.fusion import fusions_of
 from kinglet.compression.ladder import Bench, Step, calibrated, climb
+from kinglet.compression.pixel_input import take_pixels
 from kinglet.compression.quantization import weighted_layers
 from kinglet.compression.without_vnni import judge_without_vnni
 from kinglet.models.onnx_graph import add_metadata
+from kinglet.runtime.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -20,11 +22,12 @@ class Quantized:
     """An int8 model and what is to be known of it.
 
     without_vnni: a variant for x86 processors without VNNI, None where the model is good enough there or cannot be
-    emulated. notes: how it was made and judged, JSON-ready.
+    emulated. preprocessing: how an image becomes the input of both. notes: how it was made and judged, JSON-ready.
     """
 
     model: onnx.ModelProto
     without_vnni: onnx.ModelProto | None
+    preprocessing: Preprocessing
     notes: dict[str, Any]
 
     @property
@@ -40,10 +43,10 @@ def quantize_up(bench: Bench, steps: Mapping[str, Step], classes: list[str]) -> 
     """
     candidate, tried = calibrated(bench)
     candidate, verdict, taken = climb(candidate, bench, steps)
-    model = candidate.quantized
-    add_metadata(model, {"preprocessing": bench.preprocessing.to_dict(), "classes": classes})
-    fusions = fusions_of(model)
     judged, variant = judge_without_vnni(candidate, bench)
+    preprocessing = replace(bench.preprocessing, takes_pixels=bench.takes_pixels)
+    model = finished(candidate.quantized, preprocessing, classes)
+    fusions = fusions_of(model)
     notes = {
         "steps": taken,
         "variant": asdict(candidate.variant),
@@ -58,4 +61,12 @@ def quantize_up(bench: Bench, steps: Mapping[str, Step], classes: list[str]) -> 
         },
         "without_vnni": judged,
     }
-    return Quantized(model, variant, notes)
+    without_vnni = None if variant is None else finished(variant, preprocessing, classes)
+    return Quantized(model, without_vnni, preprocessing, notes)
+
+
+def finished(quantized: onnx.ModelProto, preprocessing: Preprocessing, classes: list[str]) -> onnx.ModelProto:
+    """Return the int8 model with its metadata, and with pixels as its input if `preprocessing` says so."""
+    model = take_pixels(quantized, preprocessing) if preprocessing.takes_pixels else quantized
+    add_metadata(model, {"preprocessing": preprocessing.to_dict(), "classes": classes})
+    return model

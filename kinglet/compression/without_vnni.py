@@ -21,7 +21,7 @@ def judge_without_vnni(candidate: Candidate, bench: Bench) -> tuple[dict[str, An
     """Return the notes on the candidate's model there, and a variant of it where it is worth too little, else None.
 
     Too little is less than the tolerance allows, or than the model has elsewhere if that is less already. The
-    variant has the metadata of the model. Its file is to be called `WITHOUT_VNNI`.
+    variant's file is to be called `WITHOUT_VNNI`.
     """
     quantized = candidate.quantized
     if unknown := unknown_operators(quantized):
@@ -38,7 +38,6 @@ def judge_without_vnni(candidate: Candidate, bench: Bench) -> tuple[dict[str, An
     if accuracy >= target:
         return notes, None
     reduced = quantize_static(candidate.source, candidate.histograms, candidate.variant.method, 7)
-    reduced.metadata_props.MergeFrom(quantized.metadata_props)
     emulate = partial(emulated_accuracy, bench=bench)
     variant, model = spare_saturating_layers(quantized, reduced, saturated, emulate, target)
     notes["variant"] = {**asdict(variant), "file": WITHOUT_VNNI, "within_tolerance": variant.accuracy >= target}

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from kinglet.atomic import write_text
 from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
+from kinglet.runtime.preprocessing import Preprocessing
 
 MODEL, PREPROCESSING, LABELS, GOLDEN, CARD = (
     "model.onnx",
@@ -34,7 +35,8 @@ NEEDED = (PREPROCESSING, LABELS)
 RUNTIME = "runtime"
 
 # The key of preprocessing.json that counts the changes to what a bundle holds; files that lack it are of format 1.
-FORMAT_KEY, FORMAT = "format", 1
+# Bundles whose model takes pixels are of format 2; all others stay of format 1, which earlier versions open too.
+FORMAT_KEY, FORMAT = "format", 2
 
 # The golden probabilities of processors that add 8-bit products exactly, and those of x86 without VNNI.
 EXACT, SATURATED = "probabilities", "probabilities_without_vnni"
@@ -77,6 +79,11 @@ def verify(folder: Path) -> list[str]:
     refuse_newer(folder)
     refuse_unlisted(RUNTIMES[runtime_of(folder)].files, folder, listed)
     return list(listed)
+
+
+def format_of(preprocessing: Preprocessing) -> int:
+    """Return the format of a bundle whose model has this preprocessing."""
+    return FORMAT if preprocessing.takes_pixels else 1
 
 
 def tolerance_of_converted(precision: str) -> float:

@@ -63,7 +63,12 @@ def measure(
 def timed_action(engine: Engine, batch_size: int) -> Callable[[], Any]:
     """Return a call without arguments that runs the model once on one fixed batch of noise."""
     # The values do not matter for the time, except zeros and denormals.
-    images = np.random.default_rng(0).standard_normal((batch_size, *engine.input_shape), dtype=np.float32)
+    generator = np.random.default_rng(0)
+    channels, height, width = engine.input_shape
+    if engine.takes_pixels:
+        pixels = generator.integers(0, 256, (batch_size, height, width, channels), dtype=np.uint8)
+        return partial(engine.run, pixels)
+    images = generator.standard_normal((batch_size, channels, height, width), dtype=np.float32)
     return partial(engine.run, images)
 
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.decoding import decode
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES, open_engine
-from kinglet.runtime.preprocessing import Preprocessing, prepare
+from kinglet.runtime.preprocessing import InputTensor, Preprocessing, prepare
 from kinglet.runtime.sessions import softmax
 from kinglet.runtime.vnni import products_saturate
 
@@ -79,7 +80,14 @@ class Predictor:
         self.preprocessing = Preprocessing.from_dict(facts)
         size = self.preprocessing.input_size
         input_shape = (self.preprocessing.channels, size, size)
-        self._compute = open_engine(self.runtime, folder / self.model_file, input_shape, threads).run
+        engine = open_engine(self.runtime, folder / self.model_file, input_shape, threads)
+        if engine.takes_pixels != self.preprocessing.takes_pixels:
+            raise KingletError(
+                f"{folder / self.model_file} takes {'pixels' if engine.takes_pixels else 'normalized floats'}, and "
+                f"{bundles.PREPROCESSING} says otherwise.",
+                "The files of the bundle are not of one model: make it anew with `dvc repro bundle`.",
+            )
+        self._compute = engine.run
 
     def predict(self, images: Iterable[NDArray[np.uint8]]) -> Predictions:
         """Return the predictions for images of any size.
@@ -103,10 +111,10 @@ class Predictor:
         """
         return self.predict(read_image(Path(path), max_pixels) for path in paths)
 
-    def logits(self, tensors: NDArray[np.float32]) -> NDArray[np.float32]:
+    def logits(self, tensors: InputTensor) -> NDArray[np.float32]:
         """Return the logits of inputs that are prepared already, float32 (n, n_classes).
 
-        tensors: float32 (n, channels, input_size, input_size), n at least 1; see `kinglet.runtime.preprocessing`.
+        tensors: as `kinglet.runtime.preprocessing.prepare` makes them, n at least 1.
         """
         return self._compute(tensors)
 
@@ -148,7 +156,7 @@ class Predictor:
         return difference
 
     def _probabilities(self, images: list[NDArray[np.uint8]], start: int) -> NDArray[np.float32]:
-        tensors = []
+        tensors: list[Any] = []
         for position, image in enumerate(images, start):
             try:
                 tensors.append(prepare([np.asarray(image)], self.preprocessing))

@@ -11,8 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+# A batch as a model takes it: normalized float32, channels first, or uint8 pixels, channels last.
+InputTensor = NDArray[np.float32] | NDArray[np.uint8]
+
 # How an image that is no square becomes one.
 FITS = ("stretch", "crop", "pad")
+# The key of `Preprocessing.to_dict` for models whose input is uint8.
+TAKES_PIXELS = "takes_pixels"
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,8 @@ class Preprocessing:
 
     input_size: edge length in pixels of the square input. channels: 1 (gray) or 3 (RGB).
     fit: "stretch" ignores the aspect ratio, "crop" keeps the centre square, "pad" adds black borders.
-    mean, std: one value per channel, of pixels in [0, 1].
+    mean, std: one value per channel, of pixels in [0, 1]. takes_pixels: the model takes pixels as they are and
+    normalizes them itself.
     """
 
     input_size: int
@@ -29,10 +35,12 @@ class Preprocessing:
     fit: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    takes_pixels: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the facts as JSON-ready values."""
-        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        """Return the facts as JSON-ready values; of models that take normalized floats nothing is said of it."""
+        facts = {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+        return facts if self.takes_pixels else {key: facts[key] for key in facts if key != TAKES_PIXELS}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Preprocessing:
@@ -43,6 +51,7 @@ class Preprocessing:
             str(fields["fit"]),
             tuple(fields["mean"]),
             tuple(fields["std"]),
+            fields.get(TAKES_PIXELS) is True,
         )
 
 
@@ -103,8 +112,17 @@ def square_of(image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray
     return resize(match_channels(image, preprocessing.channels), preprocessing.input_size, preprocessing.fit)
 
 
-def normalize(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+def model_input(images: NDArray[np.uint8], preprocessing: Preprocessing) -> InputTensor:
     """Return packed images as the model's input tensor.
+
+    images: uint8 of shape (n, input_size, input_size, channels). They are returned as they are for a model that takes
+    pixels, and else as `normalize` does.
+    """
+    return np.ascontiguousarray(images) if preprocessing.takes_pixels else normalize(images, preprocessing)
+
+
+def normalize(images: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Return packed images normalized, channels first.
 
     images: uint8 of shape (n, input_size, input_size, channels). Returns contiguous float32 of shape
     (n, channels, input_size, input_size).
@@ -135,15 +153,15 @@ def scale_and_shift(
     return scale, shift
 
 
-def prepare(images: Iterable[NDArray[np.uint8]], preprocessing: Preprocessing) -> NDArray[np.float32]:
+def prepare(images: Iterable[NDArray[np.uint8]], preprocessing: Preprocessing) -> InputTensor:
     """Return images of any size as the model's input tensor.
 
     images: uint8 arrays of shape (height, width) or (height, width, 1 or 3). Returns float32 of shape
-    (n, channels, input_size, input_size).
+    (n, channels, input_size, input_size), or uint8 of shape (n, input_size, input_size, channels) for a model that
+    takes pixels.
     Raises ValueError for an image of another shape or type.
     """
     squares = [square_of(image, preprocessing) for image in images]
-    if not squares:
-        edge = preprocessing.input_size
-        return np.empty((0, preprocessing.channels, edge, edge), np.float32)
-    return normalize(np.stack(squares), preprocessing)
+    edge = preprocessing.input_size
+    packed = np.stack(squares) if squares else np.empty((0, edge, edge, preprocessing.channels), np.uint8)
+    return model_input(packed, preprocessing)

@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from kinglet.errors import KingletError
-from kinglet.runtime.preprocessing import Preprocessing, normalize
+from kinglet.runtime.preprocessing import InputTensor, Preprocessing, model_input
 from kinglet.runtime.processors import available_processors
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
@@ -117,7 +117,7 @@ def logits_of(
 
 
 def gather_logits(
-    compute: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    compute: Callable[[InputTensor], NDArray[np.float32]],
     n_classes: int,
     packed: NDArray[np.uint8],
     rows: NDArray[np.integer[Any]],
@@ -128,7 +128,7 @@ def gather_logits(
 ) -> NDArray[np.float32]:
     """Return what `compute` makes of these rows of packed images, float32 (len(rows), n_classes); see `logits_of`.
 
-    compute: the logits (n, n_classes) of images (n, channels, input_size, input_size), both float32, of any runtime.
+    compute: the logits, float32 (n, n_classes), of a batch as `model_input` makes it, by any runtime.
     """
     results = []
     for logits in map_batches(compute, packed, rows, preprocessing, batch_size, workers):
@@ -139,7 +139,7 @@ def gather_logits(
 
 
 def map_batches(
-    compute: Callable[[NDArray[np.float32]], Result],
+    compute: Callable[[InputTensor], Result],
     packed: NDArray[np.uint8],
     rows: NDArray[np.integer[Any]],
     preprocessing: Preprocessing,
@@ -148,19 +148,27 @@ def map_batches(
 ) -> Iterator[Result]:
     """Yield what `compute` makes of these rows of packed images, batch by batch, `workers` of them side by side.
 
-    compute: takes images as a model takes them, float32 (n, channels, input_size, input_size).
+    compute: takes a batch as `model_input` makes it.
     """
 
     def compute_from(start: int) -> Result:
-        return compute(normalize(np.asarray(packed[rows[start : start + batch_size]]), preprocessing))
+        return compute(model_input(np.asarray(packed[rows[start : start + batch_size]]), preprocessing))
 
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(compute_from, range(0, len(rows), batch_size))
 
 
-def run(session: onnxruntime.InferenceSession, images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the logits of one batch: float32 (n, channels, size, size) in, float32 (n, n_classes) out."""
+def run(session: onnxruntime.InferenceSession, images: InputTensor) -> NDArray[np.float32]:
+    """Return the logits of one batch, float32 (n, n_classes).
+
+    images: as `model_input` makes them, uint8 where `takes_pixels` is true of the session.
+    """
     return np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: images})[0], dtype=np.float32)
+
+
+def takes_pixels(session: onnxruntime.InferenceSession) -> bool:
+    """Return whether a model takes pixels, uint8 (n, size, size, channels), and normalizes them itself."""
+    return bool(session.get_inputs()[0].type == "tensor(uint8)")
 
 
 def output_width(session: onnxruntime.InferenceSession) -> int:

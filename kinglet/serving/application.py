@@ -265,7 +265,7 @@ class Application:
         length = request.headers.get(open_inference.HEADER_LENGTH)
 
         def read() -> open_inference.TensorRequest:
-            return open_inference.read_request(body, length, self.model.input_shape)
+            return open_inference.read_request(body, length, self.model.input_format)
 
         asked = read() if len(body) <= INLINE_BYTES else await self.inference.in_pool(read)
         logits = await self.inference.compute(asked.tensor)

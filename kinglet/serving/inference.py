@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.runtime.decoding import ImageFacts, TooManyPixelsError, UndecodableImageError, read_size, sniff
-from kinglet.runtime.preprocessing import normalize
+from kinglet.runtime.preprocessing import InputTensor, model_input
 from kinglet.serving.bodies import Upload
 from kinglet.serving.metrics import Metrics
 from kinglet.serving.refusals import RefusedError
@@ -99,8 +99,8 @@ class Inference:
         logits = await self._in_time(self._batcher.add(tensors))
         return Answer(logits, squares, images, decoded - started, time.perf_counter() - decoded)
 
-    async def compute(self, tensors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the logits of prepared inputs, float32 (n, channels, height, width); raises RefusedError."""
+    async def compute(self, tensors: InputTensor) -> NDArray[np.float32]:
+        """Return the logits of prepared inputs, as the model takes them; raises RefusedError."""
         if self._inline and len(tensors) == 1:
             return self._compute(tensors)
         if self._batcher is not None:
@@ -116,7 +116,7 @@ class Inference:
 
     def _decode(
         self, uploads: Sequence[Upload], max_pixels: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32], list[ImageFacts]]:
+    ) -> tuple[NDArray[np.uint8], InputTensor, list[ImageFacts]]:
         """Return the images as the model sees them, as its input, and their facts; one at a time is in memory whole."""
         squares, images = [], []
         for number, upload in enumerate(uploads, 1):
@@ -133,9 +133,9 @@ class Inference:
             squares.append(square)
             images.append(facts)
         stacked = np.stack(squares)
-        return stacked, normalize(stacked, self._model.predictor.preprocessing), images
+        return stacked, model_input(stacked, self._model.predictor.preprocessing), images
 
-    def _compute(self, tensors: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _compute(self, tensors: InputTensor) -> NDArray[np.float32]:
         parts = []
         for start in range(0, len(tensors), CHUNK):
             chunk = tensors[start : start + CHUNK]
@@ -187,7 +187,7 @@ class Batcher:
 
     def __init__(
         self,
-        compute: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+        compute: Callable[[InputTensor], NDArray[np.float32]],
         submit: Callable[[Callable[[], NDArray[np.float32]]], Future[NDArray[np.float32]]],
         size: int,
         seconds: float,
@@ -195,10 +195,10 @@ class Batcher:
         """compute: logits of a batch. submit: queues work. size: images at most. seconds: the first one waits."""
         self._compute, self._submit = compute, submit
         self._size, self._seconds = size, seconds
-        self._waiting: list[tuple[NDArray[np.float32], asyncio.Future[NDArray[np.float32]]]] = []
+        self._waiting: list[tuple[InputTensor, asyncio.Future[NDArray[np.float32]]]] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, tensors: NDArray[np.float32]) -> asyncio.Future[NDArray[np.float32]]:
+    def add(self, tensors: InputTensor) -> asyncio.Future[NDArray[np.float32]]:
         """Return the logits to come of these inputs, n at least 1."""
         loop = asyncio.get_running_loop()
         if self._waiting and self._images() + len(tensors) > self._size:
@@ -234,7 +234,7 @@ class Batcher:
 
 def share_out(
     batch: asyncio.Future[NDArray[np.float32]],
-    waiting: list[tuple[NDArray[np.float32], asyncio.Future[NDArray[np.float32]]]],
+    waiting: list[tuple[InputTensor, asyncio.Future[NDArray[np.float32]]]],
 ) -> None:
     """Give every request its rows of a batch's logits, or its error."""
     start = 0

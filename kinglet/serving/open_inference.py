@@ -13,14 +13,17 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from kinglet.runtime.preprocessing import InputTensor
 from kinglet.runtime.sessions import INPUT_NAME, OUTPUT_NAME, softmax
 from kinglet.serving.refusals import RefusedError
-from kinglet.serving.served_model import ServedModel
+from kinglet.serving.served_model import InputFormat, ServedModel
 
 HEADER_LENGTH = b"inference-header-content-length"
 PROBABILITIES = "probabilities"
 OUTPUTS = (OUTPUT_NAME, PROBABILITIES)
+# Of the outputs, and how the numbers of each datatype lie in raw bytes.
 DATATYPE = "FP32"
+NUMBERS: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 EXTENSIONS = ("binary_tensor_data",)
 
 
@@ -29,18 +32,19 @@ class TensorRequest:
     """What is asked for: a tensor, and outputs as (name, whether in raw bytes) pairs. id: "" if none was given."""
 
     id: str
-    tensor: NDArray[np.float32]
+    tensor: InputTensor
     outputs: tuple[tuple[str, bool], ...]
 
 
 def model_metadata(model: ServedModel) -> dict[str, Any]:
     """Return what `GET /v2/models/NAME` says."""
     n_classes = len(model.predictor.classes)
+    takes = model.input_format
     return {
         "name": model.name,
         "versions": [model.version],
         "platform": f"{model.predictor.runtime}_{model.predictor.model_file.rpartition('.')[2]}",
-        "inputs": [{"name": INPUT_NAME, "datatype": DATATYPE, "shape": [-1, *model.input_shape]}],
+        "inputs": [{"name": INPUT_NAME, "datatype": takes.datatype, "shape": [-1, *takes.shape]}],
         "outputs": [{"name": name, "datatype": DATATYPE, "shape": [-1, n_classes]} for name in OUTPUTS],
         # Not of the protocol, and allowed by it: what a client needs to make the tensor and to read the answer.
         "parameters": {
@@ -51,11 +55,10 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
     }
 
 
-def read_request(body: bytes, header_length: bytes | None, input_shape: tuple[int, int, int]) -> TensorRequest:
+def read_request(body: bytes, header_length: bytes | None, takes: InputFormat) -> TensorRequest:
     """Return the request in a body.
 
-    header_length: the value of Inference-Header-Content-Length, None without one. input_shape: (channels, height,
-    width) of the model's input.
+    header_length: the value of Inference-Header-Content-Length, None without one. takes: what the model does.
     Raises RefusedError that says which part is not as the model needs it.
     """
     header, raw = split_body(body, header_length)
@@ -63,7 +66,7 @@ def read_request(body: bytes, header_length: bytes | None, input_shape: tuple[in
     request_id = fields.get("id", "")
     if not isinstance(request_id, str):
         raise bad("`id` has to be a string")
-    tensor = read_input(fields.get("inputs"), raw, input_shape)
+    tensor = read_input(fields.get("inputs"), raw, takes)
     return TensorRequest(request_id, tensor, read_outputs(fields))
 
 
@@ -94,35 +97,35 @@ def read_object(header: bytes) -> dict[str, Any]:
     return fields
 
 
-def read_input(inputs: Any, raw: memoryview, input_shape: tuple[int, int, int]) -> NDArray[np.float32]:
+def read_input(inputs: Any, raw: memoryview, takes: InputFormat) -> InputTensor:
     """Return the one input tensor."""
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise bad(f"`inputs` has to be a list of one tensor, {INPUT_NAME!r}")
     item = inputs[0]
     if item.get("name") != INPUT_NAME:
         raise bad(f"there is no input {shown(item.get('name'))}; the model has one, {INPUT_NAME!r}")
-    if item.get("datatype") != DATATYPE:
-        raise bad(f"input {INPUT_NAME!r} has datatype {shown(item.get('datatype'))}; it takes {DATATYPE!r}")
-    shape = read_shape(item.get("shape"), input_shape)
+    if item.get("datatype") != takes.datatype:
+        raise bad(f"input {INPUT_NAME!r} has datatype {shown(item.get('datatype'))}; it takes {takes.datatype!r}")
+    shape = read_shape(item.get("shape"), takes.shape)
     parameters = read_parameters(item)
     size = parameters.get("binary_data_size")
     if size is None:
-        tensor = from_numbers(item.get("data"), shape)
+        tensor = from_numbers(item.get("data"), shape, takes.datatype)
         if len(raw):
             raise bad(f"{len(raw)} bytes follow the JSON, but no input has binary_data_size")
     else:
         if "data" in item:
             raise bad(f"input {INPUT_NAME!r} has both data and binary_data_size")
-        tensor = from_bytes(raw, size, shape)
+        tensor = from_bytes(raw, size, shape, takes.datatype)
     finite = np.isfinite(tensor)
     if not finite.all():
         where = [int(index) for index in np.argwhere(~finite)[0]]
-        raise bad(f"input {INPUT_NAME!r} holds NaN, infinity or a number too large for {DATATYPE} at {where}")
+        raise bad(f"input {INPUT_NAME!r} holds NaN, infinity or a number too large for {takes.datatype} at {where}")
     return tensor
 
 
 def read_shape(shape: Any, input_shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """Return the shape of an input, (n, channels, height, width) with n at least 1."""
+    """Return the shape of an input, n at least 1 images of the model's shape."""
     is_list = isinstance(shape, list) and all(type(edge) is int for edge in shape)
     if not is_list or len(shape) != 4 or tuple(shape[1:]) != input_shape or not 1 <= shape[0] < 2**31:
         wanted = ", ".join(map(str, ("n", *input_shape)))
@@ -130,7 +133,7 @@ def read_shape(shape: Any, input_shape: tuple[int, int, int]) -> tuple[int, ...]
     return tuple(shape)
 
 
-def from_numbers(data: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def from_numbers(data: Any, shape: tuple[int, ...], datatype: str) -> InputTensor:
     """Return the tensor of a JSON list, flat or nested like the shape."""
     if not isinstance(data, list):
         raise bad(f"input {INPUT_NAME!r} has no `data`, and no binary_data_size either")
@@ -146,19 +149,34 @@ def from_numbers(data: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
             f"the `data` of input {INPUT_NAME!r} has shape {list(numbers.shape)}; flat or nested, {list(shape)} takes "
             f"{needed} numbers"
         )
+    if datatype == "UINT8":
+        return pixels_of(numbers).reshape(shape)
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(numbers.reshape(shape), dtype=np.float32)
 
 
-def from_bytes(raw: memoryview, size: Any, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Return the tensor of the raw bytes behind the JSON, little-endian float32, row by row."""
-    needed = 4 * int(np.prod(shape, dtype=object))
+def pixels_of(numbers: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return numbers of JSON as pixels; raises RefusedError for the first that is no whole number from 0 to 255."""
+    pixels = np.zeros(numbers.shape, np.uint8)
+    with np.errstate(invalid="ignore"):
+        np.copyto(pixels, numbers, casting="unsafe", where=(numbers >= 0) & (numbers <= np.iinfo(np.uint8).max))
+    wrong = np.argwhere(pixels != numbers)
+    if len(wrong):
+        value = numbers[tuple(wrong[0])].item()
+        raise bad(f"input {INPUT_NAME!r} holds {shown(value)}; UINT8 is a whole number from 0 to 255")
+    return pixels
+
+
+def from_bytes(raw: memoryview, size: Any, shape: tuple[int, ...], datatype: str) -> InputTensor:
+    """Return the tensor of the raw bytes behind the JSON, little-endian, row by row."""
+    numbers = NUMBERS[datatype]
+    needed = numbers.itemsize * int(np.prod(shape, dtype=object))
     if type(size) is not int or size != needed or len(raw) != needed:
         raise bad(
             f"input {INPUT_NAME!r} of shape {list(shape)} takes {needed} bytes; binary_data_size is {shown(size)}, and "
             f"{len(raw)} bytes follow the JSON"
         )
-    return np.frombuffer(raw, "<f4").reshape(shape).astype(np.float32, copy=False)
+    return np.frombuffer(raw, numbers).reshape(shape).astype(numbers.newbyteorder("="), copy=False)
 
 
 def read_outputs(fields: dict[str, Any]) -> tuple[tuple[str, bool], ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from kinglet import __version__
@@ -180,21 +181,27 @@ def schemas(model: ServedModel) -> dict[str, Any]:
 
 def infer_request(model: ServedModel) -> dict[str, Any]:
     """Return the shape of a request of the Open Inference Protocol without raw bytes."""
-    channels, height, width = model.input_shape
+    takes = model.input_format
+    n_numbers = math.prod(takes.shape)
+    number = (
+        {"type": "integer", "minimum": 0, "maximum": 255}
+        if takes.datatype == "UINT8"
+        else {"type": "number", "minimum": -1000, "maximum": 1000}
+    )
     inputs = {
         "name": {"const": "images"},
-        "datatype": {"const": DATATYPE},
+        "datatype": {"const": takes.datatype},
         "shape": {
             "type": "array",
-            "prefixItems": [{"const": 1}, {"const": channels}, {"const": height}, {"const": width}],
+            "prefixItems": [{"const": edge} for edge in (1, *takes.shape)],
             "minItems": 4,
             "maxItems": 4,
         },
         "data": {
             "type": "array",
-            "items": {"type": "number", "minimum": -1000, "maximum": 1000},
-            "minItems": channels * height * width,
-            "maxItems": channels * height * width,
+            "items": number,
+            "minItems": n_numbers,
+            "maxItems": n_numbers,
         },
     }
     asked = fields({"name": {"enum": list(OUTPUTS)}})
@@ -202,7 +209,7 @@ def infer_request(model: ServedModel) -> dict[str, Any]:
     request["properties"]["id"] = TEXT
     request["properties"]["outputs"] = {"type": "array", "items": asked}
     request["description"] = (
-        f"One tensor of shape [n, {channels}, {height}, {width}], here with n = 1, its numbers flat or nested."
+        f"One tensor of shape [n, {', '.join(map(str, takes.shape))}], here with n = 1, its numbers flat or nested."
     )
     return request
 

@@ -14,12 +14,24 @@ from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.decoding import ImageFacts, decode
 from kinglet.runtime.predictor import Predictor
-from kinglet.runtime.preprocessing import square_of
+from kinglet.runtime.preprocessing import model_input, square_of
 
 VERSION_DIGITS = 12
 DEFAULT_NAME = "model"
 # How often one image is computed to learn how long that takes.
 WARM_UPS = 7
+
+
+@dataclass(frozen=True)
+class InputFormat:
+    """A model's input in the words of the Open Inference Protocol.
+
+    datatype: "FP32" for prepared images, "UINT8" for pixels. shape: of one image, (channels, height, width), or
+    (height, width, channels) for pixels.
+    """
+
+    datatype: str
+    shape: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -41,10 +53,13 @@ class ServedModel:
     reference: bytes = b""
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape of one input: (channels, height, width)."""
+    def input_format(self) -> InputFormat:
+        """What the model takes."""
         facts = self.predictor.preprocessing
-        return facts.channels, facts.input_size, facts.input_size
+        size = facts.input_size
+        if facts.takes_pixels:
+            return InputFormat("UINT8", (size, size, facts.channels))
+        return InputFormat("FP32", (facts.channels, size, size))
 
     def square_of(self, content: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], ImageFacts]:
         """Return an encoded image as the pixels that the model sees, uint8 (height, width, channels), and its facts.
@@ -88,7 +103,7 @@ def name_in(card: str) -> str:
 def median_compute_ms(predictor: Predictor) -> float:
     """Return how long one inference takes, in milliseconds, the median of a few."""
     facts = predictor.preprocessing
-    image = np.zeros((1, facts.channels, facts.input_size, facts.input_size), np.float32)
+    image = model_input(np.zeros((1, facts.input_size, facts.input_size, facts.channels), np.uint8), facts)
     times = []
     for _ in range(WARM_UPS):
         started = time.perf_counter()

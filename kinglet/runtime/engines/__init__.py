@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # the commands that only name runtimes need no numpy
     import numpy as np
     from numpy.typing import NDArray
 
+    from kinglet.runtime.preprocessing import InputTensor
+
 ONNXRUNTIME = "onnxruntime"
 
 
@@ -45,12 +47,14 @@ RUNTIMES = {
 class Engine:
     """A model that a runtime has opened.
 
-    run: takes images as the model does, float32 (n, channels, height, width), returns logits, float32
-    (n, n_classes); may be called from several threads. input_shape: (channels, height, width).
+    run: takes images as the model does, float32 (n, channels, height, width), or uint8 (n, height, width, channels)
+    if it takes pixels; returns logits, float32 (n, n_classes); may be called from several threads. input_shape:
+    (channels, height, width).
     """
 
-    run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    run: Callable[[InputTensor], NDArray[np.float32]]
     input_shape: tuple[int, int, int]
+    takes_pixels: bool = False
 
 
 def open_engine(name: str, file: Path, input_shape: tuple[int, int, int], threads: int | None = None) -> Engine:

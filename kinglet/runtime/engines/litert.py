@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.runtime.engines import Engine, import_runtime, refusal
+from kinglet.runtime.preprocessing import InputTensor
 from kinglet.runtime.processors import available_processors
 
 NAME = "litert"
@@ -48,7 +49,7 @@ class Interpreted:
         self._lock = Lock()
         self._lay_out(1)
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, images: InputTensor) -> NDArray[np.float32]:
         """Return the logits of a batch: float32 (n, channels, height, width) in, float32 (n, n_classes) out."""
         with self._lock:
             if len(images) != self._batch_size:

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 
 from kinglet.runtime.engines import Engine
-from kinglet.runtime.sessions import open_session, run
+from kinglet.runtime.sessions import open_session, run, takes_pixels
 
 
 def open_model(file: Path, input_shape: tuple[int, int, int], threads: int | None = None) -> Engine:  # noqa: ARG001 (the file says its shape)
@@ -18,8 +18,9 @@ def open_model(file: Path, input_shape: tuple[int, int, int], threads: int | Non
 
 def engine_of(session: onnxruntime.InferenceSession) -> Engine:
     """Return a session as an engine."""
-    channels, height, width = (int(edge) for edge in session.get_inputs()[0].shape[1:])
-    return Engine(partial(run, session), (channels, height, width))
+    edges = [int(edge) for edge in session.get_inputs()[0].shape[1:]]
+    channels, height, width = (edges[2], *edges[:2]) if takes_pixels(session) else edges
+    return Engine(partial(run, session), (channels, height, width), takes_pixels(session))
 
 
 def version() -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.runtime.engines import Engine, import_runtime, refusal
+from kinglet.runtime.preprocessing import InputTensor
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import OUTPUT_NAME
 
@@ -68,7 +69,7 @@ class Net:
         self._net = net
         self._lock = Lock()
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, images: InputTensor) -> NDArray[np.float32]:
         """Return the logits of a batch: float32 (n, channels, height, width) in, float32 (n, n_classes) out."""
         with self._lock:
             self._net.setInput(images)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.runtime.engines import Engine, import_runtime, refusal
+from kinglet.runtime.preprocessing import InputTensor
 from kinglet.runtime.processors import available_processors
 
 NAME = "openvino"
@@ -79,7 +80,7 @@ class CompiledModel:
         self._single = self._request(1)
         self._batch: Any = None
 
-    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, images: InputTensor) -> NDArray[np.float32]:
         """Return the logits of a batch: float32 (n, channels, height, width) in, float32 (n, n_classes) out."""
         with self._lock:
             if len(images) == 1:

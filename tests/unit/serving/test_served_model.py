@@ -49,7 +49,9 @@ def test_a_bundle_without_golden_answers_is_refused(copy):
 def test_a_newer_format_is_refused(copy, newer):
     write_json(copy / bundles.PREPROCESSING, {**read_json(copy / bundles.PREPROCESSING), bundles.FORMAT_KEY: newer})
     bundles.seal(copy)
-    with pytest.raises(KingletError, match=r"of format .*; this version of Kinglet reads up to format 1"):
+    with pytest.raises(
+        KingletError, match=rf"of format .*; this version of Kinglet reads up to format {bundles.FORMAT}"
+    ):
         open_model(copy, threads=1)
 
 

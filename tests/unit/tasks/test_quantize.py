@@ -45,13 +45,14 @@ def test_a_model_that_is_good_enough_is_left_at_the_first_steps(project):
     assert notes["guard"]["within_tolerance"]
     assert notes["guard"]["images"] == 19  # a fifth of the 96 images of the training split
     assert notes["runtime"]["unfused_layers"] == 0
-    assert notes["runtime"]["conversions"] == 2
+    assert notes["runtime"]["conversions"] == 1  # the pixels need none
     assert quantized(tolerance=0.3) == (model, notes)
 
 
-def test_all_steps_are_taken_where_nothing_is_enough_and_give_the_same_bytes_again(project, monkeypatch):
+@pytest.mark.parametrize("qat_steps", ["averaged", "learned"])
+def test_all_steps_are_taken_where_nothing_is_enough_and_give_the_same_bytes_again(project, monkeypatch, qat_steps):
     monkeypatch.setattr(Verdict, "is_enough", False)
-    settings = {"max_float_layers": 2, "qat_epochs": 0.2}
+    settings = {"max_float_layers": 2, "qat_epochs": 0.2, "qat_steps": qat_steps}
     model, notes = quantized(**settings)
     assert [step["step"] for step in notes["steps"]] == ["calibration", *ALL_STEPS]
     assert not notes["guard"]["within_tolerance"]
@@ -73,3 +74,12 @@ def test_a_control_is_brought_to_int8_only_where_it_is_asked_for(project, monkey
     seen.clear()
     quantize.run(parameters(quantize={"models": ["student-dense"]}))
     assert seen == ["student-dense"]
+
+
+def test_a_file_that_is_to_take_floats_takes_floats(project):
+    model, notes = quantized(tolerance=0.3, uint8_input=False)
+    assert notes["runtime"]["conversions"] == 2
+    card = read_card(Path("artifacts/quantize/teacher-int8"))
+    assert (card.takes_pixels, card.mean, card.std) == (False, [0.45] * 3, [0.25] * 3)
+    assert model != quantized(tolerance=0.3)[0]
+    assert read_card(Path("artifacts/quantize/teacher-int8")).takes_pixels
