@@ -19,6 +19,7 @@ from flows.label_commands import labels
 from flows.parameter_file import use_parameters
 from flows.publish_commands import fetch, publish, rollback
 from flows.results import REPORT_PAGE, print_summary, spent, summary
+from flows.schedule_commands import schedule
 from flows.supervise import StoppedError, run_flow
 from kinglet.atomic import read_json
 from kinglet.errors import KingletError
@@ -86,6 +87,7 @@ app.command()(publish)
 app.command()(fetch)
 app.command()(rollback)
 app.add_typer(labels, name="labels")
+app.add_typer(schedule, name="schedule")
 
 
 # The server reads its own options, which are those of `python -m kinglet.serving`, its help among them.

@@ -8,21 +8,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from rich.console import Console
 
 from flows.graph import Stage
 from flows.processes import other_dvc_commands
+from tasks.artifacts import WORKSPACE
 from tasks.stage import FLOW_PID, read_timings
 
 SECONDS_TO_END = 5.0
+# How a step begins the sentence that says why it cannot go on.
+STEP_ERROR = "error: "
 # What DVC says that is of no use inside a run.
 CHATTER = (
     "To track the changes with git",
@@ -42,15 +45,19 @@ class Outcome(StrEnum):
 
 
 class StageFailedError(Exception):
-    """A stage's step failed; it has said why on stderr.
+    """A stage's step failed; it has said why on stderr, or it is said here.
 
-    stage: its name. exit_code: the step's.
+    stage: its name. exit_code: the step's. reason: the step's sentence, empty where a terminal has shown it.
     """
 
-    def __init__(self, stage: str, exit_code: int) -> None:
-        super().__init__(f"Stage '{stage}' failed (exit code {exit_code}).")
+    def __init__(self, stage: str, exit_code: int, reason: str = "") -> None:
+        super().__init__(f"Stage '{stage}' failed (exit code {exit_code}).{reason and f' {reason}'}")
         self.stage = stage
         self.exit_code = exit_code
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.stage, self.exit_code, self.reason)
 
 
 class StageBusyError(Exception):
@@ -96,25 +103,39 @@ def is_worth_a_retry(_task: Any, _task_run: Any, state: Any) -> bool:
 
 
 @task(cache_policy=NO_CACHE, retries=30, retry_delay_seconds=2, retry_condition_fn=is_worth_a_retry)
-def bring_up_to_date(stage: Stage, upstream: Sequence[Outcome], gate: Gate) -> Outcome:
-    """Run a stage if it changed or anything that it reads was made anew; return what became of it."""
+def bring_up_to_date(
+    stage: Stage, upstream: Sequence[Outcome], gate: Gate, pull: bool = False, logged: bool = False
+) -> Outcome:
+    """Run a stage if it changed or anything that it reads was made anew; return what became of it.
+
+    pull: as for `reproduce`. logged: DVC's and the step's lines go to the task run's log on the server.
+    """
     if not stage.changed and all(outcome is Outcome.UNCHANGED for outcome in upstream):
         return Outcome.UNCHANGED
+    tell = get_run_logger().info if logged else None
     with gate.entered(alone=stage.exclusive, crowded=stage.crowded):
-        return reproduce(stage.name)
+        return reproduce(stage.name, tell=tell, pull=pull)
 
 
-def reproduce(name: str) -> Outcome:
-    """Run `dvc repro` for one stage of the current folder, its output passed on, and return what DVC did.
+def reproduce(
+    name: str, folder: Path | None = None, *, tell: Callable[[str], object] | None = None, pull: bool = False
+) -> Outcome:
+    """Run `dvc repro` for one stage of the checkout in `folder` (default: the current one); return what DVC did.
 
+    tell: is given every line of DVC's and the step's; None: they are passed on to stderr. pull: results that the
+    run-cache knows and only the DVC remote has are taken from there.
     Raises StageFailedError, or StageBusyError when DVC did not start because of another command.
     """
+    folder = folder or Path.cwd()
     began = time.time()
+    reason = ""
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", name],
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", *(["--pull"] if pull else []), name],
+        cwd=folder,
         env=stage_environment(),
         stdin=subprocess.DEVNULL,
-        # stderr stays the terminal's own, so that a step's progress bar is one; DVC's words come here.
+        # On a terminal stderr stays its own, so that a step's progress bar is one; DVC's words come here.
+        stderr=subprocess.STDOUT if tell else None,
         stdout=subprocess.PIPE,
         text=True,
         errors="replace",
@@ -125,8 +146,14 @@ def reproduce(name: str) -> Outcome:
         assert process.stdout is not None
         for line in process.stdout:
             outcome = outcome_of(line) or outcome
-            if not line.strip().startswith(CHATTER) and line.strip():
+            if line.strip().startswith(CHATTER) or not line.strip():
+                continue
+            if tell is None:
                 print(line, end="", file=sys.stderr, flush=True)
+                continue
+            tell(line.rstrip())
+            if line.startswith(STEP_ERROR):
+                reason = line.removeprefix(STEP_ERROR).strip()
         exit_code = process.wait()
     except BaseException:
         end_group(process)
@@ -137,10 +164,10 @@ def reproduce(name: str) -> Outcome:
                 f"{name}: {outcome or Outcome.RAN}, {time.time() - began:.1f} s"
             )
         return outcome or Outcome.RAN
-    if outcome is None and (others := other_dvc_commands(Path.cwd())):
+    if outcome is None and (others := other_dvc_commands(folder)):
         raise StageBusyError(f"Stage '{name}' waits for process {others[0][0]} ({others[0][1]}).")
-    timing = read_timings().get(name, {})
-    raise StageFailedError(name, int(timing["exit_code"]) if timing.get("started", 0) >= began else 1)
+    timing = read_timings(folder / WORKSPACE).get(name, {})
+    raise StageFailedError(name, int(timing["exit_code"]) if timing.get("started", 0) >= began else 1, reason)
 
 
 def stage_environment() -> dict[str, str]:
