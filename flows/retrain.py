@@ -33,7 +33,7 @@ from kinglet.runtime.processors import available_processors
 CROWDED_PER_PROCESSOR = 2
 
 
-@flow(name="retrain", validate_parameters=False, persist_result=False, task_runner=task_runner())  # type: ignore[arg-type]
+@flow(name="retrain", validate_parameters=False, persist_result=False, task_runner=task_runner())
 def retrain(remote: bool = False) -> dict[str, str]:
     """Bring every stage of the checkout in the current folder up to date; return {stage: what became of it}.
 
