@@ -2,7 +2,7 @@
 
 Two backends. `serving` holds the champion. `probation` holds a candidate and, as its backup, the champion of before:
 as long as one of the two is enabled all requests go there. What the candidate fails to answer is sent to the
-backup instead, so that nobody notices; and taking a promotion back is to disable `probation`, for `serving` was
+backup from its first failure on; and taking a promotion back is to disable `probation`, for `serving` was
 never touched.
 """
 
@@ -58,7 +58,7 @@ backend {serving}
 backend {probation}
     retry-on conn-failure empty-response junk-response response-timeout 500 502 504
     default-server check inter 500ms rise 1
-    server candidate {host}:{no_port} fall 2 observe layer7 error-limit 2 on-error mark-down disabled
+    server candidate {host}:{no_port} fall 2 rise 1000 observe layer7 error-limit 1 on-error mark-down disabled
     server fallback {host}:{no_port} fall 3 backup disabled
 """
 
