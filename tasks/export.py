@@ -18,7 +18,7 @@ from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES, Engine, open_engine, version_of
 from kinglet.runtime.engines.onnxruntime import engine_of
 from kinglet.runtime.processors import available_processors
-from kinglet.runtime.sessions import gather_logits, open_as_written
+from kinglet.runtime.sessions import gather_logits, open_as_written, open_session
 from tasks.artifacts import (
     ARTIFACTS,
     EXPORT,
@@ -123,7 +123,7 @@ class UnreadableError(KingletError):
 def read_original(folder: Path, rows: NDArray[np.int64]) -> Original:
     """Return a model with its logits for these rows of packed images."""
     card, file = read_card(folder), folder / RUNTIMES[ONNXRUNTIME].files[0]
-    engine = open_engine(ONNXRUNTIME, file, card.input_shape, threads=1)
+    engine = engine_of(open_session(file, threads=1))
     return Original(file, card, rows, logits_of_rows(engine, card, rows))
 
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplementedByRuntime
 
 from kinglet.errors import KingletError
 from kinglet.runtime.preprocessing import InputTensor, Preprocessing, model_input
@@ -21,19 +22,26 @@ INPUT_NAME, OUTPUT_NAME = "images", "logits"
 PREPROCESSING_KEY, CLASSES_KEY = "kinglet.preprocessing", "kinglet.classes"
 # Where the runtime looks for weights that a model keeps in other files.
 FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
+# On x86 without VNNI, "1" takes kernels whose sums of 8-bit products do not saturate; elsewhere it changes nothing.
+# Source: onnxruntime, onnxruntime_session_options_config_keys.h, kOrtSessionOptionsAvx2PrecisionMode
+EXACT_SUMS = "session.x64quantprecision"
 
 onnxruntime.disable_telemetry_events()
 
 Result = TypeVar("Result")
 
 
-def open_session(model: Path | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
+def open_session(
+    model: Path | bytes, threads: int | None = None, *, exact_sums: bool = True
+) -> onnxruntime.InferenceSession:
     """Return a session on the CPU for an ONNX file of Kinglet's, or its bytes.
 
-    threads: size of the pool that works on one batch; None takes every processor that is granted.
+    threads: size of the pool that works on one batch; None takes every processor that is granted. exact_sums: sums of
+    8-bit products are those of a processor with VNNI, whatever this one is, so that what is decided does not depend on
+    it; False: as fast as this processor can, as a model is served.
     Raises KingletError if it is no ONNX model or lacks the input `images` or the output `logits`.
     """
-    session = load_session(model, threads)
+    session = load_session(model, threads, exact_sums=exact_sums)
     inputs, outputs = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
     if inputs != [INPUT_NAME] or outputs != [OUTPUT_NAME]:
         raise KingletError(
@@ -43,8 +51,10 @@ def open_session(model: Path | bytes, threads: int | None = None) -> onnxruntime
     return session
 
 
-def load_session(model: Path | bytes, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Return a session on the CPU for an ONNX file of anybody's, or its bytes; threads as for `open_session`.
+def load_session(
+    model: Path | bytes, threads: int | None = None, *, exact_sums: bool = True
+) -> onnxruntime.InferenceSession:
+    """Return a session on the CPU for an ONNX file of anybody's, or its bytes; threads and sums as for `open_session`.
 
     Raises KingletError if it is no ONNX model.
     """
@@ -56,7 +66,13 @@ def load_session(model: Path | bytes, threads: int | None = None) -> onnxruntime
         content = model if isinstance(model, bytes) else Path(model).read_bytes()
         if not isinstance(model, bytes):
             options.add_session_config_entry(FOLDER_OF_WEIGHTS, str(Path(model).resolve().parent))
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        options.add_session_config_entry(EXACT_SUMS, str(int(exact_sums)))
+        try:
+            return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except NotImplementedByRuntime:
+            # On x86 without VNNI those kernels do not take int8 activations, which only other tools write.
+            options.add_session_config_entry(EXACT_SUMS, "0")
+            return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except FileNotFoundError:
         raise KingletError(f"{called(model)} does not exist.", "Run `dvc repro` to make it.") from None
     except OSError:

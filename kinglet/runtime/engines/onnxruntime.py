@@ -12,8 +12,8 @@ from kinglet.runtime.sessions import open_session, run, takes_pixels
 
 
 def open_model(file: Path, input_shape: tuple[int, int, int], threads: int | None = None) -> Engine:  # noqa: ARG001 (the file says its shape)
-    """Return the model of an ONNX file, opened by ONNX Runtime; see `open_engine`."""
-    return engine_of(open_session(file, threads))
+    """Return the model of an ONNX file, opened by ONNX Runtime as it is served; see `open_engine`."""
+    return engine_of(open_session(file, threads, exact_sums=False))
 
 
 def engine_of(session: onnxruntime.InferenceSession) -> Engine:

@@ -9,6 +9,7 @@ from onnxruntime.quantization import QuantType
 from kinglet.compression.doctor.effects import logits_of
 from kinglet.compression.doctor.graph import Graph
 from kinglet.compression.doctor.qdq_form import dynamic_nodes, is_quantized, to_qdq
+from kinglet.runtime.vnni import products_saturate
 from tests.unit.compression.doctor.broken_files import INT8_SYMMETRIC, QOPERATOR, quantized
 
 
@@ -21,6 +22,8 @@ from tests.unit.compression.doctor.broken_files import INT8_SYMMETRIC, QOPERATOR
     ],
 )
 def test_integer_operators_become_the_same_network_in_pairs(work, settings):
+    if settings is INT8_SYMMETRIC and products_saturate():
+        pytest.skip("this processor has no VNNI: its integer operators saturate with int8 activations, pairs do not")
     model = quantized(work.float_model, work.calibration, **settings, **QOPERATOR)
     assert {"QLinearConv", "QLinearAdd", "QGemm"} <= {node.op_type for node in model.graph.node}
     pairs = to_qdq(model)
