@@ -17,6 +17,7 @@ from kinglet.compression.saturation import (
 from kinglet.models.export import to_onnx
 from kinglet.runtime.preprocessing import Preprocessing, normalize
 from kinglet.runtime.sessions import open_session, run
+from kinglet.runtime.vnni import products_saturate
 from tests.unit.models.small_networks import NETWORKS, bright_quadrants
 
 PREPROCESSING = Preprocessing(16, 3, "stretch", (0.45,) * 3, (0.25,) * 3)
@@ -166,6 +167,24 @@ def test_8_bits_saturate_and_say_in_which_layers(model, histograms):
     assert {name for name, count in saturated.items() if count} <= set(emulator.layers_at_risk)
     assert set(saturated) == set(weighted_layers(model))
     assert not np.array_equal(logits, exact)
+
+
+def test_this_processor_adds_as_it_is_believed_to(model, histograms):
+    """Where it has no VNNI, ONNX Runtime as it serves is what is emulated, bit by bit; elsewhere nothing saturates."""
+    quantized = quantize_static(model, histograms, "minmax", 8)
+    content, emulator = quantized.SerializeToString(), Emulator(quantized)
+    served = run(open_session(content, threads=1, exact_sums=False), INPUTS)
+    steps = np.abs(served - emulator.run(INPUTS, saturate=products_saturate())[0])
+    assert steps.max() < 2.5 * numpy_helper.to_array(logits_scale(quantized))
+    # What decides about models does not depend on the processor.
+    exact = run(open_session(content, threads=1), INPUTS)
+    steps = np.abs(exact - emulator.run(INPUTS, saturate=False)[0])
+    assert steps.max() < 2.5 * numpy_helper.to_array(logits_scale(quantized))
+    assert np.array_equal(served, exact) != products_saturate()
+
+
+def logits_scale(quantized):
+    return next(item for item in quantized.graph.initializer if item.name == "logits_scale")
 
 
 def test_a_float_model_is_at_no_risk_and_gets_the_same_answers(model):
