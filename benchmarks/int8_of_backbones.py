@@ -56,6 +56,7 @@ def settings_for(content: dict[str, Any], backbone: str, epochs: float | None) -
         "search": {"survivors": 0},
         "distill": {"students": {}, "controls": []},
         "prune": {"models": []},
+        "adapt": {"models": []},
         "robustness": {"models": [TEACHER], "images": 100},
     }
     return {

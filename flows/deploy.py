@@ -6,6 +6,7 @@ Run by `kinglet deploy` as a process of its own, so that whatever ends the comma
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from flows.run import end_with_command
 from flows.server import wait_for_server
 from kinglet.atomic import write_json
 from kinglet.deployment.deployed import Deployment
+from tasks.artifacts import BUNDLE
 from tasks.build_image import Image, build_image
 from tasks.deploy_settings import DeploySettings, load_deploy_settings
 from tasks.deployment import Place, keep, open_place, push_image, retire, watch_candidate
@@ -32,6 +34,8 @@ from tasks.stage import exit_code_of
 
 # Where the flow leaves what it did, for the command that started it.
 OUTCOME = FOLDER / "outcome.json"
+# Where the model's versions lie, unless somebody says otherwise.
+STORE = "KINGLET_STORE"
 # Names under which the steps leave for the transaction what is to be undone.
 PLACE, CANDIDATE, PUBLISHED = "place", "candidate", "published"
 
@@ -131,11 +135,15 @@ def keep_candidate(place: Place, image: Image, candidate: Serving) -> None:
 
 
 @flow(name="deploy", validate_parameters=False, persist_result=False)
-def deploy(request: Request, settings: DeploySettings) -> dict[str, Any]:
+def deploy(request: Request | None = None, settings: DeploySettings | None = None) -> dict[str, Any]:
     """Deploy a bundle on this machine; return what was done.
 
+    request, settings: without them the bundle of the last run, the store that KINGLET_STORE names, and
+    deploy/settings.yaml, as a schedule or an event asks for it.
     Raises KingletError for the first step that failed; all before it are taken back by then.
     """
+    request = request or Request(BUNDLE, None, os.environ.get(STORE, ""), "")
+    settings = settings or load_deploy_settings()
     with only_deployment():
         n_images = settings.smoke_test.test_images
         images = (

@@ -218,13 +218,20 @@ def image_score_intervals(
     Source: Davison and Hinkley 1997, section 5.2, for the basic interval.
     """
     n, names = require_examples(len(labels)), list(probabilities)
-    sums = np.concatenate([image_sums(labels, probabilities[name], n_bins) for name in names], axis=1)
+    of_images = [image_sums(labels, probabilities[name], n_bins) for name in names]
+    sums = np.concatenate(of_images, axis=1)
+    # A product of matrices adds up in another order for every column, on some processors.
+    same = [reference is not None and np.array_equal(item, of_images[names.index(reference)]) for item in of_images]
 
     def scores(totals: NDArray[np.floating[Any]], of_examples: int) -> NDArray[np.float64]:
         """From sums (m, n_models * (n_bins + 1)) to (m, n_models, 2), differences where there is a reference."""
         by_model = np.asarray(totals, np.float64).reshape(len(totals), len(names), n_bins + 1) / of_examples
         found = np.stack([np.abs(by_model[:, :, :-1]).sum(axis=2), by_model[:, :, -1]], axis=2)
-        return found if reference is None else found - found[:, [names.index(reference)]]
+        if reference is None:
+            return found
+        differences: NDArray[np.float64] = found - found[:, [names.index(reference)]]
+        differences[:, same] = 0
+        return differences
 
     weights = draw_weights(labels if resampling.stratified else np.zeros_like(labels), resampling)
     drawn = np.concatenate([scores(block @ sums.astype(np.float32), n) for block in weights]).reshape(

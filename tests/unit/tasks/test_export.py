@@ -183,6 +183,7 @@ def test_a_converted_model_is_scored_timed_chosen_and_bundled_like_any_other(pro
         "SHA256SUMS",
         "golden.npz",
         "labels.json",
+        "reference.json",
         "preprocessing.json",
     }
     predictor = Predictor(BUNDLE, threads=1)

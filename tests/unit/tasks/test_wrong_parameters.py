@@ -41,7 +41,7 @@ def message_of(tmp_path: Path, edit: Callable[[dict[str, Any]], Any]) -> str:
         # Unknown names, at every depth.
         (
             lambda s: s.update(optimizer={}),
-            ["optimizer is not a known key; known here: benchmark, check, ", "data, distill"],
+            ["optimizer is not a known key; known here: adapt, benchmark, check, ", "data, distill"],
         ),
         (lambda s: s["data"].update(sources="x"), ["data.sources is not a known key; known here: color, fit"]),
         (
