@@ -75,7 +75,7 @@ def start_and_stop(checkout: Checkout, stage: str, stopper: Path) -> tuple[subpr
     return dvc, int(pid), checkout.root / source
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_every_stage_killed_in_the_middle_is_not_taken_for_done_and_goes_on(
     by_dvc: Checkout, real_images: Path, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ import pytest
 from tests.pipeline.real_checkout import SECONDS_FOR_A_RUN, Checkout, make_checkout, processes_in
 from tests.pipeline.small_project import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def outcomes(checkout: Checkout) -> dict[str, str]:
