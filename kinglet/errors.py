@@ -13,3 +13,11 @@ class KingletError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+def other_format(origin: str, found: object, known: int) -> KingletError:
+    """Return the error for a file whose format is not the one that this version of Kinglet reads."""
+    return KingletError(
+        f"{origin} is of format {found!r}; this version of Kinglet reads format {known}.",
+        "Use the version of Kinglet that wrote it, or a newer one.",
+    )

@@ -7,7 +7,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kinglet.errors import KingletError
+from kinglet.errors import KingletError, other_format
 
 FORMAT = 1
 # Images that a rollback can reach.
@@ -52,10 +52,7 @@ def from_text(text: str, origin: str) -> Deployed:
     try:
         value = json.loads(text)
         if value["format"] != FORMAT:
-            raise KingletError(
-                f"{origin} is of format {value['format']!r}; this version of Kinglet reads format {FORMAT}.",
-                "Use the version of Kinglet that wrote it, or a newer one.",
-            )
+            raise other_format(origin, value["format"], FORMAT)
         current = value["current"] and deployment_of(value["current"])
         return Deployed(current, tuple(deployment_of(item) for item in value["previous"]))
     except (ValueError, KeyError, TypeError):

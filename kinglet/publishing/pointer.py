@@ -11,7 +11,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kinglet.errors import KingletError
+from kinglet.errors import KingletError, other_format
 from kinglet.publishing.store import Store, TakenError
 
 POINTER = "champion.json"
@@ -74,10 +74,7 @@ def from_bytes(content: bytes, origin: str) -> Pointer:
     try:
         value = json.loads(content)
         if value["format"] != FORMAT:
-            raise KingletError(
-                f"{origin} is of format {value['format']!r}; this version of Kinglet reads format {FORMAT}.",
-                "Use the version of Kinglet that wrote it, or a newer one.",
-            )
+            raise other_format(origin, value["format"], FORMAT)
         return Pointer(release_of(value["champion"]), tuple(release_of(item) for item in value["previous"]))
     except (ValueError, KeyError, TypeError):
         raise KingletError(

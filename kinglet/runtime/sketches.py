@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kinglet.errors import KingletError
+from kinglet.errors import KingletError, other_format
 from kinglet.runtime.histograms import bin_counts, inner_quantiles
 from kinglet.runtime.image_statistics import PIXEL_STATISTICS, luma, pixel_statistics
 
@@ -239,10 +239,7 @@ def read_fields(content: bytes, origin: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise damaged(origin, "sketch or reference", error) from None
     if found != FORMAT:
-        raise KingletError(
-            f"{origin} is of format {found!r}; this version of Kinglet reads format {FORMAT}.",
-            "Read it with the version of Kinglet that wrote it, or a newer one.",
-        )
+        raise other_format(origin, found, FORMAT)
     return dict(fields)
 
 
