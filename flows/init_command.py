@@ -13,7 +13,7 @@ from rich.text import Text
 
 from kinglet.data.annotations import Annotations, Finding
 from kinglet.data.annotations.facts import box_facts, usual_side
-from tasks.first_look import FirstLook, annotations_in, look_at, parameter_file, write_parameters
+from tasks.first_look import FirstLook, annotations_in, look_at, parameter_file, refusal_of, write_parameters
 
 # More classes are told in number, with the smallest and the largest.
 CLASSES_SHOWN = 12
@@ -45,8 +45,11 @@ def init(
     is_table = Path(location).suffix.lower() in (".csv", ".parquet")
     folder = images or (str(Path(location).parent) if is_table else "data/fashion-mnist")
     console = Console(stderr=True, highlight=False)
-    if annotations := annotations_in(location):
-        show_boxes(annotations, console)
+    if annotated := annotations_in(location):
+        kind, boxes = annotated
+        if boxes is not None:
+            show_boxes(boxes, console)
+        raise refusal_of(location, kind)
     found = look_at(location, folder)
     path = into or parameter_file(location)
     budget = {"latency_ms": latency_ms, "size_mb": size_mb, "max_accuracy_drop": max_accuracy_drop}

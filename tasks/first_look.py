@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from kinglet.atomic import write_text
-from kinglet.data.annotations import READERS, Annotations, annotation_format, read_annotations
+from kinglet.data.annotations import READERS, AnnotationFormat, Annotations, annotation_format, read_annotations
 from kinglet.data.resolutions import student_size, teacher_size
 from kinglet.data.sources import Record, Source, kind_of, open_source
 from kinglet.data.sources.folder import list_files
@@ -57,10 +57,9 @@ class FirstLook:
 def look_at(location: str, images: str) -> FirstLook:
     """Return what a data set is, from its files' names, its table and the sizes of some images.
 
-    images: the folder of a table's images. Raises KingletError if it is none that Kinglet can learn from.
+    images: the folder of a table's images. Annotations that lie in a folder are not looked at: see `annotations_in`.
+    Raises KingletError if it is none that Kinglet can learn from.
     """
-    if kind_of(location) == "folder" and (found := other_problem(location)):
-        raise KingletError(*found)
     source = open_source(location, images)
     labelled = [record for record in source.records if record.label]
     if len({record.label for record in labelled}) < 2:
@@ -83,28 +82,27 @@ def look_at(location: str, images: str) -> FirstLook:
     )
 
 
-def other_problem(location: str) -> tuple[str, str] | None:
-    """Return in a sentence and a hint that a folder's annotations are for another problem; None if there are none."""
-    found = annotation_format(Path(location), list_files(Path(location)))
+def annotations_in(location: str) -> tuple[AnnotationFormat, Annotations | None] | None:
+    """Return the format of the annotations in a folder, and its boxes where that format can be read.
+
+    None for a folder without annotations, and for everything else. Raises KingletError if boxes cannot be read.
+    """
+    if kind_of(location) != "folder":
+        return None
+    root, paths = Path(location), list_files(Path(location))
+    found = annotation_format(root, paths)
     if found is None:
         return None
-    return (
+    return found, read_annotations(root, paths, found.name) if found.name in READERS else None
+
+
+def refusal_of(location: str, found: AnnotationFormat) -> KingletError:
+    """Return in a sentence and a hint that annotations are for a problem that Kinglet does not learn."""
+    return KingletError(
         f"{location} holds a data set for {found.problem} ({found.name}, such as {found.example}); "
         "Kinglet learns classification only.",
         "For classification, make one sub-folder per class, or name a .csv table of paths and labels.",
     )
-
-
-def annotations_in(location: str) -> Annotations | None:
-    """Return the boxes of a folder that holds any in a known format; None for everything else.
-
-    Raises KingletError if they cannot be read.
-    """
-    if location.startswith("s3://") or not Path(location).is_dir():
-        return None
-    root, paths = Path(location), list_files(Path(location))
-    found = annotation_format(root, paths)
-    return read_annotations(root, paths, found.name) if found and found.name in READERS else None
 
 
 def sizes_of(source: Source, records: list[Record]) -> tuple[list[tuple[int, int]], int]:

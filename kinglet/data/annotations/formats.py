@@ -86,13 +86,12 @@ def yolo(root: Path, paths: list[str]) -> tuple[str, str] | None:
 def masks(_root: Path, paths: list[str]) -> tuple[str, str] | None:
     """Masks: a folder of that name whose images are called like those of the folder beside it."""
     images = [PurePosixPath(path) for path in paths if path.lower().endswith(IMAGE_SUFFIXES)]
-    for path in images:
-        if path.parent.name.lower() not in MASK_FOLDERS:
-            continue
-        home = path.parent.parent
-        beside = {other.stem for other in images if home in other.parents and path.parent not in other.parents}
-        if path.stem in beside:
-            return "segmentation", str(path)
+    folders = dict.fromkeys(path.parent for path in images if path.parent.name.lower() in MASK_FOLDERS)
+    for folder in folders:
+        beside = {other.stem for other in images if folder.parent in other.parents and folder not in other.parents}
+        mask = next((path for path in images if path.parent == folder and path.stem in beside), None)
+        if mask is not None:
+            return "segmentation", str(mask)
     return None
 
 
