@@ -40,7 +40,7 @@ from tasks.artifacts import (
     refuse_unknown_models,
 )
 from tasks.models import load_model, prepare_training, save_model
-from tasks.opened_models import open_model
+from tasks.opened_models import OpenedModel, open_model
 from tasks.parameters import AUTO, Adapt, Parameters
 from tasks.progress import progress
 from tasks.target_domain import Domains, labelled_places, read_domains, too_few
@@ -196,15 +196,15 @@ class Judge:
 
     def answers(self, folder: Path, card: ModelCard) -> Answers:
         """Return the answers of the model's ONNX file; raises KingletError if they are no numbers."""
+        model, file = open_model(folder, card, threads=1), folder / card.file_names[0]
         return Answers(
-            self._correct(folder, card, self.target, self.domains.held_out.labels),
-            self._correct(folder, card, self.source, self.domains.source.labels),
+            self._correct(model, file, self.target, self.domains.held_out.labels),
+            self._correct(model, file, self.source, self.domains.source.labels),
         )
 
     def _correct(
-        self, folder: Path, card: ModelCard, images: NDArray[np.uint8], labels: NDArray[np.int64]
+        self, model: OpenedModel, file: Path, images: NDArray[np.uint8], labels: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        model = open_model(folder, card, threads=1)
         logits = gather_logits(
             model.engine.run,
             len(model.classes),
@@ -214,7 +214,7 @@ class Judge:
             workers=available_processors(),
         )
         if not np.isfinite(logits).all():
-            raise KingletError(f"{folder / card.file_names[0]} gives NaN or infinite logits in the step adapt.")
+            raise KingletError(f"{file} gives NaN or infinite logits in the step adapt.")
         return np.asarray(logits.argmax(axis=1) == labels, bool)
 
     def scores_before(self, before: Answers) -> dict[str, Any]:
