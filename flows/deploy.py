@@ -16,6 +16,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.transactions import Transaction, transaction
 
+from flows.publish_commands import STORE
 from flows.retrain import quiet_prefect
 from flows.run import end_with_command
 from flows.server import wait_for_server
@@ -34,8 +35,6 @@ from tasks.stage import exit_code_of
 
 # Where the flow leaves what it did, for the command that started it.
 OUTCOME = FOLDER / "outcome.json"
-# Where the model's versions lie, unless somebody says otherwise.
-STORE = "KINGLET_STORE"
 # Names under which the steps leave for the transaction what is to be undone.
 PLACE, CANDIDATE, PUBLISHED = "place", "candidate", "published"
 

@@ -11,16 +11,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from flows.publish_commands import Address, AsJson
 from kinglet.atomic import read_json
 from kinglet.errors import KingletError
 from tasks.artifacts import BUNDLE
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 Bundle = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
-Store = Annotated[
-    str,
-    typer.Option("--store", envvar="KINGLET_STORE", help="Where the model's versions lie: s3://BUCKET/PREFIX/NAME."),
-]
 DataVersion = Annotated[
     str, typer.Option(help="Version of the data, for the image's label; known for the bundle of the last run.")
 ]
@@ -76,7 +72,7 @@ def lock() -> None:
 
 def deploy(
     bundle: Bundle = BUNDLE,
-    store: Store = "",
+    store: Address = "",
     images: Annotated[
         Path | None, typer.Option(help="Folder of images to try it with; the test images of the last run if absent.")
     ] = None,
@@ -108,7 +104,7 @@ def deploy(
 
 
 def rollback(
-    store: Store = "",
+    store: Address = "",
     as_json: AsJson = False,
     here: Annotated[
         bool, typer.Option("--here/--not-here", help="Whether the container of this machine goes back too.")

@@ -15,9 +15,11 @@ from tasks.artifacts import BUNDLE
 if TYPE_CHECKING:
     from tasks.publish import Outcome
 
+# Where the model's versions lie, unless somebody says otherwise.
+STORE = "KINGLET_STORE"
 Address = Annotated[
     str,
-    typer.Option("--store", envvar="KINGLET_STORE", help="Where the model's versions lie: s3://BUCKET/PREFIX/NAME."),
+    typer.Option("--store", envvar=STORE, help="Where the model's versions lie: s3://BUCKET/PREFIX/NAME."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object on stdout.")]
 
