@@ -1,9 +1,8 @@
 """The front: HAProxy's configuration, the commands that move it while it runs, and what it says of its servers.
 
-Two backends. `serving` holds the champion. `probation` holds a candidate and, as its backup, the champion of before:
-as long as one of the two is enabled all requests go there. What the candidate fails to answer is sent to the
-backup from its first failure on; and taking a promotion back is to disable `probation`, for `serving` was
-never touched.
+Two backends. `serving` holds the champion. `probation` holds a candidate and behind it the champion of before: as long
+as one of the two is enabled all requests go there. What the candidate fails to answer is sent to the other, so that
+no client sees the failure; and taking a promotion back is to disable `probation`, for `serving` was never touched.
 """
 
 from __future__ import annotations
@@ -56,10 +55,13 @@ backend {serving}
     server champion {host}:{champion_port} check inter 500ms fall 3 rise 1{disabled}
 
 backend {probation}
+    # All requests go to the candidate, but one that is sent again goes to the next server. A `backup` would not get it
+    # as long as the candidate says ready: the candidate would be asked five times, and its last failure be passed on.
+    balance first
     retry-on conn-failure empty-response junk-response response-timeout 500 502 504
     default-server check inter 500ms rise 1
-    server candidate {host}:{no_port} fall 2 rise 1000 observe layer7 error-limit 1 on-error mark-down disabled
-    server fallback {host}:{no_port} fall 3 backup disabled
+    server candidate {host}:{no_port} fall 2 rise 1000 disabled
+    server fallback {host}:{no_port} fall 3 disabled
 """
 
 
@@ -67,8 +69,9 @@ backend {probation}
 class ServerState:
     """What the front says of one server.
 
-    status: "UP", "MAINT", "DOWN 1/2" and so on. current: requests under way. errors: answers of 500 and more, and
-    connections and answers that failed. port: where requests for it go.
+    status: "UP", "MAINT", "DOWN 1/2" and so on. current: requests under way. errors: answers of 500 and more,
+    connections and answers that failed, and requests that another server was asked instead. port: where requests for
+    it go.
     """
 
     status: str
@@ -118,7 +121,7 @@ def read_states(statistics: str) -> dict[str, ServerState]:
         f"{row['pxname']}/{row['svname']}": ServerState(
             status=row["status"],
             current=int(row["scur"] or 0),
-            errors=sum(int(row[key] or 0) for key in ("hrsp_5xx", "econ", "eresp")),
+            errors=sum(int(row[key] or 0) for key in ("hrsp_5xx", "econ", "eresp", "wredis")),
             port=int((row["addr"] or f":{NO_PORT}").rpartition(":")[2]),
         )
         for row in rows
