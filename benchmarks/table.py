@@ -224,6 +224,28 @@ def soak_rows(figures: dict[str, Any]) -> Rows:
     return [(what, "no unexpected answer, memory flat within 5 %", measured)]
 
 
+def container_rows(figures: dict[str, Any]) -> Rows:
+    """Return the rows of container.json."""
+    whole, half = figures["quotas"]["1.0"], figures["quotas"]["0.5"]
+    ready = whole["ready_seconds"]
+    return [
+        (
+            "Container: size above the base image; ready",
+            "at most 180 MB; within 3 s",
+            f"**{figures['above_base_mb']:.0f} MB**; **{ready['median']:.1f} s** ({ready['low']:.1f} to "
+            f"{ready['high']:.1f}, {counted(len(ready['values']), 'start')})",
+        ),
+        (
+            "Container under half a core: requests/s and 99th percentile at 80 % load",
+            "those of half a core",
+            f"**{half['per_second']['median']:,.0f} requests/s** beside {whole['per_second']['median']:,.0f} under a "
+            f"whole one, p99 **{half['p99_ms']['median']:.0f} ms** ({half['p99_ms']['low']:.0f} to "
+            f"{half['p99_ms']['high']:.0f}; the quota's period is 100 ms) beside {whole['p99_ms']['median']:.0f} ms, "
+            f"{half['memory_mb']['median']:.0f} MB of memory",
+        ),
+    ]
+
+
 def backbone_rows(figures: dict[str, Any]) -> Rows:
     """Return the rows of int8_of_backbones.json, one a backbone."""
     version = figures["versions_of_nncf"]["nncf"]
@@ -255,6 +277,7 @@ NEEDED: dict[str, Callable[[dict[str, Any]], Rows]] = {
 OPTIONAL: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "adaptation": adaptation_rows,
     "bootstrap_speed": bootstrap_rows,
+    "container": container_rows,
     "full_run": lambda figures: run_rows(figures, FULL_RUN),
     "folder_run": lambda figures: run_rows(figures, FOLDER_RUN),
     "robustness_speed": robustness_rows,

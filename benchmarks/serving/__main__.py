@@ -198,7 +198,10 @@ def measure(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = folder / "images"
-        contents = write_images(options, images)
+        contents = images_to_send(options)
+        images.mkdir()
+        for number, content in enumerate(contents):
+            (images / f"{number:03}.jpg").write_bytes(content)
         found: dict[str, dict[str, Any]] = {}
         if options.rounds:
             facts = {"images": len(contents), "bytes": int(np.median([len(item) for item in contents]))}
@@ -210,18 +213,14 @@ def measure(options: argparse.Namespace) -> None:
         print(write_result(options.results, name, command=command, repetitions=options.rounds or 1, figures=figures))
 
 
-def write_images(options: argparse.Namespace, folder: Path) -> list[bytes]:
-    """Write what is sent, JPEG files, to a folder and return them: those of --images, else the bundle's golden ones."""
-    folder.mkdir()
-    if options.images:
-        contents = [path.read_bytes() for path in sorted(options.images.rglob("*.jpg"))[:100]]
-        if not contents:
-            raise KingletError(f"{options.images} holds no .jpg file.", "Name another folder with --images.")
-    else:
+def images_to_send(options: argparse.Namespace) -> list[bytes]:
+    """Return JPEG files: those of --images, else the bundle's golden ones."""
+    if not options.images:
         with np.load(options.bundle / bundles.GOLDEN) as golden:
-            contents = [jpeg(pixels) for pixels in golden["images"]]
-    for number, content in enumerate(contents):
-        (folder / f"{number:03}.jpg").write_bytes(content)
+            return [jpeg(pixels) for pixels in golden["images"]]
+    contents = [path.read_bytes() for path in sorted(options.images.rglob("*.jpg"))[:100]]
+    if not contents:
+        raise KingletError(f"{options.images} holds no .jpg file.", "Name another folder with --images.")
     return contents
 
 
