@@ -37,9 +37,13 @@ def classify(
     picture = Image.open(io.BytesIO(content)).convert("L" if facts["channels"] == 1 else "RGB")
     if picture.size != (size, size):
         picture = picture.resize((size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture, np.float32).reshape(size, size, -1) / 255
-    tensor = (pixels - np.asarray(facts["mean"], np.float32)) / np.asarray(facts["std"], np.float32)
-    logits = session.run(None, {"images": tensor.transpose(2, 0, 1)[None]})[0][0]
+    if facts.get("takes_pixels"):
+        tensor = np.asarray(picture).reshape(size, size, -1)
+    else:
+        pixels = np.asarray(picture, np.float32).reshape(size, size, -1) / 255
+        normalized = (pixels - np.asarray(facts["mean"], np.float32)) / np.asarray(facts["std"], np.float32)
+        tensor = normalized.transpose(2, 0, 1)
+    logits = session.run(None, {"images": tensor[None]})[0][0]
     exponentials = np.exp(logits - logits.max())
     best = int(logits.argmax())
     return classes[best], float(exponentials[best] / exponentials.sum())

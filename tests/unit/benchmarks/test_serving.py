@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.serving.load import http_request, run_load
 from benchmarks.serving.soak import growth, requests_of, soak
-from benchmarks.table import serving_rows, soak_rows
+from benchmarks.table import container_rows, serving_rows, soak_rows
 from kinglet.errors import KingletError
 from kinglet.serving.served_model import open_model
 from tests.unit.serving.running_server import build_bundle, encoded, running
@@ -103,3 +103,15 @@ def test_the_tables_rows():
     assert rows[2][2] == "no result: it does not start."
     assert "**3.0 times**" in rows[3][2]
     assert "**0 unexpected** of 1,000, memory **+1.0 %**" in soak_rows(soaked | memory)[0][2]
+
+
+def test_the_containers_rows_say_size_and_what_half_a_core_gives():
+    def spread(*values):
+        return {"median": sorted(values)[len(values) // 2], "low": min(values), "high": max(values), "values": values}
+
+    whole = {"ready_seconds": spread(1.0, 1.2, 1.4), "per_second": spread(1300.0), "p99_ms": spread(4.0)}
+    half = {"per_second": spread(650.0), "p99_ms": spread(41.0), "memory_mb": spread(44.0)}
+    size, quota = container_rows({"above_base_mb": 176.2, "quotas": {"1.0": whole, "0.5": half}})
+    assert size[2] == "**176 MB**; **1.2 s** (1.0 to 1.4, 3 starts)"
+    assert "**650 requests/s** beside 1,300" in quota[2]
+    assert "p99 **41 ms** (41 to 41" in quota[2]
