@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kinglet.data.annotations import Annotations, Finding
-from kinglet.data.annotations.facts import box_facts, usual_side
-from tasks.first_look import FirstLook, annotations_in, look_at, parameter_file, refusal_of, write_parameters
+if TYPE_CHECKING:
+    from kinglet.data.annotations import Annotations, Finding
+    from tasks.first_look import FirstLook
 
 # More classes are told in number, with the smallest and the largest.
 CLASSES_SHOWN = 12
@@ -41,6 +41,9 @@ def init(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a parameter file that exists.")] = False,
 ) -> None:
     """Look at a data set, say what it is, and write the parameter file to start with."""
+    # Here, as it needs what reads and decodes images, which no other command waits for.
+    from tasks.first_look import annotations_in, look_at, parameter_file, refusal_of, write_parameters
+
     location = str(Path(source).expanduser()) if source.startswith("~") else source
     is_table = Path(location).suffix.lower() in (".csv", ".parquet")
     folder = images or (str(Path(location).parent) if is_table else "data/fashion-mnist")
@@ -83,6 +86,8 @@ def show(found: FirstLook, console: Console) -> None:
 
 def show_boxes(found: Annotations, console: Console) -> None:
     """Print what was seen of a data set with boxes, and the first of all that was left out of it."""
+    from kinglet.data.annotations.facts import box_facts, usual_side
+
     facts = box_facts(found)
     sides = [usual_side(found, share) for share in (0.05, 0.5, 0.95)]
     splits = {name or "in no part": count for name, count in facts.splits.items()}

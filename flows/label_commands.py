@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from tasks.label_review import review as write_review
 from tasks.parameters import load_parameters
 
 labels = typer.Typer(help="Look at labels that are probably wrong, and correct them.", no_args_is_help=True)
@@ -30,6 +29,9 @@ def review(
 
     Decisions that stand in the file already stay.
     """
+    # Here, as it needs what reads and decodes images, which no other command waits for.
+    from tasks.label_review import review as write_review
+
     outcome = write_review(load_parameters(), into)
     print(outcome.path)
     print(

@@ -7,8 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 from kinglet.errors import KingletError
@@ -58,6 +56,10 @@ def wait_for_server() -> None:
 
     Raises KingletError when it does not within three minutes.
     """
+    # Here, as commands that only start a server or name its variables wait for no HTTP and no TLS.
+    import urllib.error
+    import urllib.request
+
     address = os.environ.get(API_URL)
     if not address:
         return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtrit
 
 from kinglet.evidence.bootstrap import Interval
 
@@ -43,5 +43,5 @@ def corrected_resampled_interval(
         raise ValueError("an interval over folds needs two runs or more and held-out images")
     mean, deviation = float(np.mean(scores)), float(np.std(scores, ddof=1))
     error = deviation * math.sqrt(1 / len(scores) + held_out_per_training)
-    reach = float(stats.t.ppf((1 + confidence) / 2, len(scores) - 1)) * error
+    reach = float(stdtrit(len(scores) - 1, (1 + confidence) / 2)) * error
     return Spread(Interval(mean, mean - reach, mean + reach), deviation)

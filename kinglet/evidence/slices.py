@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control
 
 from kinglet.evidence.bootstrap import Interval
 from kinglet.evidence.mcnemar import disagreement, holm, mcnemar_p
@@ -16,10 +15,24 @@ from kinglet.evidence.non_inferiority import score_interval
 
 # An image that the reference has right and the model wrong, and the other way round.
 NEGATIVE_FLIP, POSITIVE_FLIP = "negative", "positive"
+
+
+def benjamini_hochberg(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return p-values corrected for their number, float64 (n_tests,): of those at or below a level, that share is false.
+
+    p_values: in [0, 1], shape (n_tests,). The share is one in the long run, and not exceeded.
+    Source: Benjamini and Hochberg 1995, "Controlling the False Discovery Rate".
+    """
+    # Here, as it takes as long to import as all else of a step, and is not the default.
+    from scipy.stats import false_discovery_control
+
+    return np.asarray(false_discovery_control(p_values)) if len(p_values) else p_values
+
+
 # From p-values to p-values that allow for their number.
 CORRECTIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
     "holm": holm,
-    "benjamini-hochberg": lambda values: false_discovery_control(values) if len(values) else values,
+    "benjamini-hochberg": benjamini_hochberg,
 }
 
 

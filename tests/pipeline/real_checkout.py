@@ -147,6 +147,15 @@ def make_checkout(root: Path, shared: Path, original: Path = ROOT) -> Checkout:
     shutil.copytree(shared / "images", root / "images", dirs_exist_ok=True)
     (root / ".venv" / "bin").mkdir(parents=True)
     link_environment(root / ".venv")
+    checkout = open_checkout(root, shared)
+    checkout.set(SETTINGS)
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Start"]):
+        subprocess.run(["git", *command], cwd=root, env=checkout.environment, check=True, capture_output=True)
+    return checkout
+
+
+def open_checkout(root: Path, shared: Path) -> Checkout:
+    """Return a checkout that `make_checkout` made, with the environment of its commands."""
     identity = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     # Latencies are measured once per model and machine; where they are kept is shared, as it is on one machine.
     # The commands are typed by their path, as in a fresh shell: no environment is activated.
@@ -159,11 +168,7 @@ def make_checkout(root: Path, shared: Path, original: Path = ROOT) -> Checkout:
         "PREFECT_HOME": str(shared / "prefect"),
     }
     environment.pop("PREFECT_API_URL", None)
-    checkout = Checkout(root, environment)
-    checkout.set(SETTINGS)
-    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "Start"]):
-        subprocess.run(["git", *command], cwd=root, env=environment, check=True, capture_output=True)
-    return checkout
+    return Checkout(root, environment)
 
 
 def link_environment(venv: Path) -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import http.client
 import os
 import shutil
 import struct
 import subprocess
 import tempfile
-import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -124,7 +122,7 @@ def find_files(description: Description) -> tuple[Path, list[str]]:
             try:
                 found = fetch(description, scratch)
                 problem = what_is_wrong(found, description)
-            except (OSError, subprocess.SubprocessError, http.client.HTTPException, zlib.error) as error:
+            except (OSError, subprocess.SubprocessError, zlib.error) as error:
                 if isinstance(error, OSError) and error.errno in NO_SPACE:
                     raise
                 problem = f"{origin}: {' '.join(str(error).split())}"
@@ -185,12 +183,19 @@ def run_quietly(command: list[str], folder: Path) -> None:
 
 def fetch_from_home(description: Description, scratch: Path) -> Path:
     """Download the files from the data set's home on the web; return the folder they are in."""
+    # Here, as most data sets lie on this machine, and TLS takes longer to import than they to be opened.
+    import http.client
+    import urllib.request
+
     for name in description.sums:
         address = f"{description.home}/{name}.gz"
         if not address.startswith("https://"):
             raise OSError(f"{address} is not an https address")
-        with urllib.request.urlopen(address, timeout=30) as answer, (scratch / f"{name}.gz").open("wb") as file:  # noqa: S310
-            shutil.copyfileobj(answer, file)
+        try:
+            with urllib.request.urlopen(address, timeout=30) as answer, (scratch / f"{name}.gz").open("wb") as file:  # noqa: S310
+                shutil.copyfileobj(answer, file)
+        except http.client.HTTPException as error:
+            raise OSError(str(error)) from None
     return scratch
 
 

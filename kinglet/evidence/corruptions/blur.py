@@ -7,7 +7,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
-from scipy.signal import fftconvolve
 
 from kinglet.evidence.corruptions.pixels import Light, clipped_zoom, to_bytes, to_light
 from kinglet.evidence.corruptions.streams import Streams, between, uniforms
@@ -18,6 +17,9 @@ LIGHTEST = 1e-5
 
 def defocus_blur(images: NDArray[np.uint8], setting: tuple[float, float], _streams: Streams) -> NDArray[np.uint8]:
     """Return the images spread over a disk. setting: its radius in pixels, and the deviation that smooths its rim."""
+    # Here, as it takes long to import and those that only name the kinds of corruption do not need it.
+    from scipy.signal import fftconvolve
+
     kernel = disk(*setting)
     reach = len(kernel) // 2
     padded = np.pad(to_light(images), ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="reflect")
