@@ -25,6 +25,7 @@ from pydantic import (
 from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 from tasks.artifacts import TEACHER, as_fast_as_pruned, searched_students, untaught
+from tasks.detection_settings import refuse_what_detection_does_not_offer
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -160,7 +161,12 @@ class Data(Section):
 
 
 class Check(Section):
-    """Thresholds of the data checks; shares are of all images."""
+    """Thresholds of the data checks; shares are of all images.
+
+    Of detection alone: max_dropped_annotations, a share of the annotations. max_without_boxes: a share of the images.
+    tiny_box_pixels: the square root of a box's area at the network's input. huge_box_share: of its image's area.
+    same_object_iou: from which intersection over union on two boxes cover the same.
+    """
 
     min_images_per_class: Annotated[int, Field(ge=3)] = 10
     max_class_imbalance: Annotated[float, Field(ge=1)] = 10.0
@@ -170,6 +176,11 @@ class Check(Section):
     outlier_deviations: Positive = 5.0
     drift_threshold: Positive = 0.2
     quarantine_conflicting_labels: bool = True
+    max_dropped_annotations: Share = 0.05
+    max_without_boxes: Share = 0.5
+    tiny_box_pixels: Annotated[float, Field(ge=0)] = 8
+    huge_box_share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    same_object_iou: Annotated[float, Field(gt=0, le=1)] = 0.9
 
 
 class Split(Section):
@@ -475,7 +486,7 @@ class Report(Section):
 
 
 class Parameters(Section):
-    problem: Literal["classification"] = "classification"
+    problem: Literal["classification", "detection"] = "classification"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data
     check: Check = Check()
@@ -510,6 +521,7 @@ def load_parameters(path: Path = PARAMS_FILE) -> Parameters:
         parameters = Parameters.model_validate(content)
     except ValidationError as error:
         raise KingletError(f"{path}: " + "; ".join(describe(item) for item in error.errors()) + ".") from None
+    refuse_what_detection_does_not_offer(parameters, path)
     refuse_wrong_models(parameters, path)
     refuse_hints_of_unknown_networks(parameters, path)
     refuse_missing_runtimes(parameters.export.runtimes, path)
