@@ -1,7 +1,7 @@
 """kill -9 in the middle of every stage of the real pipeline: nothing half-written counts, and it goes on.
 
 Every stage is stopped at the moment when a file is written but does not have its name yet. Then its step
-or, for every second stage, DVC is killed with SIGKILL, and the stage is run again.
+or, for every second stage, DVC is killed with SIGKILL, and the stage is run again, before the next is stopped.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ STAGES = tuple(
     for name in ([f"{entry}@1-{fold}" for fold in SETTINGS["crossvalidate.folds"]] if "matrix" in stage else [entry])
 )
 
-# Python imports it at its start. A step then waits for ever before it gives its file number `KINGLET_TEST_FILE`
-# its name; a pool's processes and DVC itself do not.
+# Python imports it at its start. The step `KINGLET_TEST_STAGE` then waits for ever before it gives its file number
+# `KINGLET_TEST_FILE` its name; a pool's processes, other steps and DVC itself do not.
 STOP_BEFORE_RENAME = """
 import os, sys, time
 
-if len(sys.orig_argv) > 2 and sys.orig_argv[1] == "-m" and sys.orig_argv[2].startswith("tasks."):
+is_step = len(sys.orig_argv) > 2 and sys.orig_argv[1] == "-m" and sys.orig_argv[2].startswith("tasks.")
+if is_step and os.environ["DVC_STAGE"] == os.environ["KINGLET_TEST_STAGE"]:
     left = int(os.environ["KINGLET_TEST_FILE"])
     replace = os.replace
 
@@ -47,16 +48,24 @@ if len(sys.orig_argv) > 2 and sys.orig_argv[1] == "-m" and sys.orig_argv[2].star
 FILE_TO_STOP_AT = {"finetune": 2, "distill": 2, "prune": 2}
 
 
-def start_and_stop(checkout: Checkout, stage: str, stopper: Path) -> tuple[subprocess.Popen[bytes], int, Path]:
-    """Start `dvc repro -s STAGE`; return DVC, the step's process id and the file it was about to name."""
+def start_and_stop(
+    checkout: Checkout, before: list[str], stage: str, stopper: Path
+) -> tuple[subprocess.Popen[bytes], int, Path]:
+    """Start `dvc repro -s BEFORE STAGE`; return DVC, the process id of STAGE's step and the file it was about to name.
+
+    before: stages that are run to their end first; none, or the one that was killed.
+    """
     stopped = stopper / f"stopped-{stage}"
-    with (checkout.root / ".kinglet-killed.log").open("ab") as log:
+    with log_of(checkout, stage).open("wb") as log:
         dvc = subprocess.Popen(
-            [str(checkout.root / ".venv" / "bin" / "dvc"), "repro", "-s", stage],
+            [str(checkout.root / ".venv" / "bin" / "dvc"), "repro", "-s", *before, stage],
             cwd=checkout.root,
             env={
                 **checkout.environment,
                 "PYTHONPATH": str(stopper),
+                # What it said is to be read after it was killed.
+                "PYTHONUNBUFFERED": "1",
+                "KINGLET_TEST_STAGE": stage,
                 "KINGLET_TEST_FILE": str(FILE_TO_STOP_AT.get(stage, 1)),
                 "KINGLET_TEST_STOPPED": str(stopped),
             },
@@ -67,12 +76,16 @@ def start_and_stop(checkout: Checkout, stage: str, stopper: Path) -> tuple[subpr
         )
 
     def is_stopped() -> bool:
-        assert dvc.poll() is None, (checkout.root / ".kinglet-killed.log").read_text()[-4000:]
+        assert dvc.poll() is None, log_of(checkout, stage).read_text()[-4000:]
         return stopped.exists() and len(stopped.read_text().split(maxsplit=1)) == 2
 
     wait_until(is_stopped, SECONDS_FOR_A_RUN)
     pid, source = stopped.read_text().split(maxsplit=1)
     return dvc, int(pid), checkout.root / source
+
+
+def log_of(checkout: Checkout, stage: str) -> Path:
+    return checkout.root / f".kinglet-killed-{stage}.log"
 
 
 @pytest.mark.timeout(1800)
@@ -81,19 +94,23 @@ def test_every_stage_killed_in_the_middle_is_not_taken_for_done_and_goes_on(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(STOP_BEFORE_RENAME)
     checkout = make_checkout(real_images / "killed_stages", real_images, by_dvc.root)
+    killed: list[str] = []
     for number, stage in enumerate(STAGES):
-        dvc, step, half_written = start_and_stop(checkout, stage, tmp_path)
+        dvc, step, half_written = start_and_stop(checkout, killed, stage, tmp_path)
+        for again in killed:
+            assert f"Running stage '{again}'" in log_of(checkout, stage).read_text(), f"{again} did not run again"
+            assert again in stages_in_lock(checkout)
         assert half_written.exists(), stage
         kill_dvc = number % 2 == 1
         psutil.Process(dvc.pid if kill_dvc else step).kill()
         assert dvc.wait(60) != 0
         wait_until(lambda: not processes_in(checkout.root), 60)
         assert stage not in stages_in_lock(checkout), f"{stage} counts as done"
+        killed = [stage]
 
-        done = checkout.run("dvc", "repro", "-s", stage)
-        assert f"Running stage '{stage}'" in done.stdout, f"{stage} did not run again"
-        assert stage in stages_in_lock(checkout)
-
+    last = checkout.run("dvc", "repro")
+    assert f"Running stage '{killed[0]}'" in last.stdout, f"{killed[0]} did not run again"
+    assert last.stdout.count("Running stage") == 1
     assert "up to date" in checkout.run("dvc", "repro").stdout
     assert checkout.lock() == by_dvc.lock()
     assert checkout.models() == by_dvc.models()

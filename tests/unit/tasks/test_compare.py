@@ -31,14 +31,18 @@ def built(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         tasks.evaluate.run(parameters())
+        tasks.compare.run(parameters())
     return root
 
 
 @pytest.fixture
 def project(built, monkeypatch):
+    """The project after `compare`, in the current folder; what other settings make of it is undone."""
     monkeypatch.chdir(built)
-    tasks.compare.run(parameters())
-    return built
+    kept = {path: path.read_bytes() for path in (built / COMPARE).iterdir()}
+    yield built
+    for path, content in kept.items():
+        path.write_bytes(content)
 
 
 def answers(model):

@@ -39,11 +39,20 @@ def built(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def text(built):
+    """The report of the project as it was built."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(built)
+        tasks.report.run(parameters())
+        return REPORT.read_text()
+
+
 @pytest.fixture
-def page(built, monkeypatch):
+def page(built, text, monkeypatch):
+    """The report's text; the project is the current folder, and what a test changes of it, it changes back."""
     monkeypatch.chdir(built)
-    tasks.report.run(parameters())
-    return REPORT.read_text()
+    return text
 
 
 class Tags(HTMLParser):
