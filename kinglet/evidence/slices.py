@@ -18,9 +18,9 @@ NEGATIVE_FLIP, POSITIVE_FLIP = "negative", "positive"
 
 
 def benjamini_hochberg(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return p-values corrected for their number, float64 (n_tests,): of those at or below a level, that share is false.
+    """Return p-values corrected for their number, float64 (n_tests,).
 
-    p_values: in [0, 1], shape (n_tests,). The share is one in the long run, and not exceeded.
+    Of those at or below a level, that share is false, in the long run, or less. p_values: in [0, 1], shape (n_tests,).
     Source: Benjamini and Hochberg 1995, "Controlling the False Discovery Rate".
     """
     # Here, as it takes as long to import as all else of a step, and is not the default.
