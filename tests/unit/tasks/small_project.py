@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ import onnx
 import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from kinglet.atomic import write_json, write_text
@@ -102,12 +106,23 @@ def parameters(**changes: dict) -> Parameters:
 
 def build_training_project(root: Path) -> None:
     """Write 120 images of 16 pixels, 96 of them to train on, and a teacher with random weights."""
+    shutil.copytree(built_once().name, root, dirs_exist_ok=True)
+    # Whether it is copied or was built just now, a test begins with the same random numbers.
+    torch.manual_seed(0)
+
+
+@cache
+def built_once() -> tempfile.TemporaryDirectory[str]:
+    """Return the folder of which training projects are copies; it goes with the process."""
+    kept = tempfile.TemporaryDirectory()
+    root = Path(kept.name)
     images = bright_quadrants(120, (16,), seed=1)
     splits = np.array(["train"] * 8 + ["validation", "test"])[np.arange(120) % 10]
     write_data(root, images.packed, images.labels, splits, ["a", "b", "c", "d"])
     facts = {"mean": [0.45] * 3, "std": [0.25] * 3, "classes": ["a", "b", "c", "d"], "notes": {}}
     folder = root / FINETUNE / TEACHER
     save_model(folder, residual_cnn(), step="finetune", parent="", input_size=16, channels=3, fit="stretch", **facts)
+    return kept
 
 
 def noisy_quadrants(n: int, size: int, channels: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

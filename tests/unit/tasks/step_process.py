@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import ctypes
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from tests.unit.tasks.prepared_python import PreparedPython
+
 ROOT = Path(__file__).resolve().parents[3]
 SETTINGS: dict[str, Any] = {
     "data": {"source": "photos", "images": "photos"},
@@ -24,7 +28,14 @@ SETTINGS: dict[str, Any] = {
     "finetune": {"backbone": "efficientnet-lite0", "input_size": 32, "epochs": 1},
     "distill": {"students": {"tiny": {"input_size": 16, "stages": [{"width": 8, "stride": 2}]}}, "epochs": 1},
 }
+SECONDS_FOR_A_STEP = 240
 DATA_STEPS = ("ingest", "profile", "check_data", "split")
+
+
+@cache
+def prepared_python() -> PreparedPython:
+    """Return the Python that this process's steps are forked from."""
+    return PreparedPython()
 
 
 @dataclass(frozen=True)
@@ -35,20 +46,34 @@ class Workplace:
     settings: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(SETTINGS))
 
     def step(
-        self, name: str, *, before: Callable[[], None] | None = None, prefix: tuple[str, ...] = (), **environment: str
+        self,
+        name: str,
+        *,
+        before: Callable[[], None] | None = None,
+        prefix: tuple[str, ...] = (),
+        fresh: bool = False,
+        **environment: str,
     ) -> subprocess.CompletedProcess[str]:
-        """Run `python -m tasks.NAME`. before: called in the child. prefix: a command that starts it."""
+        """Run `python -m tasks.NAME`. before: a function of this module, called in the child.
+
+        The step is forked from a Python that has its libraries. fresh: it is not, it is an interpreter of its own.
+        prefix: a command that starts one.
+        """
         params = self.root / "params.yaml"
         if not params.exists():
             params.write_text(yaml.safe_dump(self.settings, allow_unicode=True), encoding="utf-8")
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        if not (prefix or fresh):
+            calls = [f"{each.__module__}:{each.__name__}" for each in (before,) if each]
+            return prepared_python().run(f"tasks.{name}", self.root, environment, SECONDS_FOR_A_STEP, calls)
         return subprocess.run(
             [*prefix, sys.executable, "-m", f"tasks.{name}"],
             cwd=self.root,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=SECONDS_FOR_A_STEP,
             check=False,
             preexec_fn=before,
         )
@@ -96,8 +121,13 @@ def write_pets(folder: Path, n: int = 12) -> None:
         picture(folder / "dog" / f"{number:03}.png", 10_000 + number)
 
 
+def refuse_to_write() -> None:
+    """Take nearly all room for files from this process; called in a child, before the step."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+
+
 def obey_permissions() -> None:
-    """Take from this process what lets root read and write everything; called in a child, before the step."""
+    """Take from this process what lets root read and write everything; called in a fresh child, before the step."""
     if os.geteuid() == 0:
         libc = ctypes.CDLL(None, use_errno=True)
         drop_from_bounding_set = 24

@@ -18,12 +18,7 @@ import yaml
 from kinglet.atomic import atomic_path
 from kinglet.training.checkpoints import Checkpoint
 from tests.unit.tasks.small_project import build_project, parameters
-from tests.unit.tasks.step_process import DATA_STEPS, Workplace, assert_refused, write_pets
-
-
-def refuse_to_write() -> None:
-    """Take nearly all room for files from this process; called in a child, before the step."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+from tests.unit.tasks.step_process import DATA_STEPS, Workplace, assert_refused, refuse_to_write, write_pets
 
 
 @dataclass

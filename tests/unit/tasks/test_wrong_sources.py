@@ -258,7 +258,7 @@ def test_names_with_spaces_and_non_ascii_letters_go_through(tmp_path: Path, kind
     used = pd.read_parquet(tmp_path / "artifacts" / "split" / "manifest.parquet")
     assert set(used["label"]) == {"chat noir ü", "犬"}
     assert len(used) == 24
-    assert place.step("ingest", LC_ALL="C").returncode == 0
+    assert place.step("ingest", fresh=True, LC_ALL="C").returncode == 0
 
 
 def table(place: Workplace, content: str | bytes, name: str = "labels.csv") -> None:
@@ -342,7 +342,7 @@ def test_what_must_not_be_read_or_written_is_named(place: Workplace, locked: str
     mode = path.stat().st_mode
     path.chmod(0o500 if locked == "artifacts" else 0)
     try:
-        done = place.step("ingest", before=obey_permissions)
+        done = place.step("ingest", before=obey_permissions, fresh=True)
     finally:
         path.chmod(mode)
     if done.returncode == 77:
@@ -355,7 +355,7 @@ def test_what_must_not_be_read_or_written_is_named(place: Workplace, locked: str
 def test_image_that_must_not_be_read_is_quarantined_with_the_reason(place: Workplace) -> None:
     skip_where_permissions_do_not_bind()
     (place.root / "photos" / "cat" / "003.png").chmod(0)
-    done = place.step("ingest", before=obey_permissions)
+    done = place.step("ingest", before=obey_permissions, fresh=True)
     if done.returncode == 77:
         pytest.skip("this root must not give up its rights")
     assert done.returncode == 0, done.stderr
