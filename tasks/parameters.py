@@ -25,6 +25,7 @@ from pydantic import (
 from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 from tasks.artifacts import TEACHER, as_fast_as_pruned, searched_students, untaught
+from tasks.detection_settings import refuse_what_detection_does_not_offer
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -475,7 +476,7 @@ class Report(Section):
 
 
 class Parameters(Section):
-    problem: Literal["classification"] = "classification"
+    problem: Literal["classification", "detection"] = "classification"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data
     check: Check = Check()
@@ -510,6 +511,7 @@ def load_parameters(path: Path = PARAMS_FILE) -> Parameters:
         parameters = Parameters.model_validate(content)
     except ValidationError as error:
         raise KingletError(f"{path}: " + "; ".join(describe(item) for item in error.errors()) + ".") from None
+    refuse_what_detection_does_not_offer(parameters, path)
     refuse_wrong_models(parameters, path)
     refuse_hints_of_unknown_networks(parameters, path)
     refuse_missing_runtimes(parameters.export.runtimes, path)
