@@ -20,6 +20,8 @@ TEACHER = "teacher"
 ARTIFACTS = Path("artifacts")
 INGEST = ARTIFACTS / "ingest"
 PROFILE = ARTIFACTS / "profile"
+# Of a data set for detection: the boxes with the size of their image, and what is measured of them.
+BOX_FACTS = PROFILE / "boxes.parquet"
 CHECK_DATA = ARTIFACTS / "check_data"
 SPLIT = ARTIFACTS / "split"
 # Images without a label that students learn from, one row each: index, path.
@@ -70,6 +72,8 @@ WORKSPACE = Path(".kinglet")
 
 
 SOURCE_FACTS = INGEST / "source.json"
+# The boxes of a data set for detection, one row each: index of the image, label, x1, y1, x2, y2 in its pixels as shown.
+BOXES = INGEST / "boxes.parquet"
 # Before the names of the columns that a person's table has beyond those that are known: none can be mistaken for a
 # measured one.
 GIVEN = "given:"
