@@ -39,6 +39,7 @@ from tasks.artifacts import (
     refuse_unknown_models,
     write_card,
 )
+from tasks.detection_quantize import detection_ladder
 from tasks.models import image_set, load_model, prepare_training, read_manifest
 from tasks.parameters import LEARNED, Parameters, Quantize
 from tasks.progress import progress
@@ -212,6 +213,9 @@ def train(simulated: torch.nn.Module, training: Training, mean: list[float], std
 # How the ladder of a problem begins: its bench, and its steps.
 LADDERS: dict[str, Callable[[Given], tuple[Bench, dict[str, Step]]]] = {
     "classification": classification_ladder,
+    "detection": lambda given: detection_ladder(
+        given.folder, given.card, given.manifest, given.settings, given.seed, given.report, warn
+    ),
 }
 
 

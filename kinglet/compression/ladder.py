@@ -31,6 +31,10 @@ from kinglet.runtime.preprocessing import Preprocessing, normalize
 CORRECTION_IMAGES = 64
 # And those that rounding takes the second moments of a layer's inputs from.
 ROUNDING_IMAGES = 256
+# Calibration images whose tensors are in memory at once.
+HISTOGRAM_IMAGES = 32
+# What these numbers are for: images of up to so many pixels at the edge. Of larger ones fewer fit into the memory.
+USUAL_EDGE = 224
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,20 @@ def open_bench(
     )
 
 
+def as_many(count: int, images: NDArray[np.float32]) -> int:
+    """Return how many of these images take the memory of `count` usual ones, at least 1.
+
+    images: float32 (n, channels, height, width).
+    """
+    edge = max(USUAL_EDGE, *images.shape[2:])
+    return max(1, count * USUAL_EDGE**2 // edge**2)
+
+
+def first_of(bench: Bench, count: int) -> NDArray[np.float32]:
+    """Return the first `count` calibration images; as many as take the same memory, where they are large."""
+    return bench.calibration[: as_many(count, bench.calibration)]
+
+
 def climb(
     candidate: Candidate, bench: Bench, steps: Mapping[str, Step]
 ) -> tuple[Candidate, Verdict, list[dict[str, Any]]]:
@@ -166,7 +184,8 @@ def calibrated(bench: Bench) -> tuple[Candidate, list[Variant]]:
 
 def statistics_of(source: onnx.ModelProto, bench: Bench) -> dict[str, Statistics]:
     """Return the histograms of a float model's tensors, and the range of the pixels where the file is to take them."""
-    histograms: dict[str, Statistics] = {**stream_histograms(source, bench.calibration)}
+    at_once = as_many(HISTOGRAM_IMAGES, bench.calibration)
+    histograms: dict[str, Statistics] = {**stream_histograms(source, bench.calibration, at_once)}
     if bench.takes_pixels:
         fixed = pixel_ranges(bench.preprocessing)
         histograms |= {name: FixedRange(*fixed[name]) for name in fixed if name in histograms}
@@ -175,7 +194,7 @@ def statistics_of(source: onnx.ModelProto, bench: Bench) -> dict[str, Statistics
 
 def corrected(candidate: Candidate, bench: Bench) -> Candidate:
     """Return the candidate with the means of its layers' outputs brought back."""
-    images = bench.calibration[:CORRECTION_IMAGES]
+    images = first_of(bench, CORRECTION_IMAGES)
     correction = correct_biases(candidate.source, candidate.quantized, images)
     if correction.refused:
         names = ", ".join(correction.refused)
@@ -195,7 +214,7 @@ def rounded(candidate: Candidate, bench: Bench) -> Candidate:
     again = quantize_static(
         candidate.source, candidate.histograms, variant.method, variant.weight_bits, variant.float_layers
     )
-    quantized = round_weights(candidate.source, again, bench.calibration[:ROUNDING_IMAGES])
+    quantized = round_weights(candidate.source, again, first_of(bench, ROUNDING_IMAGES))
     plain = scored(replace(candidate, quantized=quantized, is_rounded=True, is_corrected=False), bench)
     return min(plain, corrected(plain, bench), key=lambda item: item.variant.divergence)
 
@@ -207,9 +226,9 @@ def partly_in_float(candidate: Candidate, bench: Bench) -> Candidate | None:
 
     def finish(quantized: onnx.ModelProto) -> onnx.ModelProto:
         if candidate.is_rounded:
-            quantized = round_weights(candidate.source, quantized, bench.calibration[:ROUNDING_IMAGES])
+            quantized = round_weights(candidate.source, quantized, first_of(bench, ROUNDING_IMAGES))
         if candidate.is_corrected:
-            quantized = correct_biases(candidate.source, quantized, bench.calibration[:CORRECTION_IMAGES]).model
+            quantized = correct_biases(candidate.source, quantized, first_of(bench, CORRECTION_IMAGES)).model
         return quantized
 
     variant, quantized = spare_layers(
