@@ -48,7 +48,7 @@ def open_annotated(parameters: Parameters) -> OpenedSource:
     refuse_corrections(data)
     root = folder_of(data.source)
     paths = list_files(root)
-    found = annotations_in(root, paths)
+    found, notes = annotations_in(root, paths)
     images, ignored = without_labels(found, data.ignore_classes)
     used = {image.path for image in images}
     unused = [printable(path) for path in ImageFiles(root, paths).paths if path not in used]
@@ -57,7 +57,7 @@ def open_annotated(parameters: Parameters) -> OpenedSource:
         [Record(printable(image.path), image.path, given_split=image.split) for image in images],
         partial(read_file, str(root)),
         left_out={NOT_ANNOTATED: unused} if unused else {},
-        notes=[*found.notes, *notes_on_classes(found), *notes_on_unlabelled(data.unlabelled)],
+        notes=[*notes, *notes_on_classes(found), *notes_on_unlabelled(data.unlabelled)],
     )
     tell(source, ignored, "boxes")
     tell_findings("annotations are left out", found.dropped)
@@ -99,8 +99,11 @@ def folder_of(location: str) -> Path:
     return Path(location)
 
 
-def annotations_in(root: Path, paths: list[str]) -> Annotations:
-    """Return the data set in a folder; raises KingletError if it holds no boxes in a format that is read."""
+def annotations_in(root: Path, paths: list[str]) -> tuple[Annotations, list[str]]:
+    """Return the data set in a folder, and what was assumed of it.
+
+    Raises KingletError if it holds no boxes in a format that is read.
+    """
     kind = annotation_format(root, paths)
     if kind is None:
         raise KingletError(f"data.source: {root} holds no annotations with boxes.", WHAT_IS_READ)
@@ -116,7 +119,8 @@ def annotations_in(root: Path, paths: list[str]) -> Annotations:
             f"data.source: {root} ({found.format}) holds {len(found.images)} images and no box that can be used{why}.",
             WHAT_IS_READ,
         )
-    return found
+    outlines = ["of outlines, the smallest boxes around them are learned"] if kind.problem == "segmentation" else []
+    return found, [*found.notes, *outlines]
 
 
 def without_labels(found: Annotations, ignore: list[str]) -> tuple[Sequence[AnnotatedImage], dict[str, int]]:
