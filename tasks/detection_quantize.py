@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pandas as pd
-from kinglet.evidence.detection_matches import Objects
 from numpy.typing import NDArray
 
 from kinglet.compression.detection_judge import BoxedRows, DetectionJudge
@@ -16,6 +15,7 @@ from kinglet.compression.guard import set_aside
 from kinglet.compression.ladder import STEPS, Bench, Settings, Step, open_bench
 from kinglet.data.batches import open_packed
 from kinglet.errors import KingletError
+from kinglet.evidence.detection_matches import Objects
 from kinglet.reporting import Report
 from kinglet.runtime.bundles import MODEL
 from kinglet.runtime.preprocessing import Preprocessing, placement

@@ -56,6 +56,21 @@ def run_detector(
     return np.asarray(logits, np.float32), np.asarray(boxes, np.float32)
 
 
+def finds_boxes(session: onnxruntime.InferenceSession) -> bool:
+    """Return whether a model is a detector: it has the output `boxes`."""
+    return BOXES_NAME in [item.name for item in session.get_outputs()]
+
+
+def run_as_one(session: onnxruntime.InferenceSession, images: InputTensor) -> NDArray[np.float32]:
+    """Return the logits and boxes of one batch side by side, float32 (n, anchors, classes + 4); see `apart`."""
+    return np.concatenate(run_detector(session, images), axis=2)
+
+
+def apart(outputs: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return logits and boxes of `run_as_one`."""
+    return outputs[:, :, :-4], outputs[:, :, -4:]
+
+
 def decode_detections(
     logits: NDArray[np.float32],
     boxes: NDArray[np.float32],

@@ -47,13 +47,18 @@ def open_session(
     Raises KingletError if it is no ONNX model or has another input than `images`, or other outputs.
     """
     session = load_session(model, threads, exact_sums=exact_sums)
+    require_ends(session, model, outputs)
+    return session
+
+
+def require_ends(session: onnxruntime.InferenceSession, model: Path | bytes, outputs: tuple[str, ...]) -> None:
+    """Raise KingletError if a model has another input than `images`, or other outputs. model: what was opened."""
     found_inputs, found = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
     if found_inputs != [INPUT_NAME] or found != list(outputs):
         raise KingletError(
             f"{called(model)} has inputs {found_inputs} and outputs {found}; "
             f"Kinglet's models have {INPUT_NAME} and {' and '.join(outputs)}."
         )
-    return session
 
 
 def load_session(
