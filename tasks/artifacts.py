@@ -70,6 +70,8 @@ WORKSPACE = Path(".kinglet")
 
 
 SOURCE_FACTS = INGEST / "source.json"
+# The boxes of a data set for detection, one row each: index of the image, label, x1, y1, x2, y2 in its pixels as shown.
+BOXES = INGEST / "boxes.parquet"
 # Before the names of the columns that a person's table has beyond those that are known: none can be mistaken for a
 # measured one.
 GIVEN = "given:"

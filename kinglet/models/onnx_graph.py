@@ -11,6 +11,8 @@ from kinglet.errors import KingletError
 
 # What the graphs of Kinglet's models call their input and their output.
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
+# What those of detectors call theirs.
+DETECTOR_OUTPUTS = (OUTPUT_NAME, "boxes")
 PREFIX = "kinglet."
 
 
