@@ -13,7 +13,16 @@ from rich.text import Text
 
 from kinglet.data.annotations import Annotations, Finding
 from kinglet.data.annotations.facts import box_facts, usual_side
-from tasks.first_look import FirstLook, annotations_in, look_at, parameter_file, refusal_of, write_parameters
+from tasks.detection_source import chosen_size
+from tasks.first_look import (
+    DETECTION_PARAMETERS,
+    FirstLook,
+    annotations_in,
+    look_at,
+    parameter_file,
+    refusal_of,
+    write_parameters,
+)
 
 # More classes are told in number, with the smallest and the largest.
 CLASSES_SHOWN = 12
@@ -22,7 +31,10 @@ FINDINGS_SHOWN = 3
 
 def init(
     source: Annotated[
-        str, typer.Argument(help="A folder with one sub-folder per class, a .csv or .parquet table, or s3://...")
+        str,
+        typer.Argument(
+            help="A folder with one sub-folder per class or with boxes, a .csv or .parquet table, or s3://..."
+        ),
     ],
     images: Annotated[
         str | None, typer.Option("--images", help="The folder of a table's images; the table's own if left out.")
@@ -45,18 +57,21 @@ def init(
     is_table = Path(location).suffix.lower() in (".csv", ".parquet")
     folder = images or (str(Path(location).parent) if is_table else "data/fashion-mnist")
     console = Console(stderr=True, highlight=False)
+    budget = {"latency_ms": latency_ms, "size_mb": size_mb, "max_accuracy_drop": max_accuracy_drop}
+    wanted: dict[str, str | float] = {key: value for key, value in budget.items() if value is not None}
+    path = into or parameter_file(location)
     if annotated := annotations_in(location):
         kind, boxes = annotated
-        if boxes is not None:
-            show_boxes(boxes, console)
-        raise refusal_of(location, kind)
-    found = look_at(location, folder)
-    path = into or parameter_file(location)
-    budget = {"latency_ms": latency_ms, "size_mb": size_mb, "max_accuracy_drop": max_accuracy_drop}
-    data: dict[str, str | float] = {"source": location, **({"images": folder} if is_table or images else {})}
-    wanted = {key: value for key, value in budget.items() if value is not None}
-    write_parameters(path, {"data": data, "select": {**wanted}}, overwrite=overwrite)
-    show(found, console)
+        if boxes is None or not any(image.boxes for image in boxes.images):
+            raise refusal_of(location, kind)
+        settings = {"data": {"source": location}, "select": wanted}
+        write_parameters(path, settings, template=DETECTION_PARAMETERS, overwrite=overwrite)
+        show_boxes(boxes, console)
+    else:
+        found = look_at(location, folder)
+        data: dict[str, str | float] = {"source": location, **({"images": folder} if is_table or images else {})}
+        write_parameters(path, {"data": data, "select": wanted}, overwrite=overwrite)
+        show(found, console)
     print(path)
     console.print(f"Next: .venv/bin/kinglet run --params {path}", soft_wrap=True)
 
@@ -94,6 +109,7 @@ def show_boxes(found: Annotations, console: Console) -> None:
             f"{label} {count:,} ({facts.images[label]:,} images)" for label, count in facts.boxes.items()
         ),
         "split": ", ".join(f"{count:,} {name}" for name, count in splits.items()),
+        "input size": f"{chosen_size(found.images)} px",
         "size of boxes": f"{sides[1]:.0f} px (square root of the area; 90 % from {sides[0]:.0f} to {sides[2]:.0f})",
         "worth a look": f"{facts.tiny:,} below 16 x 16 px, {facts.huge:,} of nearly the whole image, "
         f"{facts.drawn_twice:,} pairs that cover the same",

@@ -20,6 +20,8 @@ TEACHER = "teacher"
 ARTIFACTS = Path("artifacts")
 INGEST = ARTIFACTS / "ingest"
 PROFILE = ARTIFACTS / "profile"
+# Of a data set for detection: the boxes with the size of their image, and what is measured of them.
+BOX_FACTS = PROFILE / "boxes.parquet"
 CHECK_DATA = ARTIFACTS / "check_data"
 SPLIT = ARTIFACTS / "split"
 # Images without a label that students learn from, one row each: index, path.

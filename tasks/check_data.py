@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
 from kinglet.atomic import atomic_path, read_json, write_json
-from kinglet.data.duplicates import BLANK_CONTRAST
-from kinglet.data.expectations import CLASSES, DATA_SET, IMAGES, Finding, checks, validate
-from kinglet.data.quality import judge_images, quarantine, usable_class_counts
+from kinglet.data.expectations import CLASSES, DATA_SET, IMAGES, Finding, validate
 from kinglet.errors import KingletError
 from tasks.artifacts import CHECK_DATA, PROFILE, WORKSPACE
+from tasks.detection_checks import judge_annotated
+from tasks.judged_images import Judged, judge_classes
+from tasks.parameters import Check as Limits
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
 
 QUARANTINE = CHECK_DATA / "quarantine.csv"
+# No box, no row.
+ODD_BOXES = CHECK_DATA / "boxes.csv"
 CHECKS = CHECK_DATA / "checks.json"
 DOCS = CHECK_DATA / "docs"
 KEPT_AFTER_FAILURE = WORKSPACE / "check_data"
@@ -31,82 +35,72 @@ NAMES_IN_ERROR = 5
 
 
 def run(parameters: Parameters) -> None:
-    """Write `artifacts/check_data`: quarantine.csv, checks.json, docs/.
+    """Write `artifacts/check_data`: quarantine.csv, boxes.csv, checks.json, docs/.
 
     Raises KingletError that names the images or classes if a check of severity "critical" fails.
     """
-    check = parameters.check
-    judged = judge_images(pd.read_parquet(PROFILE / "images.parquet"), check.outlier_deviations, BLANK_CONTRAST)
+    judged = JUDGES[parameters.problem](parameters.check)
     data_set = read_json(PROFILE / "dataset.json")
-    quarantined = quarantine(judged, check.quarantine_conflicting_labels)
-    usable = usable_class_counts(judged, quarantined)
-    drift: dict[str, float] = data_set["drift"]["stability_index"]
+    usable = judged.usable
     findings = validate(
         {
-            IMAGES: judged,
+            IMAGES: judged.images,
             CLASSES: pd.DataFrame({"label": list(usable), "n_usable": list(usable.values())}),
-            DATA_SET: data_set_table(usable, drift),
+            DATA_SET: data_set_table(judged, data_set["drift"]["stability_index"]),
+            **judged.tables,
         },
-        checks(
-            min_images_per_class=check.min_images_per_class,
-            max_class_imbalance=check.max_class_imbalance,
-            max_unreadable=check.max_unreadable,
-            max_conflicting=check.max_conflicting,
-            drift_threshold=check.drift_threshold,
-            drift_columns=sorted(drift),
-        ),
+        judged.checks,
         DOCS,
     )
-    with atomic_path(QUARANTINE) as path:
-        quarantined.to_csv(path, index=False, lineterminator="\n")
-    write_json(CHECKS, summary(judged, quarantined, usable, findings, data_set))
-    tell(findings, len(quarantined), data_set["drift"]["reference"])
-    refuse_critical(findings, judged)
+    for table, file in ((judged.quarantined, QUARANTINE), (judged.boxes, ODD_BOXES)):
+        with atomic_path(file) as path:
+            table.to_csv(path, index=False, lineterminator="\n")
+    write_json(CHECKS, summary(judged, findings, data_set))
+    tell(findings, judged, data_set["drift"]["reference"])
+    refuse_critical(findings, judged.images)
 
 
-def data_set_table(usable: dict[str, int], drift: dict[str, float]) -> pd.DataFrame:
+def data_set_table(judged: Judged, drift: dict[str, float]) -> pd.DataFrame:
     """Return the table of one row that the checks of the data set as a whole read."""
-    counts = [count for count in usable.values() if count]
+    counts = [count for count in judged.occurrences.values() if count]
     row: dict[str, Any] = {
         "name": "data set",
-        "n_usable": sum(counts),
+        "n_usable": judged.n_usable,
         "n_classes": len(counts),
         "class_imbalance": max(counts) / min(counts) if counts else 0.0,
     }
     return pd.DataFrame([row | {f"drift_{name}": value for name, value in drift.items()}])
 
 
-def summary(
-    judged: pd.DataFrame,
-    quarantined: pd.DataFrame,
-    usable: dict[str, int],
-    findings: list[Finding],
-    data_set: dict[str, Any],
-) -> dict[str, Any]:
+def summary(judged: Judged, findings: list[Finding], data_set: dict[str, Any]) -> dict[str, Any]:
     """Return the content of checks.json: numbers for `dvc metrics`, and all findings."""
     failed = [finding for finding in findings if not finding.passed]
     return {
-        "n_files": len(judged),
-        "n_usable": sum(usable.values()),
-        "n_quarantined": len(quarantined),
-        "n_classes": sum(count > 0 for count in usable.values()),
+        "n_files": len(judged.images),
+        "n_usable": judged.n_usable,
+        "n_quarantined": len(judged.quarantined),
+        "n_classes": sum(count > 0 for count in judged.usable.values()),
         "n_critical": sum(finding.severity == "critical" for finding in failed),
         "n_warnings": sum(finding.severity == "warning" for finding in failed),
         "class_imbalance": data_set["class_imbalance"],
         "drift_reference": "data/reference_profile.json" if data_set["drift"]["reference"] else "no reference yet",
         "drift": data_set["drift"]["stability_index"],
-        "usable_by_class": usable,
+        "usable_by_class": judged.usable,
+        **judged.counts,
         "findings": [asdict(finding) for finding in findings],
     }
 
 
-def tell(findings: list[Finding], n_quarantined: int, has_reference: bool) -> None:
+def tell(findings: list[Finding], judged: Judged, has_reference: bool) -> None:
     """Print the warnings to stderr."""
     for finding in findings:
         if not finding.passed and finding.severity != "critical":
             print(f"warning: {finding.message}{named(finding)}.", file=sys.stderr)
-    if n_quarantined:
-        print(f"note: {n_quarantined} files are left out, listed with reasons in {QUARANTINE}", file=sys.stderr)
+    if len(judged.quarantined):
+        count = len(judged.quarantined)
+        print(f"note: {count} files are left out, listed with reasons in {QUARANTINE}", file=sys.stderr)
+    if len(judged.boxes):
+        print(f"note: {len(judged.boxes)} boxes to look at are listed with reasons in {ODD_BOXES}", file=sys.stderr)
     if not has_reference:
         print("note: drift: no reference yet; accept this version: python -m tasks.profile --accept", file=sys.stderr)
 
@@ -137,6 +131,8 @@ def refuse_critical(findings: list[Finding], judged: pd.DataFrame) -> None:
         f"details: {KEPT_AFTER_FAILURE / 'docs' / 'index.html'} and {KEPT_AFTER_FAILURE / 'quarantine.csv'}.",
     )
 
+
+JUDGES: dict[str, Callable[[Limits], Judged]] = {"classification": judge_classes, "detection": judge_annotated}
 
 if __name__ == "__main__":
     run_stage(run)

@@ -17,9 +17,12 @@ from kinglet.data.resolutions import student_size, teacher_size
 from kinglet.data.sources import Record, Source, kind_of, open_source
 from kinglet.data.sources.folder import list_files
 from kinglet.errors import KingletError
+from tasks.detection_settings import EXAMPLE
 from tasks.parameters import PARAMS_FILE, load_parameters
 
 PARAMETER_FOLDER = Path("params")
+# What the parameter file of a data set with boxes is written from; of images with classes it is params.yaml.
+DETECTION_PARAMETERS = Path(EXAMPLE)
 # Enough to know how large the images usually are.
 IMAGES_LOOKED_AT = 200
 
@@ -100,8 +103,9 @@ def refusal_of(location: str, found: AnnotationFormat) -> KingletError:
     """Return in a sentence and a hint that annotations are for a problem that Kinglet does not learn."""
     return KingletError(
         f"{location} holds a data set for {found.problem} ({found.name}, such as {found.example}); "
-        "Kinglet learns classification only.",
-        "For classification, make one sub-folder per class, or name a .csv table of paths and labels.",
+        "Kinglet learns classification and detection.",
+        "For classification, make one sub-folder per class, or name a .csv table of paths and labels; for detection, "
+        f"bring boxes as {', '.join(READERS)}.",
     )
 
 
@@ -129,14 +133,22 @@ def parameter_file(location: str) -> Path:
     return PARAMETER_FOLDER / f"{name or 'images'}.yaml"
 
 
-def write_parameters(path: Path, settings: dict[str, dict[str, str | float]], *, overwrite: bool = False) -> None:
-    """Write params.yaml with these settings, {section: {key: value}}, changed, all comments kept, to `path`.
+def write_parameters(
+    path: Path, settings: dict[str, dict[str, str | float]], *, template: Path = PARAMS_FILE, overwrite: bool = False
+) -> None:
+    """Write `template` with these settings, {section: {key: value}}, changed, all comments kept, to `path`.
 
-    Raises KingletError if the file exists already and may not be overwritten, or a setting has no place.
+    Raises KingletError if there is no template, the file exists already and may not be overwritten, or a setting has
+    no place.
     """
     if path.exists() and not overwrite:
         raise KingletError(f"{path} exists already.", "Name another file with --into, or pass --overwrite.")
-    text = PARAMS_FILE.read_text(encoding="utf-8")
+    try:
+        text = template.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise KingletError(
+            f"{template} does not exist (looked in {Path.cwd()}).", f"Restore it with `git checkout {template}`."
+        ) from None
     for section, values in settings.items():
         for key, value in values.items():
             text = with_setting(text, section, key, value)

@@ -5,38 +5,30 @@ Every image is decoded once, here: training, scoring and the report read the pac
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from kinglet.atomic import atomic_path, write_json
-from kinglet.data.label_corrections import DROPPED, correct, read_corrections
-from kinglet.data.packing import COLUMNS, Job, Packing, create_packed_file, keep_first_channel, pack, usual_short_side
-from kinglet.data.resolutions import (
-    backbone_sizes,
-    low_resolution,
-    residual_sizes,
-    rival_sizes,
-    student_size,
-    teacher_size,
-)
-from kinglet.data.sources import Record, Source, open_source, open_unlabelled
-from kinglet.errors import KingletError
+from kinglet.data.annotations.boxes import Box
+from kinglet.data.packing import COLUMNS, Job, Packing, create_packed_file, keep_first_channel, pack
+from kinglet.data.sources import Record, Source
 from kinglet.runtime.processors import available_processors
-from tasks.artifacts import GIVEN, INGEST, SOURCE_FACTS, TEACHER, InputSizes, packed_images, untaught
-from tasks.parameters import AUTO, Parameters, Prune, Search
+from tasks.artifacts import BOXES, GIVEN, INGEST, SOURCE_FACTS, packed_images
+from tasks.detection_source import open_annotated
+from tasks.opened_source import OpenedSource, open_classified
+from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.stage import end_with_parent, run_stage
 
 MANIFEST = INGEST / "manifest.parquet"
 UNLABELLED_MANIFEST = INGEST / "unlabelled.parquet"
 CHANNELS = {"gray": 1, "rgb": 3}
+SIDES = ("x1", "y1", "x2", "y2")
 
 RECORDS_PER_JOB = 64
 # Starting processes takes about a second; a few images are decoded sooner than that.
@@ -44,24 +36,17 @@ RECORDS_WORTH_PROCESSES = 300
 
 
 def run(parameters: Parameters) -> None:
-    """Write `artifacts/ingest`: both manifests, source.json and one images_SIZE.npy for every size needed.
+    """Write `artifacts/ingest`: both manifests, source.json, one images_SIZE.npy for every size needed, boxes if any.
 
     Images without a label come after the others in the packed files, and have a manifest of their own.
     """
     data = parameters.data
-    source = open_source(data.source, data.images)
-    records, dropped = correct(source.records, read_corrections(data.label_corrections))
-    if dropped:
-        source = replace(source, left_out={**source.left_out, DROPPED: dropped})
-    records, ignored = without_classes(records, data.ignore_classes)
-    tell(source, ignored)
-    unlabelled = open_unlabelled(data.unlabelled) if data.unlabelled else Source("unlabelled", [], source.read)
+    opened = OPENERS[parameters.problem](parameters)
+    source, unlabelled, records = opened.source, opened.unlabelled, opened.source.records
     # Where the file formats do not say beforehand, room for colour is made and given back if all images are gray.
     channels = CHANNELS.get(data.color) or source.channels or 3
-    short_side = usual_short_side(records, source.read, data.max_pixels)
-    input_sizes = choose_sizes(parameters, short_side)
     with ExitStack() as outputs:
-        files = {size: outputs.enter_context(atomic_path(packed_images(size))) for size in input_sizes.all}
+        files = {size: outputs.enter_context(atomic_path(packed_images(size))) for size in opened.input_sizes.all}
         for size, path in files.items():
             create_packed_file(path, len(records) + len(unlabelled.records), size, channels)
         packing = Packing(files, channels, data.fit, data.max_pixels)
@@ -77,89 +62,22 @@ def run(parameters: Parameters) -> None:
         more = decode_all(unlabelled.records, unlabelled, packing, "ingest, without a label", len(records))
     write_manifest(rows, records, MANIFEST)
     write_manifest(more, unlabelled.records, UNLABELLED_MANIFEST)
+    if opened.boxes is not None:
+        write_boxes(opened.boxes, BOXES)
     facts = {
         "kind": source.kind,
         "channels": channels,
         "fit": data.fit,
-        "short_side": short_side,
-        "input_sizes": asdict(input_sizes),
+        "short_side": opened.short_side,
+        "input_sizes": asdict(opened.input_sizes),
         "n_files": len(rows),
         "n_unlabelled": len(more),
         "n_undecodable": sum(not row["decode_ok"] for row in rows),
         "left_out": source.left_out,
-        "ignored_classes": ignored,
+        "ignored_classes": opened.ignored,
+        **opened.facts,
     }
     write_json(SOURCE_FACTS, facts)
-
-
-def choose_sizes(parameters: Parameters, short_side: int) -> InputSizes:
-    """Return the edge lengths that the models take, those left to "auto" chosen for images of this short side."""
-    teacher = parameters.finetune.input_size
-    chosen = teacher_size(short_side) if teacher == AUTO else teacher
-    student = student_size(short_side)
-    students = {
-        name: student if settings.input_size == AUTO else settings.input_size
-        for name, settings in parameters.distill.students.items()
-    }
-    candidates = candidate_sizes(parameters.search, chosen, student)
-    return InputSizes(
-        teacher=chosen,
-        low_resolution=low_resolution(chosen) if parameters.finetune.low_resolution_share else chosen,
-        student=student,
-        students=students,
-        candidates=candidates,
-        rivals=sizes_of_rivals(parameters.prune, chosen, students, candidates),
-    )
-
-
-def sizes_of_rivals(settings: Prune, teacher: int, students: dict[str, int], candidates: list[int]) -> list[int]:
-    """Return the edge lengths that the rivals of pruned models may take, ascending."""
-    if settings.baseline != "resolution":
-        return []
-    # A control is as large as its student; how large the search's students are is not known yet.
-    known = {TEACHER: [teacher]} | {
-        name: [size] for student, size in students.items() for name in (student, untaught(student))
-    }
-    pruned = (size for name in settings.models for size in known.get(name, candidates))
-    return sorted({smaller for size in pruned for smaller in rival_sizes(size)})
-
-
-def candidate_sizes(settings: Search, teacher: int, student: int) -> list[int]:
-    """Return the edge lengths that the candidates of a search may take, ascending; none without a search."""
-    if not settings.survivors:
-        return []
-    # Which family "auto" means depends on the number of training images, which is not known yet.
-    sizes = {"residual": residual_sizes(student), "backbone": backbone_sizes(teacher)}
-    families = sizes if settings.families == AUTO else settings.families
-    return sorted({size for family in families for size in sizes[family]})
-
-
-def without_classes(records: list[Record], ignore: list[str]) -> tuple[list[Record], dict[str, int]]:
-    """Return the records without those of the classes in `ignore`, and how many those were by class.
-
-    Raises KingletError if a class to ignore does not exist or nothing is left.
-    """
-    ignored = Counter(dict.fromkeys(ignore, 0))
-    ignored.update(record.label for record in records if record.label in ignore)
-    unknown = sorted(label for label, count in ignored.items() if count == 0)
-    if unknown:
-        known = ", ".join(sorted({record.label for record in records} - {""}))
-        raise KingletError(f"data.ignore_classes names {', '.join(unknown)}, but the classes are: {known}.")
-    kept = [record for record in records if record.label not in ignored]
-    if not kept:
-        raise KingletError("data.source: no image is left.", "Take a class out of data.ignore_classes.")
-    return kept, dict(sorted(ignored.items()))
-
-
-def tell(source: Source, ignored: dict[str, int]) -> None:
-    """Print to stderr what the user should know about the source: notes and all that is left out."""
-    for note in source.notes:
-        print(f"note: {note}", file=sys.stderr)
-    for reason, names in source.left_out.items():
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        print(f"note: {reason}: {', '.join(names[:5])}{more}", file=sys.stderr)
-    for label, count in ignored.items():
-        print(f"note: class {label!r} is left out with its {count} images (data.ignore_classes)", file=sys.stderr)
 
 
 def decode_all(
@@ -213,6 +131,28 @@ def write_manifest(rows: list[dict[str, Any]], records: list[Record], manifest: 
     with atomic_path(manifest) as path:
         pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), path)
 
+
+def write_boxes(boxes: Sequence[tuple[Box, ...]], file: Path) -> None:
+    """Write a row for every box, in the order of the images and of each one's boxes.
+
+    boxes: of each image, the first being that of `index` 0.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [(index, box) for index, of_image in enumerate(boxes) for box in of_image]
+    sides = {name: [box.xyxy[side] for _, box in rows] for side, name in enumerate(SIDES)}
+    columns = {"index": [index for index, _ in rows], "label": [box.label for _, box in rows], **sides}
+    kinds = [pyarrow.int64(), pyarrow.string(), *[pyarrow.float64()] * len(SIDES)]
+    schema = pyarrow.schema(list(zip(columns, kinds, strict=True)))
+    with atomic_path(file) as path:
+        pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), path)
+
+
+OPENERS: dict[str, Callable[[Parameters], OpenedSource]] = {
+    "classification": open_classified,
+    "detection": open_annotated,
+}
 
 if __name__ == "__main__":
     run_stage(run)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from kinglet.data.packing import Packing, create_packed_file
 from kinglet.data.sources import Record, open_source
-from kinglet.data.splits import assign_splits, unit_hash
+from kinglet.data.splits import assign_splits, one_class_each, unit_hash
 from kinglet.errors import KingletError
-from tasks.ingest import decode_all, tell
+from tasks.ingest import decode_all
+from tasks.opened_source import tell
 
 MAX_PIXELS = 100_000_000
 # Shares of the images: most of them measure, since nothing is trained; the rest calibrate.
@@ -132,7 +133,7 @@ def divide(images: LabelledImages, seed: int) -> dict[str, NDArray[np.int64]]:
     same = {digest: number for number, digest in enumerate(images.pixels_sha256)}
     assigned = assign_splits(
         images.pixels_sha256,
-        images.labels,
+        one_class_each(images.labels).shown,
         images.groups,
         np.array([same[digest] for digest in images.pixels_sha256], np.int64),
         images.given_splits,

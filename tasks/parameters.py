@@ -163,7 +163,12 @@ class Data(Section):
 
 
 class Check(Section):
-    """Thresholds of the data checks; shares are of all images."""
+    """Thresholds of the data checks; shares are of all images.
+
+    Of detection alone: max_dropped_annotations, a share of the annotations. max_without_boxes: a share of the images.
+    tiny_box_pixels: the square root of a box's area at the network's input. huge_box_share: of its image's area.
+    same_object_iou: from which intersection over union on two boxes cover the same.
+    """
 
     min_images_per_class: Annotated[int, Field(ge=3)] = 10
     max_class_imbalance: Annotated[float, Field(ge=1)] = 10.0
@@ -173,6 +178,11 @@ class Check(Section):
     outlier_deviations: Positive = 5.0
     drift_threshold: Positive = 0.2
     quarantine_conflicting_labels: bool = True
+    max_dropped_annotations: Share = 0.05
+    max_without_boxes: Share = 0.5
+    tiny_box_pixels: Annotated[float, Field(ge=0)] = 8
+    huge_box_share: Annotated[float, Field(gt=0, le=1)] = 0.95
+    same_object_iou: Annotated[float, Field(gt=0, le=1)] = 0.9
 
 
 class Split(Section):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from kinglet.atomic import read_json, write_json
 from kinglet.errors import KingletError
 from kinglet.evidence.power import images_for_margin, power_to_prove, provable_margin
 from tasks.artifacts import PLAN, SPLIT
+from tasks.detection_plan import plan_of_boxes
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
 
@@ -17,7 +19,15 @@ DISAGREEMENTS = (0.01, 0.02, 0.05, 0.1)
 
 
 def run(parameters: Parameters) -> None:
-    """Write plan.json; warn if `select.max_accuracy_drop` is below what the test images can prove."""
+    """Write plan.json; warn of what the test images are too few for."""
+    write_json(PLAN / "plan.json", PLANS[parameters.problem](parameters))
+
+
+def plan_of_images(parameters: Parameters) -> dict[str, Any]:
+    """Return what the test images can prove; warn if `select.max_accuracy_drop` is below that.
+
+    Raises KingletError if there are none.
+    """
     n_images = sum(read_json(SPLIT / "counts.json").get("test", {}).values())
     if not n_images:
         raise KingletError("The test split has no images to prove anything on.", "Raise split.test in params.yaml.")
@@ -30,7 +40,7 @@ def run(parameters: Parameters) -> None:
     )
     if not plan["is_enough"]:
         print(f"warning: {warning(plan)}", file=sys.stderr)
-    write_json(PLAN / "plan.json", plan)
+    return plan
 
 
 def plan_of(n_images: int, margin: float, disagreement: float, confidence: float, power: float) -> dict[str, Any]:
@@ -68,6 +78,11 @@ def warning(plan: dict[str, Any]) -> str:
         f"{100 * plan['max_accuracy_drop']:g} of select.max_accuracy_drop: {remedy}."
     )
 
+
+PLANS: dict[str, Callable[[Parameters], dict[str, Any]]] = {
+    "classification": plan_of_images,
+    "detection": plan_of_boxes,
+}
 
 if __name__ == "__main__":
     run_stage(run)

@@ -7,6 +7,7 @@ compared with: it writes data/reference_profile.json, which belongs under versio
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from kinglet.data.statistics import measure
 from kinglet.errors import KingletError
 from kinglet.runtime.image_statistics import luma
 from tasks.artifacts import INGEST, PROFILE, packed_images, read_input_sizes
+from tasks.detection_profile import box_facts
+from tasks.label_facts import LabelFacts, class_facts
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.stage import exit_code_of, run_stage
@@ -31,12 +34,14 @@ DATA_SET_FACTS = PROFILE / "dataset.json"
 REFERENCE = Path("data/reference_profile.json")
 
 IMAGES_AT_ONCE = 512
-DRIFT_COLUMNS = ("brightness", "contrast", "sharpness", "width", "height")
+# Images that have classes and no boxes have no n_boxes.
+DRIFT_COLUMNS = ("brightness", "contrast", "sharpness", "width", "height", "n_boxes")
 
 
 def run(parameters: Parameters) -> None:
     """Write `artifacts/profile`: images.parquet, a row per image, dataset.json, and unlabelled.parquet."""
-    images = pd.read_parquet(INGEST / "manifest.parquet")
+    labels = LABEL_FACTS[parameters.problem](pd.read_parquet(INGEST / "manifest.parquet"))
+    images = labels.images
     unlabelled = pd.read_parquet(INGEST / "unlabelled.parquet")
     packed = np.load(packed_images(read_input_sizes().all[-1]), mmap_mode="r")
     facts_of_all = measure_all(packed)
@@ -46,10 +51,11 @@ def run(parameters: Parameters) -> None:
         images[name] = values if name == "perceptual_hash" else np.where(decoded, values, np.nan)
     images["exact_group"] = exact_groups(images["pixels_sha256"].to_numpy(object))
     images["near_group"] = near_groups_of(images, facts, packed, parameters.check.near_duplicate_distance)
-    moved = drift_from_reference(images)
+    moved = drift_from_reference(images, labels.class_counts)
     with atomic_path(IMAGE_FACTS) as path:
         images.to_parquet(path, index=False)
-    write_json(DATA_SET_FACTS, describe_data_set(images, moved))
+    described = describe_data_set(images.assign(label=labels.labels), moved)
+    write_json(DATA_SET_FACTS, {**described, **labels.facts})
     distance = parameters.check.near_duplicate_distance
     with atomic_path(UNLABELLED_FACTS) as path:
         facts_of_unlabelled(images, unlabelled, facts_of_all, packed, distance).to_parquet(path, index=False)
@@ -105,14 +111,14 @@ def facts_of_unlabelled(
     )
 
 
-def drift_from_reference(images: pd.DataFrame) -> dict[str, float] | None:
+def drift_from_reference(images: pd.DataFrame, class_counts: dict[str, int]) -> dict[str, float] | None:
     """Return how far the images moved from the version accepted last, None if none was accepted.
 
     Raises KingletError if its profile cannot be understood.
     """
     try:
         reference = read_json(REFERENCE) if REFERENCE.exists() else {}
-        return drift(reference, drift_columns(images), class_counts(images)) if reference else None
+        return drift(reference, drift_columns(images), class_counts) if reference else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KingletError(
             f"{REFERENCE} is no profile of a data set ({type(error).__name__}: {error}).",
@@ -133,12 +139,7 @@ def measure_all(packed: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
 def drift_columns(images: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
     """Return the columns whose distribution is compared, of the images that decoded."""
     decoded = images[images["decode_ok"]]
-    return {name: decoded[name].to_numpy(np.float64) for name in DRIFT_COLUMNS}
-
-
-def class_counts(images: pd.DataFrame) -> dict[str, int]:
-    """Return the number of images by class."""
-    return {str(label): int(n) for label, n in images["label"].value_counts().items() if label}
+    return {name: decoded[name].to_numpy(np.float64) for name in DRIFT_COLUMNS if name in images}
 
 
 def accept() -> None:
@@ -146,9 +147,12 @@ def accept() -> None:
     if not IMAGE_FACTS.exists():
         raise KingletError(f"{IMAGE_FACTS} does not exist yet.", "Run `dvc repro profile` first.")
     images = pd.read_parquet(IMAGE_FACTS)
-    write_json(REFERENCE, reference_profile(drift_columns(images), class_counts(images)))
+    class_counts = read_json(DATA_SET_FACTS)["class_counts"]
+    write_json(REFERENCE, reference_profile(drift_columns(images), class_counts))
     print(f"{REFERENCE} now describes this data set ({len(images)} images); commit it.", file=sys.stderr)
 
+
+LABEL_FACTS: dict[str, Callable[[pd.DataFrame], LabelFacts]] = {"classification": class_facts, "detection": box_facts}
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--accept"]:

@@ -6,6 +6,7 @@ Images of a domain that models are to be adapted to (`adapt.target`) have two pa
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,11 @@ from kinglet.data.splits import (
     SEALED,
     SPLITS,
     TARGET_TEST,
+    ShownClasses,
+    any_number_each,
     assign_splits,
     missing_classes,
+    one_class_each,
     split_counts,
     target_parts,
 )
@@ -41,26 +45,24 @@ def run(parameters: Parameters) -> None:
     Raises KingletError if a class has no image in one of the parts, or if the target domain is unknown or too small.
     """
     images = usable_images()
-    labels = images["label"].to_numpy(object)
+    classes = CLASSES_OF[parameters.problem](images)
     is_target = images_of(parameters.adapt.domain, images)
-    assigned = assigned_parts(images, is_target, parameters)
+    assigned = assigned_parts(images, classes.shown, is_target, parameters)
     parts = (*SPLITS, SEALED) if parameters.split.sealed else SPLITS
-    refuse_missing(missing_classes(labels, assigned, parts))
+    refuse_missing(missing_classes(classes, assigned, parts))
     if is_target.any():
         refuse_small_target(parameters.adapt.target, assigned)
         parts = (*parts, ADAPTATION, TARGET_TEST)
-    classes = sorted(set(labels))
-    number = {label: position for position, label in enumerate(classes)}
     images["split"] = assigned
-    images["label_index"] = np.array([number[label] for label in labels], np.int64)
+    images["label_index"] = classes.label_index
     with atomic_path(MANIFEST) as path:
         images[[*COLUMNS, *given_columns(images)]].to_parquet(path, index=False)
     unlabelled = pd.read_parquet(PROFILE / "unlabelled.parquet")
     judged = set(images.loc[images["split"] != "train", "index"])
     with atomic_path(UNLABELLED) as path:
         usable_unlabelled(unlabelled, judged)[["index", "path"]].to_parquet(path, index=False)
-    write_json(CLASSES, classes)
-    write_json(COUNTS, split_counts(labels, assigned, parts))
+    write_json(CLASSES, classes.names)
+    write_json(COUNTS, split_counts(classes, assigned, parts))
 
 
 def images_of(domain: str | None, images: pd.DataFrame) -> NDArray[np.bool_]:
@@ -87,8 +89,23 @@ def images_of(domain: str | None, images: pd.DataFrame) -> NDArray[np.bool_]:
     return found
 
 
-def assigned_parts(images: pd.DataFrame, is_target: NDArray[np.bool_], parameters: Parameters) -> NDArray[np.object_]:
-    """Return the part of each image, shape (n,); those of the target domain have parts of their own."""
+def classes_of_images(images: pd.DataFrame) -> ShownClasses:
+    """Return the class of each image."""
+    return one_class_each(images["label"].to_numpy(object))
+
+
+def classes_of_boxes(images: pd.DataFrame) -> ShownClasses:
+    """Return the classes of the boxes of each image."""
+    return any_number_each([list(labels) for labels in images["box_labels"]])
+
+
+def assigned_parts(
+    images: pd.DataFrame, shown: NDArray[np.bool_], is_target: NDArray[np.bool_], parameters: Parameters
+) -> NDArray[np.object_]:
+    """Return the part of each image, shape (n,); those of the target domain have parts of their own.
+
+    shown: which image shows which class, bool (n, n_classes).
+    """
     pixels, groups = images["pixels_sha256"].to_numpy(object), images["group"].to_numpy(object)
     near_groups, given = images["near_group"].to_numpy(np.int64), images["given_split"].to_numpy(object)
     if not parameters.split.use_given:
@@ -96,7 +113,7 @@ def assigned_parts(images: pd.DataFrame, is_target: NDArray[np.bool_], parameter
     assigned, source = np.empty(len(images), object), ~is_target
     assigned[source] = assign_splits(
         pixels[source],
-        images["label"].to_numpy(object)[source],
+        shown[source],
         groups[source],
         near_groups[source],
         given[source],
@@ -170,6 +187,11 @@ def refuse_missing(missing: list[tuple[str, str, int]]) -> None:
         "add images, name the class in data.ignore_classes, or set split.use_given to false.",
     )
 
+
+CLASSES_OF: dict[str, Callable[[pd.DataFrame], ShownClasses]] = {
+    "classification": classes_of_images,
+    "detection": classes_of_boxes,
+}
 
 if __name__ == "__main__":
     run_stage(run)

@@ -1,5 +1,7 @@
 """The data checks as Great Expectations suites: what is expected of the images, the classes and the data set.
 
+What is expected of boxes stands in `kinglet.data.box_expectations`.
+
 Each check is one expectation with a severity. What fails with "critical" must stop a run; a "warning"
 goes into the report. The suites are built from code and held in memory: nothing is kept between runs.
 """
@@ -26,9 +28,10 @@ from great_expectations.core.run_identifier import RunIdentifier
 
 from kinglet.atomic import atomic_folder
 
-IMAGES, CLASSES, DATA_SET = "images", "classes", "data_set"
-KEY_COLUMNS = {IMAGES: "path", CLASSES: "label", DATA_SET: "name"}
+IMAGES, CLASSES, DATA_SET, BOXES = "images", "classes", "data_set", "boxes"
+KEY_COLUMNS = {IMAGES: "path", CLASSES: "label", DATA_SET: "name", BOXES: "name"}
 PATHS_LISTED = 20
+NOTHING_LEFT = "no usable image is left"
 ONE_RUN = RunIdentifier("check", datetime(2000, 1, 1, tzinfo=UTC))
 SITE = "docs"
 UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
@@ -38,7 +41,8 @@ UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 class Check:
     """One expectation about one column.
 
-    table: "images" (a row per image), "classes" (a row per class) or "data_set" (one row). sentence: what is
+    table: "images" (a row per image), "classes" (a row per class), "data_set" (one row) or "boxes" (a row per
+    annotation). sentence: what is
     wrong if it fails, with the fields {count}, {total}, {value} and {limit}. expected: the value that a yes-or-no
     column must have; without it the column must lie in [low, high]. mostly: share of rows that must do.
     """
@@ -76,13 +80,9 @@ def checks(
     drift_columns: list[str],
 ) -> list[Check]:
     """Return all checks, critical ones first. drift_columns: columns `drift_NAME` of the data-set table."""
-
-    def flag(name: str, column: str, expected: bool, sentence: str) -> Check:
-        return Check(name, "warning", IMAGES, column, sentence, expected=expected)
-
     few = f"{{count}} classes have fewer than {min_images_per_class} usable images (check.min_images_per_class)"
     return [
-        Check("not empty", "critical", DATA_SET, "n_usable", "no usable image is left", low=1),
+        Check("not empty", "critical", DATA_SET, "n_usable", NOTHING_LEFT, low=1),
         Check(
             "two classes",
             "critical",
@@ -92,16 +92,7 @@ def checks(
             low=2,
         ),
         Check("class size", "critical", CLASSES, "n_usable", few, low=min_images_per_class),
-        Check(
-            "unreadable share",
-            "critical",
-            IMAGES,
-            "readable",
-            f"{{count}} of {{total}} files cannot be read, more than the share of {max_unreadable:g} that "
-            "check.max_unreadable allows",
-            expected=True,
-            mostly=1 - max_unreadable,
-        ),
+        unreadable_share(max_unreadable),
         Check(
             "conflicting share",
             "critical",
@@ -115,6 +106,42 @@ def checks(
         flag("readable", "readable", True, "{count} of {total} files cannot be read as images and are left out"),
         flag("labelled", "labelled", True, "{count} of {total} images have no label and are left out"),
         flag("conflicting labels", "conflicting", False, "{count} images have the same pixels as one of another class"),
+        *picture_checks(),
+        Check(
+            "class balance",
+            "warning",
+            DATA_SET,
+            "class_imbalance",
+            "the largest class has {value:.1f} times as many images as the smallest (check.max_class_imbalance: "
+            f"{max_class_imbalance:g})",
+            high=max_class_imbalance,
+        ),
+        *drift_checks(drift_threshold, drift_columns),
+    ]
+
+
+def flag(name: str, column: str, expected: bool, sentence: str, table: str = IMAGES) -> Check:
+    """Return the check that a yes-or-no column has this value in every row, a warning."""
+    return Check(name, "warning", table, column, sentence, expected=expected)
+
+
+def unreadable_share(most: float) -> Check:
+    """Return the check that not more than this share of the files cannot be read."""
+    return Check(
+        "unreadable share",
+        "critical",
+        IMAGES,
+        "readable",
+        f"{{count}} of {{total}} files cannot be read, more than the share of {most:g} that "
+        "check.max_unreadable allows",
+        expected=True,
+        mostly=1 - most,
+    )
+
+
+def picture_checks() -> list[Check]:
+    """Return the checks of what the images look like, whatever is to be learned of them."""
+    return [
         flag("mode", "usual_mode", True, "{count} of {total} images have another mode (colours, depth) than most"),
         flag("size", "usual_size", True, "{count} of {total} images have another size than the most frequent one"),
         flag("too dark", "too_dark", False, "{count} of {total} images are much darker than the rest"),
@@ -126,27 +153,22 @@ def checks(
         flag(
             "leakage", "leaking", False, "{count} images have a duplicate in another part of the split the set brings"
         ),
+    ]
+
+
+def drift_checks(threshold: float, columns: list[str]) -> list[Check]:
+    """Return the checks that nothing moved far from the accepted version; columns: see `checks`."""
+    return [
         Check(
-            "class balance",
+            f"drift of {name}",
             "warning",
             DATA_SET,
-            "class_imbalance",
-            "the largest class has {value:.1f} times as many images as the smallest (check.max_class_imbalance: "
-            f"{max_class_imbalance:g})",
-            high=max_class_imbalance,
-        ),
-        *(
-            Check(
-                f"drift of {name}",
-                "warning",
-                DATA_SET,
-                f"drift_{name}",
-                f"{name}: the distribution moved from the accepted version, stability index {{value:.2f}} "
-                f"(check.drift_threshold: {drift_threshold:g})",
-                high=drift_threshold,
-            )
-            for name in drift_columns
-        ),
+            f"drift_{name}",
+            f"{name}: the distribution moved from the accepted version, stability index {{value:.2f}} "
+            f"(check.drift_threshold: {threshold:g})",
+            high=threshold,
+        )
+        for name in columns
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 # Networks pretrained at 224 pixels learn a 28-pixel picture better when it is enlarged; beyond twice that
 # size, and beyond 128 pixels for photographs, accuracy grows far more slowly than the time of a training.
 ENLARGEMENT = 1.5
@@ -30,6 +32,28 @@ def low_resolution(input_size: int) -> int:
     """Return the edge in pixels for the first, cheaper part of a training; `input_size` where there is none."""
     low = round(input_size * LOW_RESOLUTION / TEACHER_STEP) * TEACHER_STEP
     return low if low >= SMALLEST_LOW_RESOLUTION else input_size
+
+
+# A detector's finest feature map has a step of 8 pixels: a small object should cover two and a half of its cells. Time
+# grows with the area, so that the smallest objects of large photographs remain a matter of `finetune.input_size`.
+SMALL_OBJECT = 20
+SMALLEST_DETECTOR, LARGEST_DETECTOR = 192, 416
+DETECTOR_STEP = 32
+
+
+def detector_size(small_share: float, long_side: int) -> int:
+    """Return the edge in pixels at which a detector takes images: a multiple of 32 from 192 to 416.
+
+    small_share: how large a small object is, as a share of its image's long side, above 0 and at most 1. long_side:
+    the images' usual one in pixels, beyond which nothing is gained.
+    """
+    wanted = min(SMALL_OBJECT / small_share, max(long_side, SMALLEST_DETECTOR), LARGEST_DETECTOR)
+    return max(math.ceil(wanted / DETECTOR_STEP) * DETECTOR_STEP, SMALLEST_DETECTOR)
+
+
+def low_resolution_of_detector(input_size: int) -> int:
+    """Return the edge in pixels, a multiple of 32, for the first, cheaper part of a detector's training."""
+    return min(_multiple(input_size * LOW_RESOLUTION, DETECTOR_STEP, DETECTOR_STEP), input_size)
 
 
 # Below three quarters of a picture's own size, and half of a pretrained network's, accuracy falls fast.

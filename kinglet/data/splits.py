@@ -17,6 +17,8 @@ class gets the same shares, up to chance. Two things can move an image all the s
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,44 @@ SEALED = "sealed"
 ADAPTATION, TARGET_TEST = "adaptation", "target_test"
 # Fewer say nothing: of statistics and of scores.
 FEWEST_TO_ADAPT, FEWEST_TO_JUDGE = 16, 20
+
+
+@dataclass(frozen=True)
+class ShownClasses:
+    """What each of n images shows.
+
+    names: of the classes, sorted. occurrences: int64 (n, n_classes), how often an image shows a class. label_index:
+    int64 (n,), the class of an image that has exactly one, -1 for an image with boxes.
+    """
+
+    names: list[str]
+    occurrences: NDArray[np.int64]
+    label_index: NDArray[np.int64]
+
+    @property
+    def shown(self) -> NDArray[np.bool_]:
+        """Whether an image shows a class, shape (n, n_classes)."""
+        return self.occurrences > 0
+
+
+def one_class_each(labels: NDArray[np.object_]) -> ShownClasses:
+    """Return what images show that have one class each, str of shape (n,)."""
+    names = sorted(set(labels.tolist()))
+    number = {label: position for position, label in enumerate(names)}
+    index = np.array([number[label] for label in labels], np.int64)
+    occurrences = (index[:, None] == np.arange(len(names))).astype(np.int64)
+    return ShownClasses(names, occurrences, index)
+
+
+def any_number_each(labels: Sequence[Sequence[str]]) -> ShownClasses:
+    """Return what images show that have boxes; labels: those of each image's boxes, none or many."""
+    names = sorted({label for of_image in labels for label in of_image})
+    number = {label: position for position, label in enumerate(names)}
+    occurrences = np.zeros((len(labels), len(names)), np.int64)
+    for row, of_image in enumerate(labels):
+        for label in of_image:
+            occurrences[row, number[label]] += 1
+    return ShownClasses(names, occurrences, np.full(len(labels), -1, np.int64))
 
 
 def unit_hash(key: str, seed: int) -> float:
@@ -73,7 +113,7 @@ def positions(
 
 def assign_splits(
     pixels_sha256: NDArray[np.object_],
-    labels: NDArray[np.object_],
+    shown: NDArray[np.bool_],
     groups: NDArray[np.object_],
     near_groups: NDArray[np.int64],
     given: NDArray[np.object_],
@@ -85,7 +125,8 @@ def assign_splits(
 ) -> NDArray[np.object_]:
     """Return "train", "validation", "test" or "sealed" for each image, shape (n,).
 
-    All arrays have shape (n,), of str but near_groups (int64). given: the part that the set brings, ""
+    All arrays have shape (n,), of str but near_groups (int64) and shown, bool (n, n_classes): which image shows which
+    class. given: the part that the set brings, ""
     if none. Parts that the set brings are kept as they are and nothing is added to them: if it brings a
     test part only, `validation` is the share of the other images that validation takes. sealed: share of the
     images that are kept back, those with the highest numbers, so that other shares do not move them; taken
@@ -107,7 +148,7 @@ def assign_splits(
     if sealed:
         side[number >= 1 - sealed] = SEALED
     fixed = np.isin(given, ["validation", "test"]) if brings_parts else np.zeros(len(given), bool)
-    borrow(side, number, component, labels, fixed, open_parts)
+    borrow(side, number, component, shown, fixed, open_parts)
     assigned = side[component]
     assigned[fixed] = given[fixed]
     if brings_parts:
@@ -151,16 +192,17 @@ def borrow(
     side: NDArray[np.object_],
     number: NDArray[np.float64],
     component: NDArray[np.int64],
-    labels: NDArray[np.object_],
+    shown: NDArray[np.bool_],
     fixed: NDArray[np.bool_],
     open_parts: list[str],
 ) -> None:
     """Move one component into each part in which a class has no image, from where it has most, two or more; in place.
 
-    side, number: by component. component, labels, fixed (the set itself says where it belongs): by image.
+    side, number: by component. component, shown (image by class), fixed (the set itself says where it belongs): by
+    image.
     """
-    for label in sorted(set(labels.tolist())):
-        own = np.unique(component[(labels == label) & ~fixed])
+    for of_class in shown.T:
+        own = np.unique(component[of_class & ~fixed])
         for part in (*open_parts, "train"):
             if (side[own] == part).any():
                 continue
@@ -171,21 +213,22 @@ def borrow(
 
 
 def missing_classes(
-    labels: NDArray[np.object_], assigned: NDArray[np.object_], parts: tuple[str, ...] = SPLITS
+    classes: ShownClasses, assigned: NDArray[np.object_], parts: tuple[str, ...] = SPLITS
 ) -> list[tuple[str, str, int]]:
     """Return (class, part, images of the class) for every class that has no image in one of the parts, sorted."""
-    pairs = set(zip(labels.tolist(), assigned.tolist(), strict=True))
     return [
-        (label, part, int((labels == label).sum()))
-        for label in sorted(set(labels.tolist()))
+        (label, part, int(of_class.sum()))
+        for label, of_class in zip(classes.names, classes.shown.T, strict=True)
         for part in parts
-        if (label, part) not in pairs
+        if not of_class[assigned == part].any()
     ]
 
 
 def split_counts(
-    labels: NDArray[np.object_], assigned: NDArray[np.object_], parts: tuple[str, ...] = SPLITS
+    classes: ShownClasses, assigned: NDArray[np.object_], parts: tuple[str, ...] = SPLITS
 ) -> dict[str, dict[str, int]]:
-    """Return {part: {class: images}}, all parts and classes named."""
-    classes = sorted(set(labels.tolist()))
-    return {part: {label: int(((labels == label) & (assigned == part)).sum()) for label in classes} for part in parts}
+    """Return {part: {class: how often it occurs}}, all parts and classes named."""
+    return {
+        part: dict(zip(classes.names, map(int, classes.occurrences[assigned == part].sum(axis=0)), strict=True))
+        for part in parts
+    }

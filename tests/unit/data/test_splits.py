@@ -18,6 +18,7 @@ from kinglet.data.splits import (
     assign_splits,
     components,
     missing_classes,
+    one_class_each,
     split_counts,
     target_parts,
     unit_hash,
@@ -40,7 +41,7 @@ def assign(
     n = len(names)
     return assign_splits(
         pixels_of(names),
-        np.array(labels or ["a"] * n, object),
+        one_class_each(np.array(labels or ["a"] * n, object)).shown,
         np.array(groups or [""] * n, object),
         np.array(near if near is not None else list(range(n)), np.int64),
         np.array(given or [""] * n, object),
@@ -89,7 +90,7 @@ def test_named_group_stays_when_members_join() -> None:
 
 def test_shares_are_as_asked_in_every_class() -> None:
     labels = ["a"] * 4000 + ["b"] * 2000
-    counts = split_counts(np.array(labels, object), np.array(assign(names(6000), labels), object))
+    counts = split_counts(one_class_each(np.array(labels, object)), np.array(assign(names(6000), labels), object))
     for label, total in (("a", 4000), ("b", 2000)):
         assert abs(counts["test"][label] / total - 0.3) < 0.04
         assert abs(counts["validation"][label] / total - 0.2) < 0.04
@@ -135,7 +136,7 @@ def test_class_of_three_images_has_one_in_every_part() -> None:
 
 
 def test_class_of_two_images_is_named_with_the_part_it_lacks() -> None:
-    labels = np.array(["a", "a"], object)
+    labels = one_class_each(np.array(["a", "a"], object))
     missing = missing_classes(labels, np.array(assign(["x", "y"]), object))
     assert missing
     assert missing[0][0] == "a"
@@ -180,7 +181,7 @@ def test_a_small_class_has_an_image_in_the_sealed_part_too() -> None:
     for seed in range(20):
         sides = np.array(assign(["w", "x", "y", "z"], seed=seed, sealed=0.05), object)
         assert sorted(sides) == ["sealed", "test", "train", "validation"]
-        assert missing_classes(np.array(["a"] * 4, object), sides, (*SPLITS, SEALED)) == []
+        assert missing_classes(one_class_each(np.array(["a"] * 4, object)), sides, (*SPLITS, SEALED)) == []
 
 
 def target(

@@ -103,18 +103,35 @@ def test_what_cannot_be_learned_is_said_and_nothing_written(tmp_path: Path, file
     assert not (tmp_path / "params").exists()
 
 
-def test_boxes_are_looked_at_before_they_are_refused(tmp_path: Path) -> None:
+def test_boxes_become_a_parameter_file_for_detection(tmp_path: Path, checkout: Path) -> None:
+    (checkout / "params").mkdir()
+    shutil.copy(ROOT / "params" / "detection.yaml", checkout / "params")
     (tmp_path / "set").mkdir()
     Image.new("L", (64, 48)).save(tmp_path / "set" / "a.png")
     (tmp_path / "set" / "classes.txt").write_text("cat\ndog\n")
     (tmp_path / "set" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.5 0\n1 0.9 0.5 0.4 0.5\n")
-    shown = kinglet_init("set")
-    assert isinstance(shown.exception, KingletError)
-    assert "a data set for detection (YOLO text, such as a.txt)" in shown.exception.message
+    shown = kinglet_init("set", "--latency-ms", "20")
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.strip() == "params/set.yaml"
     words = " ".join(shown.stderr.split())
+    assert "problem detection" in words
     assert "cat 1 (1 images), dog 1 (1 images)" in words
+    assert "input size 192 px" in words
     assert "left out (1) a.txt, line 2: its box has no area" in words
     assert "cut at an edge (1) a.txt, line 3: box (44.8, 12, 70.4, 36) cut at the edge" in words
+    written = load_parameters(checkout / "params" / "set.yaml")
+    assert (written.problem, written.data.source, written.select.latency_ms) == ("detection", "set", 20)
+    assert written.data.fit == "pad"
+
+
+def test_boxes_without_the_settings_to_start_from_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    Image.new("L", (64, 48)).save(tmp_path / "set" / "a.png")
+    (tmp_path / "set" / "classes.txt").write_text("cat\n")
+    (tmp_path / "set" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    refused = kinglet_init("set")
+    assert isinstance(refused.exception, KingletError)
+    assert "params/detection.yaml does not exist" in refused.exception.message
     assert not (tmp_path / "params").exists()
 
 

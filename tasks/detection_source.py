@@ -1,0 +1,186 @@
+"""The source of a data set for detection: a folder of images with boxes in COCO's, Pascal VOC's or YOLO's format."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from kinglet.data.annotations import (
+    READERS,
+    AnnotatedImage,
+    Annotations,
+    Box,
+    Finding,
+    annotation_format,
+    read_annotations,
+)
+from kinglet.data.annotations.facts import box_areas, coordinates
+from kinglet.data.annotations.image_files import ImageFiles
+from kinglet.data.label_corrections import read_corrections
+from kinglet.data.resolutions import detector_size, low_resolution_of_detector, student_size
+from kinglet.data.sources import Record, Source, kind_of, open_unlabelled
+from kinglet.data.sources.folder import list_files, read_file
+from kinglet.data.sources.records import printable
+from kinglet.errors import KingletError
+from tasks.artifacts import InputSizes
+from tasks.opened_source import OpenedSource, tell
+from tasks.parameters import AUTO, Data, Finetune, Parameters
+
+WHAT_IS_READ = f"Name a folder with {', '.join(READERS)}, or set problem to classification."
+NOT_ANNOTATED = "image files that no annotation uses"
+# Of the objects, so many are smaller than what counts as a small one.
+SMALL_QUANTILE = 0.05
+FINDINGS_SHOWN = 5
+
+
+def open_annotated(parameters: Parameters) -> OpenedSource:
+    """Return the source of images that have boxes, and print what is left out of it.
+
+    Raises KingletError for a source without boxes, or settings that boxes do not allow.
+    """
+    data = parameters.data
+    refuse_corrections(data)
+    root = folder_of(data.source)
+    paths = list_files(root)
+    found, notes = annotations_in(root, paths)
+    images, ignored = without_labels(found, data.ignore_classes)
+    used = {image.path for image in images}
+    unused = [printable(path) for path in ImageFiles(root, paths).paths if path not in used]
+    source = Source(
+        "folder",
+        [Record(printable(image.path), image.path, given_split=image.split) for image in images],
+        partial(read_file, str(root)),
+        left_out={NOT_ANNOTATED: unused} if unused else {},
+        notes=[*notes, *notes_on_classes(found), *notes_on_unlabelled(data.unlabelled)],
+    )
+    tell(source, ignored, "boxes")
+    tell_findings("annotations are left out", found.dropped)
+    tell_findings("boxes are cut at the edge of their image", found.changed)
+    short_side = round(float(np.median([min(image.width, image.height) for image in images])))
+    return OpenedSource(
+        source,
+        Source("unlabelled", [], source.read),
+        ignored,
+        short_side,
+        sizes_for(images, short_side, parameters.finetune),
+        [image.boxes for image in images],
+        {
+            "annotations": {
+                "format": found.format,
+                "n_boxes": sum(len(image.boxes) for image in images),
+                "dropped": [asdict(finding) for finding in found.dropped],
+                "cut": [asdict(finding) for finding in found.changed],
+            }
+        },
+    )
+
+
+def refuse_corrections(data: Data) -> None:
+    """Raise KingletError if labels of whole images are to be corrected: a box has another."""
+    corrections = read_corrections(data.label_corrections)
+    if corrections:
+        raise KingletError(
+            f"{corrections[0].place}: a correction of an image's label, and problem is detection.",
+            "Correct boxes where they are annotated, and name a file without rows in data.label_corrections.",
+        )
+
+
+def folder_of(location: str) -> Path:
+    """Return the folder of a data set; raises KingletError for a source of another kind."""
+    kind = kind_of(location)
+    if kind != "folder":
+        raise KingletError(f"data.source: {location} is a {kind}, which holds no boxes.", WHAT_IS_READ)
+    return Path(location)
+
+
+def annotations_in(root: Path, paths: list[str]) -> tuple[Annotations, list[str]]:
+    """Return the data set in a folder, and what was assumed of it.
+
+    Raises KingletError if it holds no boxes in a format that is read.
+    """
+    kind = annotation_format(root, paths)
+    if kind is None:
+        raise KingletError(f"data.source: {root} holds no annotations with boxes.", WHAT_IS_READ)
+    if kind.name not in READERS:
+        raise KingletError(
+            f"data.source: {root} holds no boxes, but a data set for {kind.problem} ({kind.name}: {kind.example}).",
+            WHAT_IS_READ,
+        )
+    found = read_annotations(root, paths, kind.name)
+    if not any(image.boxes for image in found.images):
+        why = f": {found.dropped[0].place}: {found.dropped[0].reason}" if found.dropped else ""
+        raise KingletError(
+            f"data.source: {root} ({found.format}) holds {len(found.images)} images and no box that can be used{why}.",
+            WHAT_IS_READ,
+        )
+    outlines = ["of outlines, the smallest boxes around them are learned"] if kind.problem == "segmentation" else []
+    return found, [*found.notes, *outlines]
+
+
+def without_labels(found: Annotations, ignore: list[str]) -> tuple[Sequence[AnnotatedImage], dict[str, int]]:
+    """Return the images without the boxes of the classes in `ignore`, and how many those were by class.
+
+    Images stay that have no other boxes: they show that there is nothing to find. Raises KingletError if a class to
+    ignore does not exist or no box is left.
+    """
+    unknown = sorted(set(ignore) - set(found.classes))
+    if unknown:
+        raise KingletError(
+            f"data.ignore_classes names {', '.join(unknown)}, but the classes are: {', '.join(found.classes)}."
+        )
+    ignored = Counter(dict.fromkeys(sorted(ignore), 0))
+    ignored.update(box.label for image in found.images for box in image.boxes if box.label in ignore)
+
+    def kept(box: Box) -> bool:
+        return box.label not in ignored
+
+    images = [
+        AnnotatedImage(image.path, image.width, image.height, tuple(filter(kept, image.boxes)), image.split)
+        for image in found.images
+    ]
+    if not any(image.boxes for image in images):
+        raise KingletError("data.source: no box is left.", "Take a class out of data.ignore_classes.")
+    return images, dict(ignored)
+
+
+def notes_on_classes(found: Annotations) -> list[str]:
+    """Return in words which classes are named and have no box, nothing where all have some."""
+    shown = {box.label for image in found.images for box in image.boxes}
+    empty = [label for label in found.classes if label not in shown]
+    return [f"classes without a box are left out: {', '.join(empty)}"] if empty else []
+
+
+def notes_on_unlabelled(location: str) -> list[str]:
+    """Return in words that images without a label are not learned from, nothing where there are none."""
+    count = len(open_unlabelled(location).records) if location else 0
+    return [f"{count} images in {location} are not used: detection learns from images with boxes"] if count else []
+
+
+def sizes_for(images: Sequence[AnnotatedImage], short_side: int, settings: Finetune) -> InputSizes:
+    """Return the edge lengths that the models take, "auto" chosen by the images and the size of their boxes."""
+    size = settings.input_size
+    if size == AUTO:
+        size = chosen_size(images)
+    low = low_resolution_of_detector(size) if settings.low_resolution_share else size
+    return InputSizes(teacher=size, low_resolution=low, student=student_size(short_side), students={}, candidates=[])
+
+
+def chosen_size(images: Sequence[AnnotatedImage]) -> int:
+    """Return the edge in pixels that `finetune.input_size: auto` means for these images, one box at least."""
+    shares = [np.sqrt(box_areas(coordinates(image))) / max(image.width, image.height) for image in images]
+    small = float(np.quantile(np.concatenate(shares), SMALL_QUANTILE))
+    return detector_size(small, round(float(np.median([max(image.width, image.height) for image in images]))))
+
+
+def tell_findings(what: str, findings: Sequence[Finding]) -> None:
+    """Print to stderr how many findings there are, and the first of them with their places."""
+    if findings:
+        shown = "; ".join(f"{finding.place}: {finding.reason}" for finding in findings[:FINDINGS_SHOWN])
+        more = f"; and {len(findings) - FINDINGS_SHOWN} more" if len(findings) > FINDINGS_SHOWN else ""
+        print(f"note: {len(findings)} {what}: {shown}{more}", file=sys.stderr)
