@@ -31,6 +31,8 @@ class DetectionPredictor:
     ('red cell', 0.91, array([ 12.3,  40.1,  98.7, 131.0], dtype=float32))
     """
 
+    problem = bundles.DETECTION
+
     def __init__(self, bundle: Path | str, threads: int | None = None, saturates: bool | None = None) -> None:
         """Open the bundle.
 

@@ -49,6 +49,8 @@ class Predictor:
     ['sandal']
     """
 
+    problem = bundles.CLASSIFICATION
+
     def __init__(self, bundle: Path | str, threads: int | None = None, saturates: bool | None = None) -> None:
         """Open the bundle.
 
@@ -90,6 +92,10 @@ class Predictor:
 
         tensors: as `kinglet.runtime.preprocessing.prepare` makes them, n at least 1.
         """
+        return self.outputs(tensors)
+
+    def outputs(self, tensors: InputTensor) -> NDArray[np.float32]:
+        """Return what the model gives, its logits; see `logits`."""
         return self._compute(tensors)
 
     def check_golden(self, golden: Path, tolerance: float | None = None) -> float:
