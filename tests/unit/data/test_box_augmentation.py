@@ -40,7 +40,9 @@ def test_boxes_stay_on_their_objects(names: tuple[str, ...], size: int) -> None:
                 left, top = max(0, int(x1) - 2), max(0, int(y1) - 2)
                 around = is_colour(picture[top : int(y2) + 3, left : int(x2) + 3], label)
                 # Antialiasing mixes the edge with what is around it.
-                np.testing.assert_allclose(extent(around) + np.array([left, top, left, top]), [x1, y1, x2, y2], atol=1.6)
+                np.testing.assert_allclose(
+                    extent(around) + np.array([left, top, left, top]), [x1, y1, x2, y2], atol=1.6
+                )
                 n_checked += 1
     assert n_checked >= N
 
