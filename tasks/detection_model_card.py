@@ -66,8 +66,8 @@ Step `{card.step}`{f" from `{card.parent}`" if card.parent else ""}, {card.preci
 
 ## Input and answer
 
-uint8 image, {colour}, any size; brought to {card.input_size} x {card.input_size} pixels ({card.fit}) and normalized by \
-`kinglet.runtime` as `preprocessing.json` says. The answer is a list of objects: class, score, and box (left, top, \
+uint8 image, {colour}, any size; brought to {card.input_size} x {card.input_size} pixels ({card.fit}) and normalized \
+by `kinglet.runtime` as `preprocessing.json` says. The answer is a list of objects: class, score, and box (left, top, \
 right, bottom) in pixels of the image. Boxes with a score below {thresholds.score:g} are left out; of two boxes of a \
 class that overlap by more than {thresholds.iou:g}, the surer one stays; at most {thresholds.most} of an image. \
 `model-with-nms.onnx` does the same inside the file, for one image at a time.

@@ -7,19 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import pandas as pd
 from numpy.typing import NDArray
 
 from kinglet.compression.detection_judge import BoxedRows, DetectionJudge
 from kinglet.compression.guard import set_aside
 from kinglet.compression.ladder import STEPS, Bench, Settings, Step, open_bench
-from kinglet.data.batches import open_packed
+from kinglet.data.boxed_images import BoxedImages
 from kinglet.errors import KingletError
 from kinglet.evidence.detection_matches import Objects
 from kinglet.reporting import Report
 from kinglet.runtime.bundles import MODEL
-from kinglet.runtime.preprocessing import Preprocessing, placement
-from tasks.artifacts import BOXES, ModelCard, packed_images
+from tasks.artifacts import ModelCard
+from tasks.detection_training import boxed_images
 from tasks.parameters import Quantize
 
 # Training images that no calibration sees, at most. They judge whether a model is good enough.
@@ -27,21 +26,15 @@ CHOICE_IMAGES = 500
 
 
 def detection_ladder(
-    folder: Path,
-    card: ModelCard,
-    manifest: pd.DataFrame,
-    settings: Quantize,
-    seed: int,
-    report: Report,
-    warn: Callable[[str], None],
+    folder: Path, card: ModelCard, settings: Quantize, seed: int, report: Report, warn: Callable[[str], None]
 ) -> tuple[Bench, dict[str, Step]]:
     """Give every image of the training split its role; return what the steps work with, and the steps.
 
     Raises KingletError if the images that judge the models show no object.
     """
-    training = manifest[manifest["split"] == "train"].reset_index(drop=True)
+    training = boxed_images("train", card.input_size, card.fit, card.classes)
     calibration, choice, _ = set_aside(len(training), settings.calibration_images, CHOICE_IMAGES, seed)
-    judging = boxed_rows(training.iloc[choice], card)
+    judging = boxed_rows(training, choice, len(card.classes))
     if not len(judging.truths):
         raise KingletError(
             f"The {len(choice)} training images that would judge the int8 models of {card.name} show no object.",
@@ -51,7 +44,7 @@ def detection_ladder(
     bench = open_bench(
         card.name,
         model,
-        np.asarray(judging.packed[training["index"].to_numpy(np.int64)[calibration]]),
+        np.asarray(training.packed[training.rows[calibration]]),
         DetectionJudge(model, judging, card.preprocessing),
         card.preprocessing,
         Settings(settings.methods, settings.weight_bits, settings.tolerance, settings.max_float_layers),
@@ -62,25 +55,12 @@ def detection_ladder(
     return bench, dict(STEPS)
 
 
-def boxed_rows(images: pd.DataFrame, card: ModelCard) -> BoxedRows:
-    """Return these images, rows of the manifest, as a model sees them, with their boxes."""
-    rows = images["index"].to_numpy(np.int64)
-    boxes = pd.read_parquet(BOXES)
-    place = pd.Series(np.arange(len(rows)), index=rows)
-    boxes = boxes[boxes["index"].isin(rows) & boxes["label"].isin(card.classes)]
-    sizes = images.set_index("index").loc[boxes["index"], ["width", "height"]].to_numpy(np.int64)
+def boxed_rows(images: BoxedImages, places: NDArray[np.int64], n_classes: int) -> BoxedRows:
+    """Return the images at these places with their boxes, as a judge takes them."""
+    objects = [images.objects[place] for place in places.tolist()]
     truths = Objects(
-        place.loc[boxes["index"]].to_numpy(np.int64),
-        boxes["label"].map({label: number for number, label in enumerate(card.classes)}).to_numpy(np.int64),
-        in_square(boxes[["x1", "y1", "x2", "y2"]].to_numpy(np.float64), sizes, card.preprocessing),
+        np.repeat(np.arange(len(objects)), [len(of_image) for of_image in objects]),
+        np.concatenate([of_image.labels for of_image in objects]),
+        np.concatenate([of_image.xyxy for of_image in objects]),
     )
-    return BoxedRows(open_packed(packed_images(card.input_size)), rows, truths, len(card.classes))
-
-
-def in_square(xyxy: NDArray[np.float64], sizes: NDArray[np.int64], preprocessing: Preprocessing) -> NDArray[np.float64]:
-    """Return boxes in pixels of the model's input. xyxy: (n, 4), in pixels of images; sizes: (n, 2), of those."""
-    placed = [
-        placement(int(width), int(height), preprocessing.input_size, preprocessing.fit).to_input(box[None])
-        for box, (width, height) in zip(xyxy, sizes, strict=True)
-    ]
-    return np.concatenate(placed) if placed else np.empty((0, 4))
+    return BoxedRows(images.packed, images.rows[places], truths, n_classes)

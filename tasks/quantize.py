@@ -214,7 +214,7 @@ def train(simulated: torch.nn.Module, training: Training, mean: list[float], std
 LADDERS: dict[str, Callable[[Given], tuple[Bench, dict[str, Step]]]] = {
     "classification": classification_ladder,
     "detection": lambda given: detection_ladder(
-        given.folder, given.card, given.manifest, given.settings, given.seed, given.report, warn
+        given.folder, given.card, given.settings, given.seed, given.report, warn
     ),
 }
 
