@@ -28,10 +28,11 @@ from tasks.artifacts import (
     refuse_unknown_models,
 )
 from tasks.corrupted_answers import WAYS, Task, answers_of, every_way
-from tasks.evaluate import HeldOut, read_held_out, teacher_name
+from tasks.evaluate import HeldOut, read_held_out
 from tasks.opened_models import OpenedModel, open_model
 from tasks.parameters import ALL, AUTO, Parameters, Robustness
 from tasks.progress import progress
+from tasks.scored_models import teacher_name
 from tasks.stage import run_stage
 
 # What `images: auto` comes to: so many pixels of the largest input, between these numbers of images.

@@ -114,9 +114,11 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say():
     n_worlds, n_images = 60, 40
 
     def scores_in(world, images, weights):
+        # Without the rare class: the precision of a handful of objects is too high on average.
         truths = made_objects(world, images, most=4, n_classes=2)
-        found = made_detections(truths, world, images, n_classes=2, false=1)
-        return map_50(match_objects(truths, found, images, 2, ious=LOOSEST_IOU, sizes=WHOLE), weights)
+        truths = truths.take(truths.labels == 0)
+        found = made_detections(truths, world, images, n_classes=1, false=1)
+        return map_50(match_objects(truths, found, images, 1, ious=LOOSEST_IOU, sizes=WHOLE), weights)
 
     (truth,) = scores_in(1000, 1000, np.ones((1, 1000)))
     weights = np.random.default_rng(0).multinomial(n_images, np.full(n_images, 1 / n_images), 200).astype(float)
