@@ -30,6 +30,7 @@ PARAMETERS = Parameters.model_validate(
     {
         "problem": "detection",
         "data": {"source": "cells", "images": "cells", "fit": "pad"},
+        "finetune": {"backbone": "mobilenet-v2", "input_size": SIZE},
         "quantize": {"calibration_images": 8, "methods": ["minmax"], "weight_bits": [8], "qat_epochs": 0},
         "benchmark": {"seconds_per_model": 0.01, "batch_sizes": [1]},
     }
