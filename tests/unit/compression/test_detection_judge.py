@@ -152,7 +152,7 @@ def test_the_ladder_takes_a_detector(judge, model, uint8_input):
         PACKED[:16],
         judge,
         PREPROCESSING,
-        Settings(["minmax"], [8], 0.0, 1),
+        Settings(["minmax"], [8], 0.0, 0),
         silent,
         lambda _: None,
         uint8_input=uint8_input,
