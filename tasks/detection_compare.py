@@ -31,8 +31,20 @@ from tasks.image_slices import slice_columns
 from tasks.parameters import Parameters
 
 KINDS = (NEWLY_MISSED, NEWLY_FOUND, NEWLY_FALSE, NO_LONGER_FALSE)
-SLICE_COLUMNS = ("column", "value", "images", "objects", "teacher_map_50", "map_50", "change", "change_low")
-SLICE_COLUMNS = (*SLICE_COLUMNS, "change_high", "p", "p_corrected", "is_established")
+SLICE_COLUMNS = (
+    "column",
+    "value",
+    "images",
+    "objects",
+    "teacher_map_50",
+    "map_50",
+    "change",
+    "change_low",
+    "change_high",
+    "p",
+    "p_corrected",
+    "is_established",
+)
 FLIPS = pa.schema(
     [
         ("model", pa.string()),
@@ -108,7 +120,7 @@ def comparison(
     confidence = parameters.evaluate.confidence
     n = int(difference.rests_on[difference.column(HEADLINE)])
     judged = verdict_of_bounds(
-        bounds_of_difference(difference, HEADLINE, confidence),
+        bounds_of_difference(difference, difference.column(HEADLINE), confidence),
         n,
         parameters.select.max_accuracy_drop,
         same_model=difference.is_same,

@@ -19,7 +19,8 @@ NO_SLICES = ("index", "path", "label", "label_index", "split", "sha256")
 def slice_columns(index: NDArray[np.int64]) -> dict[str, NDArray[np.str_]]:
     """Return what divides these images whatever their classes, in their order: {column: str (n_images,)}.
 
-    index: of each image in the manifest, int64 (n_images,). Every column of the manifest that may be shared by images, and quartiles of brightness and size.
+    index: of each image in the manifest, int64 (n_images,). Every column of the manifest that images may share, and
+    quartiles of brightness and size.
     """
     with ParquetFile(SPLIT / "manifest.parquet") as opened:
         names = [name for name in opened.schema_arrow.names if name not in NO_SLICES]

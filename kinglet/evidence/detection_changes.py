@@ -49,7 +49,7 @@ def slice_changes(
     """Return what became of every slice that shows an object, the one that lost most first.
 
     matches, of_reference: of the same images. correction: a key of `slices.CORRECTIONS`. A p-value is at least
-    1 / (resamples + 1): so many resamples cannot tell a rarer chance.
+    2 / (resamples + 1): so many resamples cannot tell a rarer chance.
     Source: Davison and Hinkley 1997, section 4.4.1, for p-values from resamples.
     """
     found = []

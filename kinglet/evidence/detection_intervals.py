@@ -68,6 +68,10 @@ class DrawnScores:
         """Return where an overall score stands."""
         return self.names.index(name)
 
+    def class_column(self, name: str, label: int) -> int:
+        """Return where a score of one class stands."""
+        return len(self.names) + CLASS_SCORES.index(name) * self.n_classes + label
+
 
 @dataclass(frozen=True)
 class DetectionIntervals:
@@ -154,13 +158,13 @@ def interval_of(
     return enclosing(value, low - margin, high + margin, lowest=-1)
 
 
-def bounds_of_difference(difference: DrawnScores, name: str, confidence: float) -> Interval:
-    """Return an overall difference with two bounds, each of which holds with the confidence on its own.
+def bounds_of_difference(difference: DrawnScores, column: int, confidence: float) -> Interval:
+    """Return the difference of one score with two bounds, each of which holds with the confidence on its own.
 
-    What `non_inferiority.verdict_of_bounds` judges by.
+    column: as `DrawnScores.column` says. What `non_inferiority.verdict_of_bounds` judges by.
+    Raises ValueError for a score that no object defines.
     """
-    column = difference.column(name)
     found = interval_of(difference, column, "percentile", [1 - confidence, confidence], 2 * confidence - 1)
     if found is None:
-        raise ValueError(f"no object defines {name}")
+        raise ValueError("no object defines this score")
     return found

@@ -151,9 +151,11 @@ def test_augmentation_with_boxes_is_a_row_beside_torchvision(results: Path) -> N
         "times_torchvision": spread(1.9, 2.0, 2.1),
     }
     write_result(results, "box_augmentation", command="c", repetitions=3, figures=figures)
+    shown = table.benchmarks_table(results)
+    assert "| Boxes augmented beside torchvision 0.29.1, 320 px, one core | at least as fast | " in shown
     assert (
-        "| Boxes augmented beside torchvision 0.29.1, 320 px, one core | at least as fast | **2.0 times** (1.9 to 2.1): 400 "
-        "beside 200 pictures/s; with mosaics, which torchvision does not make, 300 |" in table.benchmarks_table(results)
+        "| **2.0 times** (1.9 to 2.1): 400 beside 200 pictures/s; with mosaics, which torchvision does not make, 300 |"
+        in shown
     )
 
 

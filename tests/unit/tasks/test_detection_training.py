@@ -122,7 +122,7 @@ def test_a_training_of_automatic_length_costs_about_the_same_for_every_data_set(
     ("problem", "name"), [("detection", "erase"), ("detection", "mixup"), ("classification", "mosaic")]
 )
 def test_an_augmentation_of_the_other_problem_is_refused(tmp_path: Path, problem: str, name: str) -> None:
-    values = settings(augment=[name]).model_dump()
+    values = settings(augment=[name]).model_dump(exclude_unset=True)
     path = tmp_path / "params.yaml"
     path.write_text(json.dumps({key: values[key] for key in ("data", "finetune")} | {"problem": problem} | OFF))
     with pytest.raises(KingletError, match=rf"finetune\.augment names {name}, which {problem} does not have"):
