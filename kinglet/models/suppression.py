@@ -57,7 +57,7 @@ def with_suppression(model: onnx.ModelProto, score: float, iou: float, most: int
         numpy_helper.from_array(np.asarray(value), f"{PREFIX}.{name}") for name, value in constants.items()
     )
     logits, boxes = DETECTOR_OUTPUTS
-    rows = [
+    nodes: list[tuple[Any, ...]] = [
         # The part of every box that lies in the image, and whether there is any.
         ("Slice", ["@" + INSIDE, "zero", "two"], "upper_left"),
         ("Slice", ["@" + INSIDE, "two", "four"], "lower_right"),
@@ -81,19 +81,16 @@ def with_suppression(model: onnx.ModelProto, score: float, iou: float, most: int
         ("GatherND", ["class_scores", "class_and_place"], "scores"),
         ("Shape", ["scores"], "found"),
         ("Min", ["found", "most"], "count"),
-    ]
-    for operator, inputs, output, *attributes in rows:
-        graph.node.append(node_of(operator, inputs, [output], *attributes))
-    graph.node.append(node_of("TopK", ["scores", "count"], ["@" + OUTPUTS[2], "order"]))
-    for operator, inputs, output, *attributes in (
+        ("TopK", ["scores", "count"], ["@" + OUTPUTS[2], "order"]),
         ("Gather", ["chosen", "label_column"], "labels", {"axis": 1}),
         ("Gather", ["labels", "order"], "@" + OUTPUTS[1]),
         ("Gather", ["chosen", "place_column"], "places", {"axis": 1}),
         ("Gather", ["places", "order"], "ordered_places"),
         ("Squeeze", ["cut", "zero"], "cut_boxes"),
         ("Gather", ["cut_boxes", "ordered_places"], "@" + OUTPUTS[0]),
-    ):
-        graph.node.append(node_of(operator, inputs, [output], *attributes))
+    ]
+    for operator, inputs, made, *attributes in nodes:
+        graph.node.append(node_of(operator, inputs, [made] if isinstance(made, str) else made, *attributes))
     del graph.output[:]
     graph.output.extend(
         helper.make_tensor_value_info(name, kind, shape)
