@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from kinglet.models.suppression import INSIDE, with_suppression
 from kinglet.runtime.detection import DETECTOR_OUTPUTS, decode_detections, run_detector
 from kinglet.runtime.preprocessing import Placement, normalize, placement, square_of
-from kinglet.runtime.sessions import open_session
+from kinglet.runtime.sessions import load_session, open_session
 from tests.unit.models.detector_files import PREPROCESSING, detector_file, int8_file, pictures
 from tests.unit.models.test_detector import SIZE
 
@@ -26,7 +25,7 @@ def test_objects_are_those_of_the_decoder_in_numpy(file, most):
     placed = placement(80, 50, SIZE, "pad")
     session = open_session(file(), threads=1, outputs=DETECTOR_OUTPUTS)
     model = with_suppression(onnx.load_from_string(file()), 0.3, 0.6, most)
-    suppressing = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    suppressing = load_session(model.SerializeToString(), threads=1)
     n_found = n_cut = 0
     for image in wide:
         tensor = normalize(square_of(image, PREPROCESSING)[None], PREPROCESSING)
@@ -56,7 +55,7 @@ def ordered(xyxy, labels, scores) -> np.ndarray:
 
 def test_an_image_without_objects_gives_none():
     model = with_suppression(onnx.load_from_string(detector_file()), 1.0, 0.6, 100)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = load_session(model.SerializeToString(), threads=1)
     tensor = normalize(np.zeros((1, SIZE, SIZE, 3), np.uint8), PREPROCESSING)
     found = session.run(None, {"images": tensor, INSIDE: np.array([0, 0, SIZE, SIZE], np.float32)})
     assert [item.shape for item in found] == [(0, 4), (0,), (0,)]
