@@ -47,7 +47,7 @@ def judge_boxes(boxes: pd.DataFrame, *, tiny_pixels: float, huge_share: float, s
     judged["other_class"] = has_twin & ~same_class
     remarks = np.full(len(judged), "", object)
     odd = (judged["tiny"] | judged["huge"]).to_numpy() | has_twin
-    for row in np.flatnonzero(odd):
+    for row in np.flatnonzero(odd).tolist():
         said = []
         if judged["tiny"].iat[row]:
             said.append(f"tiny: {boxes['input_side'].iat[row]:.1f} pixels at the network's input")
