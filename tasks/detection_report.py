@@ -11,6 +11,7 @@ import numpy as np
 from kinglet.atomic import read_json
 from kinglet.evidence.bootstrap import Interval
 from kinglet.evidence.charts import Point, accuracy_against_latency
+from kinglet.evidence.corruptions.kinds import KINDS
 from kinglet.evidence.forest_chart import Line, forest
 from kinglet.evidence.non_inferiority import NOT_WORSE, WORSE
 from tasks.artifacts import (
@@ -246,6 +247,6 @@ def robustness_chapter(teacher: str, chosen: str) -> dict[str, Any]:
         "shown": shown,
         "kinds": [
             {"name": kind.replace("_", " "), "scores": [float(np.mean(models[name]["kinds"][kind])) for name in shown]}
-            for kind in models[teacher]["kinds"]
+            for kind in KINDS
         ],
     }

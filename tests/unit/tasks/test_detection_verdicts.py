@@ -74,7 +74,7 @@ def test_detectors_are_scored_in_75_corruptions_beside_the_teacher(project):
     scores = read_json(SCORES)
     assert (scores["images"], scores["test_images"], scores["teacher"]) == (8, 20, "teacher")
     for name, of_model in scores["models"].items():
-        assert list(of_model["kinds"]) == list(KINDS)
+        assert set(of_model["kinds"]) == set(KINDS)
         table = np.array(list(of_model["kinds"].values()))
         assert table.shape == (15, 5)
         assert of_model["mean_corruption_map_50"]["value"] == pytest.approx(table.mean(), abs=1e-5)
@@ -155,7 +155,6 @@ def test_a_bundle_of_another_model_is_refused(copied):
 
 def test_the_page_is_well_formed_and_loads_nothing(project):
     page, tags = REPORT.read_text(), Tags()
-    tags.VOID = (*Tags.VOID,)
     tags.feed(page)
     assert tags.open == []
     chapters = ["verdict", "gate", "models", "tradeoff", "comparisons", "flips", "slices", "classes", "robustness"]
