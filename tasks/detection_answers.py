@@ -171,7 +171,7 @@ def write_predictions(images: dict[str, BoxedImages], found: dict[str, dict[str,
     parts = [
         pa.table(
             {
-                "model": pa.array([name] * len(boxes)),
+                "model": pa.array([name] * len(boxes), pa.string()),
                 "index": images[split].rows[boxes.images],
                 "path": pa.array([images[split].paths[image] for image in boxes.images], pa.string()),
                 "split": pa.array([split] * len(boxes), pa.string()),
@@ -184,9 +184,7 @@ def write_predictions(images: dict[str, BoxedImages], found: dict[str, dict[str,
         for split, boxes in of_split.items()
     ]
     with atomic_path(PREDICTIONS) as temporary:
-        pyarrow.parquet.write_table(
-            pa.concat_tables(parts, promote_options="permissive"), temporary, compression="zstd"
-        )
+        pyarrow.parquet.write_table(pa.concat_tables(parts), temporary, compression="zstd")
 
 
 def read_found(models: list[str], images: BoxedImages, split: str) -> dict[str, Objects]:

@@ -11,6 +11,7 @@ import numpy as np
 from kinglet.atomic import read_json
 from kinglet.evidence.bootstrap import Interval
 from kinglet.evidence.charts import Point, accuracy_against_latency
+from kinglet.evidence.corruptions.kinds import KINDS
 from kinglet.evidence.forest_chart import Line, forest
 from kinglet.evidence.non_inferiority import NOT_WORSE, WORSE
 from tasks.artifacts import (
@@ -25,7 +26,7 @@ from tasks.artifacts import (
     read_input_sizes,
 )
 from tasks.chapters import detections, verdict
-from tasks.chapters.comparisons import STYLES
+from tasks.chapters.comparisons import VERDICT_STYLES
 from tasks.chapters.data import findings, read_quarantine
 from tasks.chapters.settings import settings_rows
 from tasks.chapters.slices import CORRECTIONS, read_rows
@@ -161,7 +162,7 @@ def charts(rows: dict[str, Any], scores: dict[str, Any], teacher: str, parameter
 def comparison_chapter(comparisons: dict[str, Any], chosen: str) -> dict[str, Any] | None:
     """Return what the images prove of every model beside the teacher; None where there is no other model."""
     rows = [
-        {**row, "name": name, "kind": "chosen" if name == chosen else "", "style": STYLES[row["verdict"]]}
+        {**row, "name": name, "kind": "chosen" if name == chosen else "", "style": VERDICT_STYLES[row["verdict"]]}
         for name, row in sorted(comparisons["models"].items())
     ]
     if not rows:
@@ -246,6 +247,6 @@ def robustness_chapter(teacher: str, chosen: str) -> dict[str, Any]:
         "shown": shown,
         "kinds": [
             {"name": kind.replace("_", " "), "scores": [float(np.mean(models[name]["kinds"][kind])) for name in shown]}
-            for kind in models[teacher]["kinds"]
+            for kind in KINDS
         ],
     }
