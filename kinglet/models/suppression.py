@@ -92,14 +92,10 @@ def with_suppression(model: onnx.ModelProto, score: float, iou: float, most: int
     for operator, inputs, made, *attributes in nodes:
         graph.node.append(node_of(operator, inputs, [made] if isinstance(made, str) else made, *attributes))
     del graph.output[:]
+    kinds = (TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT)
     graph.output.extend(
-        helper.make_tensor_value_info(name, kind, shape)
-        for name, kind, shape in zip(
-            OUTPUTS,
-            (TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT),
-            (["objects", 4], ["objects"], ["objects"]),
-            strict=True,
-        )
+        helper.make_tensor_value_info(name, kind, ["objects", 4] if name == OUTPUTS[0] else ["objects"])
+        for name, kind in zip(OUTPUTS, kinds, strict=True)
     )
     onnx.checker.check_model(copy)
     return copy

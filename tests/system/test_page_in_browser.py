@@ -1,5 +1,6 @@
 """The server's page as a browser sees it: an image chosen, dropped, refused; the card; no request but to the server."""
 
+import html
 import http.server
 import json
 import re
@@ -203,5 +204,5 @@ def test_boxes_are_drawn_where_the_objects_are(tmp_path, width):
     np.testing.assert_allclose(found["boxes"], expected, atol=2)
     assert found["words"][-1].startswith(model.predictor.classes[objects.labels[0]])
     assert re.fullmatch("lying.png, 120 . 80, PNG", found["file"])
-    assert "<platelet>" in found["title"]  # a class's name is text
+    assert "<platelet>" in html.unescape(found["title"])  # a class's name is text
     assert found["wider"] <= 0
