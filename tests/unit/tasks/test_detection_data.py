@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,15 @@ from kinglet.runtime.decoding import decode
 from kinglet.runtime.preprocessing import resize
 from tasks import check_data, ingest, plan, profile, split
 from tasks.parameters import Parameters
-from tests.unit.tasks.annotated_folder import SQUARES, settings, write_image, write_objects, write_shapes
+from tests.unit.tasks.annotated_folder import (
+    SQUARES,
+    as_coco,
+    as_yolo,
+    settings,
+    write_image,
+    write_objects,
+    write_shapes,
+)
 
 SIDES = ["x1", "y1", "x2", "y2"]
 
@@ -78,6 +87,17 @@ def test_boxes_go_through_and_every_class_is_in_every_part(shapes: Path) -> None
         for part in ("train", "validation", "test")
     }
     assert all(count for of_class in counts.values() for count in of_class.values())
+
+
+@pytest.mark.parametrize("rewrite", [as_coco, as_yolo])
+def test_every_format_gives_the_same_boxes(shapes: Path, rewrite: Callable[[Path], None]) -> None:
+    ingest.run(settings())
+    before = pd.read_parquet("artifacts/ingest/boxes.parquet")
+    rewrite(shapes)
+    ingest.run(settings())
+    after = pd.read_parquet("artifacts/ingest/boxes.parquet")
+    pd.testing.assert_frame_equal(before, after, check_exact=False, atol=1e-9)
+    assert content_of("ingest/source.json")["annotations"]["format"] in ("COCO JSON", "YOLO text")
 
 
 def test_packed_images_are_letterboxed_as_serving_would(shapes: Path) -> None:
