@@ -26,7 +26,7 @@ from onnx import numpy_helper
 
 from kinglet.compression.float_nodes import FloatNodes
 from kinglet.compression.fusion import optimized
-from kinglet.runtime.preprocessing import Preprocessing
+from kinglet.runtime.preprocessing import InputTensor, Preprocessing
 from kinglet.runtime.sessions import logits_of, map_batches, open_session
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -368,12 +368,10 @@ class Emulator:
         outputs, saturated = self.run_all(inputs, saturate)
         return outputs[0], saturated
 
-    def run_all(
-        self, inputs: NDArray[np.float32], saturate: bool = True
-    ) -> tuple[list[NDArray[np.float32]], Counter[str]]:
+    def run_all(self, inputs: InputTensor, saturate: bool = True) -> tuple[list[NDArray[np.float32]], Counter[str]]:
         """Return all outputs of the model, float32, and the number of saturated pairs by layer.
 
-        inputs: float32 (n, channels, height, width). saturate: False computes as processors with VNNI do.
+        inputs: n of them, as the model takes them. saturate: False computes as processors with VNNI do.
         """
         values: dict[str, Any] = {**self._constants, self._input: inputs}
         saturated: Counter[str] = Counter()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +106,8 @@ class DetectionPredictor:
             ) from None
 
     def _find(self, images: list[NDArray[np.uint8]], start: int) -> list[Detections]:
-        tensors, placements = [], []
+        tensors: list[Any] = []
+        placements = []
         for position, image in enumerate(images, start):
             try:
                 tensors.append(prepare([np.asarray(image)], self.preprocessing))

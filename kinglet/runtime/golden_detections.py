@@ -60,12 +60,12 @@ def largest_difference(
     largest = 0.0
     pairs = zip(expected, everything.decode(outputs, placements), thresholds.decode(outputs, placements), strict=True)
     for image, (golden, candidates, found) in enumerate(pairs):
-        for place in np.flatnonzero(golden.scores >= sure):
+        for place in np.flatnonzero(golden.scores >= sure).tolist():
             difference = nearest(golden, place, candidates)
             if difference > tolerance:
                 raise ValueError(f"image {image} lacks {described(golden, place)}")
             largest = max(largest, difference)
-        for place in np.flatnonzero(found.scores >= sure):
+        for place in np.flatnonzero(found.scores >= sure).tolist():
             if not (same_class(found, place, golden) >= SAME_OBJECT).any():
                 raise ValueError(f"image {image} shows {described(found, place)}")
     return largest
