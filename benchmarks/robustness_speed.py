@@ -28,10 +28,11 @@ from kinglet.evidence.corruptions.severities import SEVERITIES
 from kinglet.runtime.processors import available_processors
 from tasks.artifacts import base_size, packed_images
 from tasks.corrupted_answers import Task, answers_of, every_way
-from tasks.evaluate import read_held_out, teacher_name
+from tasks.evaluate import read_held_out
 from tasks.parameters import Robustness
 from tasks.progress import progress
 from tasks.robustness import open_models
+from tasks.scored_models import teacher_name
 from tasks.stage import exit_code_of
 
 # The waterfall of the report: from the teacher to the smallest model.

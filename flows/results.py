@@ -22,13 +22,16 @@ REPORT_PAGE = REPORT / "report.html"
 class Row:
     """One model of the table; None where a step has not measured it.
 
-    Accuracies are shares in [0, 1]. times_faster: the teacher's median latency over this model's.
+    Accuracies are shares in [0, 1]; detectors have map_50 in their place. times_faster: the teacher's median latency
+    over this model's.
     """
 
     name: str
     step: str
     validation_accuracy: float | None
     test_accuracy: float | None
+    validation_map_50: float | None
+    test_map_50: float | None
     p50_ms: float | None
     p99_ms: float | None
     size_bytes: int | None
@@ -65,8 +68,10 @@ def model_rows(scores: dict[str, Any], latency: dict[str, Any], choice: dict[str
             Row(
                 name=name,
                 step=str(models[name].get("step", "")),
-                validation_accuracy=accuracy(models[name], "validation"),
-                test_accuracy=accuracy(models[name], "test"),
+                validation_accuracy=score(models[name], "validation", "accuracy"),
+                test_accuracy=score(models[name], "test", "accuracy"),
+                validation_map_50=score(models[name], "validation", "map_50"),
+                test_map_50=score(models[name], "test", "map_50"),
                 p50_ms=speed.get("p50_ms"),
                 p99_ms=speed.get("p99_ms"),
                 size_bytes=speed.get("size_bytes"),
@@ -77,9 +82,9 @@ def model_rows(scores: dict[str, Any], latency: dict[str, Any], choice: dict[str
     return rows
 
 
-def accuracy(model: dict[str, Any], split: str) -> float | None:
-    """Return a model's accuracy on a split, None when it was not scored there."""
-    value = model.get(split, {}).get("accuracy")
+def score(model: dict[str, Any], split: str, name: str) -> float | None:
+    """Return a model's score of this name on a split, None when it was not scored there, or not by it."""
+    value = model.get(split, {}).get(name)
     return value.get("value") if isinstance(value, dict) else value
 
 
@@ -143,14 +148,16 @@ def models_table(models: list[dict[str, Any]]) -> Table:
     """Return the table of all models; the chosen one is marked by a sign, not by colour alone."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("model", no_wrap=True)
-    for title in ("validation", "test", "p50 ms", "p99 ms", "size MB", "faster"):
+    detectors = any(model["test_map_50"] is not None for model in models)
+    shown, word = ("map_50", " mAP50") if detectors else ("accuracy", "")
+    for title in (f"validation{word}", f"test{word}", "p50 ms", "p99 ms", "size MB", "faster"):
         table.add_column(title, justify="right", no_wrap=True)
     for model in models:
         size = model["size_bytes"]
         table.add_row(
             ("* " if model["chosen"] else "  ") + model["name"],
-            number(model["validation_accuracy"], ".4f"),
-            number(model["test_accuracy"], ".4f"),
+            number(model[f"validation_{shown}"], ".4f"),
+            number(model[f"test_{shown}"], ".4f"),
             number(model["p50_ms"], ".3f"),
             number(model["p99_ms"], ".3f"),
             number(None if size is None else size / 1e6, ".2f"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from kinglet.runtime.engines import ONNXRUNTIME, open_engine, version_of
 from kinglet.runtime.latency import Timing, measure
 from kinglet.runtime.latency_table import recall_or_measure, table_path
 from kinglet.runtime.memory import peak_memory_mb
-from tasks.artifacts import ARTIFACTS, BENCHMARK, model_folders, read_card
+from tasks.artifacts import ARTIFACTS, BENCHMARK, ModelCard, model_folders, read_card
+from tasks.detection_benchmark import decoding_time
 from tasks.opened_models import digest_of, files_of
 from tasks.parameters import Benchmark, Parameters
 from tasks.progress import Report, progress
@@ -60,7 +62,10 @@ def run(parameters: Parameters) -> None:
     subjects = {
         card.name: Subject(card.runtime, files_of(folder, card), card.input_shape) for folder, card in cards.items()
     }
-    write_json(BENCHMARK / "latency.json", latencies_of(subjects, settings, device))
+    latency = latencies_of(subjects, settings, device)
+    for folder, card in cards.items():
+        latency["models"][card.name] |= AFTERWARDS[card.problem](folder, card)
+    write_json(BENCHMARK / "latency.json", latency)
 
 
 def latencies_of(subjects: dict[str, Subject], settings: Benchmark, device: Device) -> dict[str, Any]:
@@ -155,6 +160,13 @@ def latency_numbers(timing: Timing) -> dict[str, float]:
         "runs": timing.runs,
         "rounds": timing.rounds,
     }
+
+
+# What is measured of the work that follows on a model's own, by the problem.
+AFTERWARDS: dict[str, Callable[[Path, ModelCard], dict[str, Any]]] = {
+    "classification": lambda *_: {},
+    "detection": lambda folder, card: {"decode": decoding_time(folder, card)},
+}
 
 
 if __name__ == "__main__":

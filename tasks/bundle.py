@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from kinglet.runtime.sessions import gather_logits, logits_of, open_session, rea
 from kinglet.runtime.sketches import Reference
 from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import BENCHMARK, BUNDLE, EVALUATE, SELECT, SPLIT, ModelCard, packed_images, read_card
+from tasks.detection_bundle import bundle_detector
 from tasks.image_tables import read_parquet
 from tasks.model_card import CardEvidence, model_card
 from tasks.monitoring_reference import reference_of
@@ -36,10 +38,15 @@ def run(parameters: Parameters) -> None:  # noqa: ARG001 (every step takes the p
     choice = read_json(SELECT / "choice.json")
     chosen = Path(choice["model"])
     card = read_card(chosen.parent)
+    PACKERS[card.problem](chosen, card, choice["reason"])
+
+
+def bundle_classifier(chosen: Path, card: ModelCard, reason: str) -> None:
+    """Write the bundle of the chosen classifier. reason: why it was chosen, in a sentence."""
     model = open_model(chosen.parent, card, threads=1)
     rows, labels = golden_rows(GOLDEN_IMAGES)
     images = np.asarray(np.load(packed_images(model.preprocessing.input_size), mmap_mode="r")[rows])
-    text = model_card(card, model.preprocessing, read_evidence(card.name, choice["reason"]))
+    text = model_card(card, model.preprocessing, read_evidence(card.name, reason))
     reference = reference_of(card)
     if card.runtime == ONNXRUNTIME:
         without_vnni = chosen.parent / bundles.WITHOUT_VNNI
@@ -169,6 +176,13 @@ def read_evidence(name: str, reason: str) -> CardEvidence:
         counts=read_json(SPLIT / "counts.json") if (SPLIT / "counts.json").is_file() else {},
         reason=reason,
     )
+
+
+# What packs the model of a problem.
+PACKERS: dict[str, Callable[[Path, ModelCard, str], None]] = {
+    bundles.CLASSIFICATION: bundle_classifier,
+    bundles.DETECTION: bundle_detector,
+}
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
-from pyarrow.parquet import ParquetFile
 
 from kinglet.atomic import atomic_path, read_json, write_json, write_text
 from kinglet.errors import KingletError
@@ -23,19 +22,16 @@ from kinglet.evidence.slices import (
     POSITIVE_FLIP,
     Slice,
     SliceChange,
-    quartile_names,
     slice_changes,
     slices_of,
 )
-from tasks.artifacts import COMPARE, EVALUATE, GIVEN, PROFILE, SPLIT
+from tasks.artifacts import COMPARE, EVALUATE
+from tasks.detection_compare import compare_detectors
+from tasks.image_slices import slice_columns
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
 
-# What divides the images whatever the manifest says.
-MEASURED = ("class", "brightness", "size")
-# Of the manifest, those that name an image, or that the other slices repeat.
-NO_SLICES = ("index", "path", "label", "label_index", "split", "sha256")
 SLICE_COLUMNS = (
     "column",
     "value",
@@ -82,10 +78,18 @@ class TestAnswers:
 
 def run(parameters: Parameters) -> None:
     """Write comparisons.json, differences.json, slices.csv and flips.parquet."""
+    COMPARING[parameters.problem](parameters)
+
+
+def compare_classifiers(parameters: Parameters) -> None:
+    """Write how every classifier's answers differ from the teacher's."""
     evaluation = read_json(EVALUATE / "scores.json")
     teacher, classes = evaluation["teacher"], evaluation["classes"]
     answers = read_answers()
-    slices, too_small = slices_of(slice_columns(answers, classes), parameters.compare.min_slice_images)
+    slices, too_small = slices_of(
+        {"class": np.array(classes)[answers.labels], **slice_columns(answers.index)},
+        parameters.compare.min_slice_images,
+    )
     settings = parameters.evaluate
     differences = difference_intervals(
         answers.labels,
@@ -138,39 +142,6 @@ def read_answers() -> TestAnswers:
         common["label"].to_numpy().astype(np.int64),
         probabilities,
     )
-
-
-def slice_columns(answers: TestAnswers, classes: list[str]) -> dict[str, NDArray[np.str_]]:
-    """Return what divides the test images, in the order of the answers: {column: str (n_images,)}.
-
-    The class, every column of the manifest that may be shared by images, and quartiles of brightness and size.
-    """
-    with ParquetFile(SPLIT / "manifest.parquet") as opened:
-        names = [name for name in opened.schema_arrow.names if name not in NO_SLICES]
-        manifest = opened.read(columns=["index", *names])
-    with ParquetFile(PROFILE / "images.parquet") as opened:
-        facts = opened.read(columns=["index", "brightness", "width", "height"])
-    columns = {"class": np.array(classes)[answers.labels]}
-    rows = rows_of(answers.index, manifest["index"].to_numpy())
-    for name in names:
-        values = np.array(["" if value is None else str(value) for value in manifest[name].to_pylist()])
-        plain = name.removeprefix(GIVEN)
-        columns[f"{plain} (given)" if plain in MEASURED else plain] = values[rows]
-    rows = rows_of(answers.index, facts["index"].to_numpy())
-    brightness, width, height = (facts[name].to_numpy()[rows] for name in ("brightness", "width", "height"))
-    columns["brightness"] = quartile_names(brightness, ("darkest", "brightest"))
-    columns["size"] = quartile_names(width.astype(np.float64) * height, ("smallest", "largest"))
-    return columns
-
-
-def rows_of(wanted: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return where each wanted image stands in a table; raises KingletError if one is not there."""
-    order = np.argsort(index, kind="stable")
-    places = np.searchsorted(index, wanted, sorter=order)
-    found = order[np.minimum(places, len(order) - 1)]
-    if not np.array_equal(index[found], wanted):
-        raise KingletError("The predictions name images that the manifest does not hold.", "Run `dvc repro`.")
-    return np.asarray(found)
 
 
 def right(name: str, answers: TestAnswers) -> NDArray[np.bool_]:
@@ -289,6 +260,8 @@ def write_flips(answers: TestAnswers, teacher: str, models: list[str]) -> None:
     with atomic_path(COMPARE / "flips.parquet") as temporary:
         pa.parquet.write_table(pa.concat_tables(parts), temporary, compression="zstd")
 
+
+COMPARING = {"classification": compare_classifiers, "detection": compare_detectors}
 
 if __name__ == "__main__":
     run_stage(run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,8 @@ WAYS = (*KINDS, *SHIFTS)
 # Images that one worker has in hand: the more, the less time goes to calls (BATCH), but few images are still divided
 # among the workers (SHARES, SMALLEST_BATCH), and large ones must fit into memory (BATCH_VALUES).
 BATCH, SMALLEST_BATCH, SHARES, BATCH_VALUES = 128, 16, 16, 3_000_000
+# Of the pictures that the report shows, pixels.
+PICTURE_SIZE = 64
 
 # Of one batch: whether each image was answered right, and the confidence of the class that was predicted; the rows are
 # the clean images, then every way in every severity.
@@ -124,3 +126,15 @@ def with_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]
     # Pixels know nothing of each other here, so a whole batch is one tall picture.
     tall = match_channels(images.reshape(n * height, width, -1), channels)
     return tall.reshape(n, height, width, channels)
+
+
+def pictures(image: NDArray[np.uint8], ways: Sequence[str], seed: int) -> NDArray[np.uint8]:
+    """Return one image in every way and severity, uint8 (ways, severities, size, size, channels).
+
+    image: uint8 (1, edge, edge, channels). size: the image's, but at most PICTURE_SIZE pixels.
+    """
+    _, *changed = every_way(image, ways, seed)
+    stacked = np.concatenate(changed)
+    size = min(PICTURE_SIZE, stacked.shape[1])
+    small = resize_batch(stacked, size, size, Image.Resampling.BILINEAR)
+    return small.reshape(len(ways), len(SEVERITIES), size, size, -1)

@@ -21,6 +21,7 @@ OFF: dict[str, Any] = {
     "adapt.models": [],
     "crossvalidate.folds": [],
     "domains.most": 0,
+    "quantize.qat_epochs": 0,
     "export.runtimes": [],
 }
 EXAMPLE = "params/detection.yaml"

@@ -30,14 +30,15 @@ from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI
 from kinglet.runtime.engines import ONNXRUNTIME
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import gather_logits, open_session, read_metadata, softmax
-from tasks.artifacts import EVALUATE, FINETUNE, SPLIT, ModelCard, model_folders, packed_images, read_card
+from tasks.artifacts import EVALUATE, SPLIT, ModelCard, model_folders, packed_images, read_card
+from tasks.detection_evaluate import score_detectors
 from tasks.image_tables import read_parquet
 from tasks.opened_models import open_model
 from tasks.parameters import Evaluate, Parameters
 from tasks.progress import Report, progress
+from tasks.scored_models import HELD_OUT, facts_of, report_rows, teacher_name
 from tasks.stage import run_stage
 
-HELD_OUT = ("validation", "test")
 # Test images on which arithmetic without VNNI is emulated: a big network takes 10 ms an image.
 EMULATED_IMAGES = 2000
 
@@ -53,6 +54,11 @@ class HeldOut:
 
 def run(parameters: Parameters) -> None:
     """Write scores.json, intervals.json, predictions.parquet and confusion.csv."""
+    SCORING[parameters.problem](parameters)
+
+
+def score_classifiers(parameters: Parameters) -> None:
+    """Write what the classifiers answer to held-out images, and what that is worth."""
     classes = read_json(SPLIT / "classes.json")
     held_out = {split: read_held_out(split) for split in HELD_OUT}
     folders = model_folders()
@@ -103,14 +109,6 @@ def read_held_out(split: str) -> HeldOut:
         paths=table["path"].to_pylist(),
         labels=table["label_index"].to_numpy().astype(np.int64),
     )
-
-
-def teacher_name() -> str:
-    """Return the name of the fine-tuned model, which all others are compared with."""
-    folders = model_folders(FINETUNE)
-    if len(folders) != 1:
-        raise KingletError(f"{FINETUNE} holds {len(folders)} models, one is needed.", "Run `dvc repro finetune`.")
-    return read_card(folders[0]).name
 
 
 def predict(
@@ -193,11 +191,6 @@ def emulated_answers(file: Path, packed: NDArray[np.uint8], rows: NDArray[np.int
     return emulated_logits(onnx.load(file), packed, rows, preprocessing, available_processors())[0].argmax(axis=1)
 
 
-def report_rows(report: Report, name: str, before: float, total: float, rows: float, _: float) -> None:
-    """Report the rows of all models and splits together."""
-    report(round(before + rows), round(total), name)
-
-
 def resampling_of(settings: Evaluate, seed: int) -> Resampling:
     """Return how the settings want intervals to be made."""
     return Resampling(settings.interval, settings.stratified, settings.confidence, seed=seed)
@@ -225,19 +218,6 @@ def interval_document(
             }
             for name, of_model in intervals.items()
         },
-    }
-
-
-def facts_of(card: ModelCard) -> dict[str, Any]:
-    """Return what a reader of the scores wants to know about a model."""
-    return {
-        "step": card.step,
-        "parent": card.parent,
-        "control_for": card.control_for,
-        "runtime": card.runtime,
-        "precision": card.precision,
-        "input_size": card.input_size,
-        "parameters": card.parameters,
     }
 
 
@@ -347,6 +327,8 @@ def write_confusion(
     with atomic_path(path) as temporary:
         pa.csv.write_csv(table, temporary)
 
+
+SCORING = {"classification": score_classifiers, "detection": score_detectors}
 
 if __name__ == "__main__":
     run_stage(run)

@@ -18,6 +18,7 @@ from kinglet.training.losses import label_loss
 from kinglet.training.parallel import ALONE, Team, is_member, joined
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import FINETUNE, TEACHER, InputSizes, packed_images, read_input_sizes
+from tasks.detection_training import train_detector
 from tasks.models import (
     channels_of,
     image_set,
@@ -139,13 +140,13 @@ def run(parameters: Parameters) -> None:
         return
     with joined(devices) as (team, device):
         try:
-            train_teacher(parameters, team, device)
+            TRAININGS[parameters.problem](parameters, team, device)
         except KingletError as error:
             leave_it_to_the_leader(team, error)
 
 
 def train_teacher(parameters: Parameters, team: Team, device: torch.device) -> None:
-    """Train the teacher as one of a team; its leader keeps the model."""
+    """Train a classifier, the teacher, as one of a team; its leader keeps the model."""
     settings = parameters.finetune
     prepare_training(parameters.seed, team.size if device.type == "cpu" else 1)
     manifest, classes = read_manifest(), read_classes()
@@ -181,6 +182,10 @@ def train_teacher(parameters: Parameters, team: Team, device: torch.device) -> N
         notes={"backbone": settings.backbone, "history": history},
     )
     checkpoint.clear()
+
+
+# How the teacher comes to be, by problem.
+TRAININGS = {"classification": train_teacher, "detection": train_detector}
 
 
 if __name__ == "__main__":

@@ -27,13 +27,9 @@ from kinglet.evidence.gate import (
     accuracy_check,
     class_drop_check,
     class_floor_check,
-    data_check,
     golden_check,
     incomparable,
     is_accepted,
-    limit_check,
-    robustness_check,
-    slowdown_check,
 )
 from kinglet.runtime import bundles
 from kinglet.runtime.device import this_device
@@ -41,10 +37,8 @@ from kinglet.runtime.predictor import Predictor
 from tasks.artifacts import (
     BENCHMARK,
     BUNDLE,
-    CHECK_DATA,
     EVALUATE,
     GATE,
-    ROBUSTNESS,
     SELECT,
     SPLIT,
     VERDICT,
@@ -53,11 +47,20 @@ from tasks.benchmark import latencies_of
 from tasks.bundle_answers import Part, answers_of, read_part
 from tasks.champion import bundle_digest, open_champion, opened_model, other_classes, subject_of
 from tasks.champion_robustness import champion_robustness_check
+from tasks.detection_gate import judge_detector
+from tasks.gate_policy import (
+    budget_checks,
+    champion_digest,
+    data_check_of,
+    latency_of,
+    policy_of,
+    robustness_of,
+    sealed_checks,
+)
 from tasks.gate_words import markdown, paragraph
 from tasks.image_tables import read_parquet
 from tasks.opened_models import digest_of
 from tasks.parameters import Parameters
-from tasks.sealed_looks import look_for, looks_at, read_looks, sealed_check, sealed_digest
 from tasks.stage import run_stage
 
 CHAMPION, TEACHER_WORD = "champion", "teacher"
@@ -92,7 +95,7 @@ class Reference:
 
 def run(parameters: Parameters) -> None:
     """Write verdict.json and verdict.md."""
-    verdict = judge(parameters)
+    verdict = JUDGES[parameters.problem](parameters)
     write_json(VERDICT, verdict)
     write_text(GATE / "verdict.md", markdown(verdict))
     print(verdict["paragraph"], file=sys.stderr)
@@ -107,10 +110,10 @@ def judge(parameters: Parameters) -> dict[str, Any]:
         *comparison_checks(predicted, part, reference, classes, parameters),
         robustness_of(challenger.name, parameters),
         *champion_robustness(challenger.name, reference, part, classes, parameters),
-        *budget_checks(challenger, reference, parameters),
+        *budget_checks(challenger.latency, reference.latency_ms, reference.word, parameters),
         golden_check(golden_problem(challenger.bundle)),
         data_check_of(parameters),
-        *sealed_checks(reference, parameters),
+        *sealed_checks(reference.digest, parameters),
     ]
     found = {
         "verdict": "accepted" if is_accepted(checks) else "refused",
@@ -126,23 +129,6 @@ def judge(parameters: Parameters) -> dict[str, Any]:
         "policy": policy_of(parameters),
     }
     return {**found, "paragraph": paragraph(found)}
-
-
-def policy_of(parameters: Parameters) -> dict[str, Any]:
-    """Return the policy with the limits that it takes from `select`, JSON-ready."""
-    gate, select = parameters.gate, parameters.select
-    return {
-        **gate.model_dump(mode="json", exclude={"champion"}),
-        "max_accuracy_drop": select.max_accuracy_drop if gate.max_accuracy_drop is None else gate.max_accuracy_drop,
-        "latency_ms": select.latency_ms if gate.latency_ms is None else gate.latency_ms,
-        "size_mb": select.size_mb if gate.size_mb is None else gate.size_mb,
-        "confidence": parameters.evaluate.confidence,
-    }
-
-
-def champion_digest(parameters: Parameters) -> str:
-    """Return the digest of the champion's bundle; empty if there is none."""
-    return bundle_digest(Path(parameters.gate.champion))
 
 
 def read_challenger() -> Challenger:
@@ -222,11 +208,6 @@ def side_by_side(
     return latency_of(found["challenger"]), latency_of(found[CHAMPION])
 
 
-def latency_of(numbers: dict[str, Any]) -> Interval:
-    """Return the median latency in ms with its interval."""
-    return Interval(numbers["p50_ms"], numbers["p50_low_ms"], numbers["p50_high_ms"])
-
-
 def accuracy_of(predicted: NDArray[np.int64], part: Part, parameters: Parameters) -> dict[str, float]:
     """Return the share of right answers with its interval."""
     right = predicted == part.labels
@@ -256,17 +237,6 @@ def comparison_checks(
     ]
 
 
-def robustness_of(name: str, parameters: Parameters) -> Check:
-    """Return what the corrupted images say; not judged where this model was not scored on them."""
-    scores = read_json(ROBUSTNESS / "scores.json")["models"].get(name)
-    return robustness_check(
-        Interval(**scores["difference_to_teacher"]) if scores else None,
-        Interval(**scores["beyond_clean"]) if scores else None,
-        parameters.gate.max_robustness_drop,
-        accept_unestablished=parameters.gate.not_established == "accept",
-    )
-
-
 def champion_robustness(
     name: str, reference: Reference, part: Part, classes: Sequence[str], parameters: Parameters
 ) -> list[Check]:
@@ -278,17 +248,6 @@ def champion_robustness(
     return [champion_robustness_check(name, reference.champion, part, classes, parameters)]
 
 
-def budget_checks(challenger: Challenger, reference: Reference, parameters: Parameters) -> list[Check]:
-    """Return what the measurements say: against the limits, and against the reference."""
-    policy, latency = policy_of(parameters), challenger.latency
-    return [
-        limit_check("latency", latency["p50_ms"], policy["latency_ms"], "ms"),
-        slowdown_check(*reference.latency_ms, policy["max_slowdown"], reference.word),
-        limit_check("memory", latency["peak_memory_mb"], policy["memory_mb"], "MB"),
-        limit_check("size", latency["size_bytes"] / 1e6, policy["size_mb"], "MB"),
-    ]
-
-
 def golden_problem(bundle: Predictor) -> str:
     """Return why the bundle does not answer its golden images as stored, as a sentence; empty if it does."""
     try:
@@ -298,20 +257,7 @@ def golden_problem(bundle: Predictor) -> str:
     return ""
 
 
-def data_check_of(parameters: Parameters) -> Check:
-    """Return what the checks of the data found."""
-    checks = read_json(CHECK_DATA / "checks.json")
-    return data_check(checks["n_critical"], checks["n_warnings"], parameters.gate.max_data_warnings)
-
-
-def sealed_checks(reference: Reference, parameters: Parameters) -> list[Check]:
-    """Return what was seen on the sealed images of this bundle; nothing where no images are sealed."""
-    if not parameters.split.sealed:
-        return []
-    digest, n_images = sealed_digest()
-    looks = looks_at(parameters.data.source, read_looks())
-    return [sealed_check(look_for(bundle_digest(BUNDLE), reference.digest, digest, looks), n_images, len(looks))]
-
+JUDGES = {"classification": judge, "detection": judge_detector}
 
 if __name__ == "__main__":
     run_stage(run)

@@ -28,15 +28,24 @@ def decision(verdict: dict[str, Any]) -> str:
 
 
 def against(verdict: dict[str, Any]) -> str:
-    """Return what the challenger was held against, and both accuracies."""
-    accuracy, word = verdict["accuracy"], verdict["reference"]
-    said = f"It is right on {share(accuracy['challenger'])} of {verdict['images']:,} test images"
-    if accuracy["reference"] is not None:
-        said += f", the {word} on {share(accuracy['reference'])}"
+    """Return what the challenger was held against, and the scores of both."""
+    word, said = verdict["reference"], measured(verdict)
     first = f" {FIRST_RUN}" if word != "champion" else ""
-    comparison = next(check for check in verdict["checks"] if check["name"] == "accuracy")
+    comparison = next(check for check in verdict["checks"] if check["name"] in ("accuracy", "mAP50"))
     # What failed is told with the other failures.
     return f"{said}.{first}" + ("" if comparison["outcome"] == FAILED else f" {comparison['reason']}")
+
+
+def measured(verdict: dict[str, Any]) -> str:
+    """Return the scores of challenger and reference: the accuracy, or a detector's map_50."""
+    word, n = verdict["reference"], f"{verdict['images']:,} test images"
+    if "map_50" in verdict:
+        scores = verdict["map_50"]
+        said, beside = f"Its mAP50 is {share(scores['challenger'])} on {n}", f"that of the {word}"
+    else:
+        scores = verdict["accuracy"]
+        said, beside = f"It is right on {share(scores['challenger'])} of {n}", f"the {word} on"
+    return said if scores["reference"] is None else f"{said}, {beside} {share(scores['reference'])}"
 
 
 def failures(verdict: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from kinglet.atomic import read_json, write_bytes
 from kinglet.data.batches import gather, open_packed, standardize
 from kinglet.models.export import to_onnx
+from kinglet.models.onnx_graph import DETECTOR_OUTPUTS, OUTPUT_NAME
 from kinglet.models.registry import architecture_of, rebuild
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.processors import available_processors
@@ -32,6 +33,10 @@ from tasks.artifacts import (
     read_card,
     write_card,
 )
+
+CLASSIFICATION = "classification"
+# What a network returns, as its file calls it, by problem.
+OUTPUTS = {CLASSIFICATION: (OUTPUT_NAME,), "detection": DETECTOR_OUTPUTS}
 
 
 def prepare_training(seed: int, n_processes: int = 1) -> None:
@@ -123,11 +128,15 @@ def save_model(
     classes: list[str],
     notes: dict[str, Any],
     control_for: str = "",
+    problem: str = CLASSIFICATION,
 ) -> None:
-    """Write a network as model.pt, model.json and model.onnx."""
+    """Write a network as model.pt, model.json and model.onnx. problem: a key of `OUTPUTS`."""
     network = network.cpu().eval()
     preprocessing = Preprocessing(input_size, channels, fit, tuple(mean), tuple(std))
-    model = to_onnx(network, input_size, channels, {"preprocessing": preprocessing.to_dict(), "classes": classes})
+    facts: dict[str, Any] = {"preprocessing": preprocessing.to_dict(), "classes": classes}
+    # A file that says nothing of it is a classifier.
+    facts |= {} if problem == CLASSIFICATION else {"problem": problem}
+    model = to_onnx(network, input_size, channels, facts, OUTPUTS[problem])
     write_bytes(folder / "model.onnx", model.SerializeToString())
     write_state(folder / "model.pt", network.state_dict())
     card = ModelCard(
@@ -135,7 +144,7 @@ def save_model(
         step=step,
         parent=parent,
         precision="fp32",
-        problem="classification",
+        problem=problem,
         architecture=architecture_of(network),
         input_size=input_size,
         channels=channels,

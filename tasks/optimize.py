@@ -9,7 +9,8 @@ from typing import Any
 
 from kinglet.adoption import adopt, read_onnx
 from kinglet.atomic import atomic_folder, write_bytes, write_json
-from kinglet.compression.ladder import STEPS, LabelledRows, Settings, open_bench
+from kinglet.compression.classification_judge import ClassificationJudge, LabelledRows
+from kinglet.compression.ladder import STEPS, Settings, open_bench
 from kinglet.compression.quantized import quantize_up
 from kinglet.runtime.device import this_device
 from tasks.bench import refuse_too_many_threads
@@ -95,11 +96,12 @@ def quantize(given: Given, file: Path, options: Options) -> dict[str, Any]:
     tolerance = min(defaults.tolerance, options.budget.max_accuracy_drop)
     settings = Settings(defaults.methods, defaults.weight_bits, tolerance, defaults.max_float_layers)
     with progress(f"quantize {given.name}") as report:
+        choice = labelled_rows(given, "validation").first(CHOICE_IMAGES)
         bench = open_bench(
             given.name,
             given.model,
-            labelled_rows(given, "calibration").first(defaults.calibration_images),
-            labelled_rows(given, "validation").first(CHOICE_IMAGES),
+            labelled_rows(given, "calibration").first(defaults.calibration_images).images,
+            ClassificationJudge(given.model, choice, given.preprocessing),
             given.preprocessing,
             settings,
             report,

@@ -32,6 +32,7 @@ PARAMS_FILE = Path("params.yaml")
 # The keys of the tables in kinglet/, written down again: importing those would cost every step the seconds
 # that torch takes. A test holds them equal.
 AUGMENTATIONS = ("flip", "flip_vertically", "crop", "rotate", "shift", "color", "erase", "mixup")
+BOX_AUGMENTATIONS = ("flip", "flip_vertically", "crop", "mosaic", "color")
 BACKBONES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "mobilenet-v2")
 ZOOS = ("timm", "torchvision")
 # How quantization-aware training comes to the sizes of its steps.
@@ -111,9 +112,10 @@ def auto_all_or_count(value: Any) -> Any:
 
 def auto_or_augmentations(value: Any) -> Any:
     """Return a value that is "auto" or a list of augmentations' names; raises ValueError for any other."""
-    if value == AUTO or (isinstance(value, list) and all(name in AUGMENTATIONS for name in value)):
+    known = tuple(dict.fromkeys((*AUGMENTATIONS, *BOX_AUGMENTATIONS)))
+    if value == AUTO or (isinstance(value, list) and all(name in known for name in value)):
         return value
-    raise ValueError(f"auto, or a list of {', '.join(AUGMENTATIONS)}")
+    raise ValueError(f"auto, or a list of {', '.join(known)}")
 
 
 def auto_or_families(value: Any) -> Any:
@@ -522,6 +524,7 @@ def load_parameters(path: Path = PARAMS_FILE) -> Parameters:
     except ValidationError as error:
         raise KingletError(f"{path}: " + "; ".join(describe(item) for item in error.errors()) + ".") from None
     refuse_what_detection_does_not_offer(parameters, path)
+    refuse_augmentations_of_another_problem(parameters, path)
     refuse_wrong_models(parameters, path)
     refuse_hints_of_unknown_networks(parameters, path)
     refuse_missing_runtimes(parameters.export.runtimes, path)
@@ -547,6 +550,18 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     if not isinstance(content, dict):
         raise KingletError(f"{path} holds no settings.", "Restore it with `git checkout params.yaml`.")
     return content
+
+
+def refuse_augmentations_of_another_problem(parameters: Parameters, path: Path) -> None:
+    """Raise KingletError if the teacher's training names an augmentation that its problem does not have."""
+    known = {"classification": AUGMENTATIONS, "detection": BOX_AUGMENTATIONS}[parameters.problem]
+    named = [] if parameters.finetune.augment == AUTO else parameters.finetune.augment
+    unknown = [name for name in named if name not in known]
+    if unknown:
+        raise KingletError(
+            f"{path}: finetune.augment names {', '.join(unknown)}, which {parameters.problem} does not have.",
+            f"Take some of {', '.join(known)}, or auto.",
+        )
 
 
 def refuse_wrong_models(parameters: Parameters, path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kinglet.atomic import read_json
+from kinglet.errors import KingletError
 from tasks.artifacts import ARTIFACTS, BENCHMARK, EVALUATE, GATE, SELECT
 from tasks.chapters.waterfall import change, lineage
 from tasks.gate_words import SIGNS
@@ -65,8 +66,17 @@ class Run:
 
 
 def read_run() -> Run:
-    """Return what the run in this checkout found."""
-    return Run(**{name: read_json(path) for name, path in SOURCES.items()})
+    """Return what the run in this checkout found.
+
+    Raises KingletError if its models are detectors, which have no such comment yet.
+    """
+    run = Run(**{name: read_json(path) for name, path in SOURCES.items()})
+    if "headline" in run.scores:
+        raise KingletError(
+            "The comment on a pull request tells of classifiers only, and this run made detectors.",
+            "Show artifacts/report/report.html in its place.",
+        )
+    return run
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,18 +14,9 @@ import torch
 from torch import Tensor
 
 from kinglet.atomic import write_bytes
+from kinglet.compression.classification_judge import ClassificationJudge, LabelledRows
 from kinglet.compression.guard import set_aside
-from kinglet.compression.ladder import (
-    STEPS,
-    Bench,
-    Candidate,
-    LabelledRows,
-    Settings,
-    Step,
-    made_from,
-    open_bench,
-    scored,
-)
+from kinglet.compression.ladder import STEPS, Bench, Candidate, Settings, Step, made_from, open_bench, scored
 from kinglet.compression.learned_steps import SimulatedFile, untrainable_operators
 from kinglet.compression.pixel_input import share_normalization
 from kinglet.compression.quantization_aware_training import simulate_int8, train_simulated, without_simulation
@@ -35,7 +26,6 @@ from kinglet.errors import KingletError
 from kinglet.models.export import to_onnx
 from kinglet.reporting import Report
 from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI
-from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.training.devices import pick_device
 from kinglet.training.loop import ImageSet
 from tasks.artifacts import (
@@ -49,6 +39,7 @@ from tasks.artifacts import (
     refuse_unknown_models,
     write_card,
 )
+from tasks.detection_quantize import detection_ladder
 from tasks.models import image_set, load_model, prepare_training, read_manifest
 from tasks.parameters import LEARNED, Parameters, Quantize
 from tasks.progress import progress
@@ -58,6 +49,19 @@ from tasks.stage import run_stage
 CHOICE_IMAGES = 6000
 QAT_BATCH = 64
 QUANTIZATION_AWARE_TRAINING = "quantization-aware training"
+
+
+@dataclass(frozen=True)
+class Given:
+    """A model to be quantized and what there is for it. manifest: the usable images with their split."""
+
+    folder: Path
+    network: torch.nn.Module
+    card: ModelCard
+    manifest: Any
+    settings: Quantize
+    seed: int
+    report: Report
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,9 @@ def run(parameters: Parameters) -> None:
 def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -> None:
     """Quantize one model, the cheapest way first, until the guard lets it pass."""
     network, card = load_model(folder)
-    preprocessing = card.preprocessing
     with progress(f"quantize {card.name}") as report:
-        bench, training = set_up(folder, network, card, preprocessing, manifest, settings, seed, report)
-        quantized = quantize_up(bench, steps_of(training), card.classes)
+        bench, steps = LADDERS[card.problem](Given(folder, network, card, manifest, settings, seed, report))
+        quantized = quantize_up(bench, steps, card.classes)
     output = QUANTIZE / f"{card.name}-int8"
     write_bytes(output / MODEL, quantized.model.SerializeToString())
     if quantized.unfused_layers:
@@ -113,35 +116,29 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
     )
 
 
-def set_up(
-    folder: Path,
-    network: torch.nn.Module,
-    card: ModelCard,
-    preprocessing: Preprocessing,
-    manifest: Any,
-    settings: Quantize,
-    seed: int,
-    report: Report,
-) -> tuple[Bench, Training]:
-    """Give every image of the training split its role; return what the steps work with, and the training."""
-    images = image_set(manifest, "train", [card.input_size])
+def classification_ladder(given: Given) -> tuple[Bench, dict[str, Step]]:
+    """Give every image of the training split its role; return what the steps work with, and the steps."""
+    card, settings = given.card, given.settings
+    images = image_set(given.manifest, "train", [card.input_size])
     packed = images.packed[card.input_size]
     calibration, choice, rest = (
         LabelledRows(packed, images.rows[places], images.labels[places])
-        for places in set_aside(len(images.rows), settings.calibration_images, CHOICE_IMAGES, seed)
+        for places in set_aside(len(images.rows), settings.calibration_images, CHOICE_IMAGES, given.seed)
     )
+    model = onnx.load(given.folder / MODEL)
     bench = open_bench(
         card.name,
-        onnx.load(folder / MODEL),
-        calibration,
-        choice,
-        preprocessing,
+        model,
+        calibration.images,
+        ClassificationJudge(model, choice, card.preprocessing),
+        card.preprocessing,
         Settings(settings.methods, settings.weight_bits, settings.tolerance, settings.max_float_layers),
-        report,
+        given.report,
         warn,
         uint8_input=settings.uint8_input,
     )
-    return bench, Training(network, card, ImageSet(images.packed, rest.rows, rest.labels), settings, seed)
+    training = Training(given.network, card, ImageSet(images.packed, rest.rows, rest.labels), settings, given.seed)
+    return bench, steps_of(training)
 
 
 def warn(sentence: str) -> None:
@@ -211,6 +208,15 @@ def train(simulated: torch.nn.Module, training: Training, mean: list[float], std
 
     n_steps = max(1, round(settings.qat_epochs * len(images.rows) / QAT_BATCH))
     train_simulated(simulated, batches(), n_steps, settings.qat_learning_rate, report)
+
+
+# How the ladder of a problem begins: its bench, and its steps.
+LADDERS: dict[str, Callable[[Given], tuple[Bench, dict[str, Step]]]] = {
+    "classification": classification_ladder,
+    "detection": lambda given: detection_ladder(
+        given.folder, given.card, given.settings, given.seed, given.report, warn
+    ),
+}
 
 
 if __name__ == "__main__":

@@ -28,19 +28,26 @@ from tasks.artifacts import (
     read_input_sizes,
 )
 from tasks.chapters import adaptation, comparisons, cross_validation, domains, flips, label_errors, slices, verdict
+from tasks.chapters.data import findings, read_quarantine
 from tasks.chapters.robustness import robustness_chapter
+from tasks.chapters.settings import settings_rows
+from tasks.detection_report import page_on_detectors
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.report_page import Evidence, page_of, render
 from tasks.report_rows import control_rows
 from tasks.stage import run_stage
 
-SEVERITIES = ("critical", "warning", "info")
 SPLITS = ("train", "validation", "test", "sealed", "adaptation", "target_test")
 
 
 def run(parameters: Parameters) -> None:
     """Write report.html."""
+    write_text(REPORT / "report.html", PAGES[parameters.problem](parameters))
+
+
+def page_on_classifiers(parameters: Parameters) -> str:
+    """Return the page on models that sort images into classes."""
     trials = read_trials(SEARCH / "trials.csv")
     evidence = read_evidence(parameters)
     page = page_of(evidence)
@@ -64,7 +71,7 @@ def run(parameters: Parameters) -> None:
         "domains": domains.chapter(evidence.confidence),
         "origin": "the files under artifacts/",
     }
-    write_text(REPORT / "report.html", render(page))
+    return render(page)
 
 
 def read_evidence(parameters: Parameters) -> Evidence:
@@ -148,44 +155,7 @@ def search_charts(trials: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-def findings(checks: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the findings of the data checks: those that failed first, by severity."""
-    found = [
-        {**item, "severity": item["severity"] if item["severity"] in SEVERITIES else "info"}
-        for item in checks.get("findings", [])
-    ]
-    return sorted(found, key=lambda item: (item["passed"], SEVERITIES.index(item["severity"]), item["check"]))
-
-
-def read_quarantine(path: Path) -> list[dict[str, str]]:
-    """Return the images that were left out, with the reason."""
-    with path.open(encoding="utf-8", newline="") as opened:
-        return list(csv.DictReader(opened))
-
-
-def settings_rows(parameters: Parameters) -> dict[str, list[tuple[str, str]]]:
-    """Return the settings by section as (key, value) pairs; `general` holds those without a section."""
-    sections: dict[str, list[tuple[str, str]]] = {"general": []}
-    for key, value in parameters.model_dump(mode="json").items():
-        if isinstance(value, dict):
-            sections[key] = [(name, plain_text(inner)) for name, inner in value.items()]
-        else:
-            sections["general"].append((key, plain_text(value)))
-    return sections
-
-
-def plain_text(value: Any) -> str:
-    """Return a setting as a reader would write it."""
-    if value is None:
-        return "no limit"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(plain_text(item) for item in value) or "none"
-    if isinstance(value, dict):
-        return "; ".join(f"{key} {plain_text(inner)}" for key, inner in value.items())
-    return str(value)
-
+PAGES = {"classification": page_on_classifiers, "detection": page_on_detectors}
 
 if __name__ == "__main__":
     run_stage(run)

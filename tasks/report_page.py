@@ -90,6 +90,7 @@ OPTIONAL: dict[str, Any] = {
     "domains": None,
     "cross_validation": None,
     "label_errors": None,
+    "counted": "Images",
 }
 
 
@@ -142,8 +143,8 @@ def judge(evidence: Evidence) -> Verdict:
     return verdict(right, right_of_reference, evidence.budget.max_accuracy_drop, confidence=evidence.confidence)
 
 
-def render(page: dict[str, Any]) -> str:
-    """Return the page as HTML."""
+def render(page: dict[str, Any], template: str = TEMPLATE.name) -> str:
+    """Return the page as HTML; template: its name in the folder of the steps."""
     environment = jinja2.Environment(
         autoescape=True,
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
@@ -152,7 +153,7 @@ def render(page: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": percent, "signed": signed, "between": between, "signed_between": signed_between}
-    return environment.get_template(TEMPLATE.name).render(page)
+    return environment.get_template(template).render(page)
 
 
 def charts(rows: dict[str, Any], evidence: Evidence) -> dict[str, str]:

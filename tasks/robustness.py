@@ -8,13 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 from numpy.typing import NDArray
-from PIL import Image
 
 from kinglet.atomic import atomic_path, read_json, write_json
 from kinglet.errors import KingletError
 from kinglet.evidence.corruptions.kinds import KINDS
-from kinglet.evidence.corruptions.pixels import resize_batch
-from kinglet.evidence.corruptions.severities import SEVERITIES, published_for
+from kinglet.evidence.corruptions.severities import published_for
 from kinglet.evidence.corruptions.shifts import SHIFTS
 from kinglet.evidence.metrics import calibration_gap
 from kinglet.evidence.robustness import Answers, balanced_sample, mean_interval, robustness_differences, verdict_of
@@ -27,20 +25,26 @@ from tasks.artifacts import (
     read_card,
     refuse_unknown_models,
 )
-from tasks.corrupted_answers import WAYS, Task, answers_of, every_way
-from tasks.evaluate import HeldOut, read_held_out, teacher_name
+from tasks.corrupted_answers import WAYS, Task, answers_of, pictures
+from tasks.detection_robustness import score_detectors
+from tasks.evaluate import HeldOut, read_held_out
 from tasks.opened_models import OpenedModel, open_model
 from tasks.parameters import ALL, AUTO, Parameters, Robustness
 from tasks.progress import progress
+from tasks.scored_models import teacher_name
 from tasks.stage import run_stage
 
 # What `images: auto` comes to: so many pixels of the largest input, between these numbers of images.
 AUTO_PIXELS, AUTO_LEAST, AUTO_MOST = 400_000, 100, 500
-PICTURE_SIZE = 64
 
 
 def run(parameters: Parameters) -> None:
     """Write scores.json, answers.parquet, and pictures.npy: the first of the images in every way and severity."""
+    SCORING[parameters.problem](parameters)
+
+
+def score_classifiers(parameters: Parameters) -> None:
+    """Score classifiers on corrupted test images, and on those that another camera would take."""
     settings, test = parameters.robustness, read_held_out("test")
     teacher = teacher_name()
     models = open_models(settings, teacher)
@@ -62,7 +66,7 @@ def run(parameters: Parameters) -> None:
     }
     write_answers(task.rows, answers)
     with atomic_path(ROBUSTNESS / "pictures.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, pictures(packed[task.rows[:1]], parameters.seed))
+        np.save(file, pictures(packed[task.rows[:1]], WAYS, parameters.seed))
     write_json(ROBUSTNESS / "scores.json", scores)
 
 
@@ -158,17 +162,7 @@ def write_answers(rows: NDArray[np.int64], answers: dict[str, Answers]) -> None:
         pa.parquet.write_table(pa.concat_tables(parts), temporary, compression="zstd")
 
 
-def pictures(image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Return one image in every way and severity, uint8 (ways, severities, size, size, channels), in order of WAYS.
-
-    size: the image's, but at most PICTURE_SIZE pixels.
-    """
-    _, *changed = every_way(image, WAYS, seed)
-    stacked = np.concatenate(changed)
-    size = min(PICTURE_SIZE, stacked.shape[1])
-    small = resize_batch(stacked, size, size, Image.Resampling.BILINEAR)
-    return small.reshape(len(WAYS), len(SEVERITIES), size, size, -1)
-
+SCORING = {"classification": score_classifiers, "detection": score_detectors}
 
 if __name__ == "__main__":
     run_stage(run)

@@ -16,17 +16,22 @@ from tasks.parameters import Parameters
 from tasks.parameters import Select as Settings
 from tasks.stage import run_stage
 
+ACCURACY = "accuracy"
+# What sentences call the scores that models are chosen by.
+WORDS = {ACCURACY: "accuracy", "map_50": "mAP50"}
+
 
 def run(parameters: Parameters) -> None:
     """Write choice.json and front.csv; raises KingletError, and writes nothing, if no model fits the budget."""
-    scores = read_json(EVALUATE / "scores.json")["models"]
+    evaluation = read_json(EVALUATE / "scores.json")
+    scores, headline = evaluation["models"], evaluation.get("headline", ACCURACY)
     latencies = read_json(BENCHMARK / "latency.json")["models"]
     if set(scores) != set(latencies):
         odd = sorted(set(scores) ^ set(latencies))
         raise KingletError(f"evaluate and benchmark saw different models: {', '.join(odd)}.", "Run `dvc repro`.")
-    candidates = [candidate(name, scores[name], latencies[name]) for name in sorted(scores)]
+    candidates = [candidate(name, scores[name], latencies[name], headline) for name in sorted(scores)]
     settings = parameters.select
-    budget = Budget(settings.latency_ms, settings.size_mb, settings.max_accuracy_drop)
+    budget = budget_of(settings, headline)
     choice = choose(candidates, budget)
     if choice is None:
         raise KingletError(
@@ -44,7 +49,7 @@ def run(parameters: Parameters) -> None:
             "chosen": name,
             "reason": choice.reason,
             **files_of(name, scores),
-            "validation_accuracy": choice.chosen.accuracy,
+            f"validation_{headline}": choice.chosen.accuracy,
             "latency_ms": choice.chosen.latency_ms.value,
             "size_mb": choice.chosen.size_mb,
             "candidates": [item.name for item in candidates],
@@ -64,13 +69,18 @@ def files_of(name: str, scores: dict[str, Any]) -> dict[str, str]:
     return {"runtime": runtime, "model": file.as_posix(), "onnx": origin.as_posix()}
 
 
-def candidate(name: str, scores: dict[str, Any], latency: dict[str, Any]) -> Candidate:
-    """Return the model as the choice sees it: validation scores only."""
+def budget_of(settings: Settings, headline: str) -> Budget:
+    """Return the limits, and the word for what models are chosen by."""
+    return Budget(settings.latency_ms, settings.size_mb, settings.max_accuracy_drop, score=WORDS[headline])
+
+
+def candidate(name: str, scores: dict[str, Any], latency: dict[str, Any], headline: str = ACCURACY) -> Candidate:
+    """Return the model as the choice sees it: validation scores only. headline: the score that it is chosen by."""
     return Candidate(
         name=name,
         latency_ms=Interval(latency["p50_ms"], latency["p50_low_ms"], latency["p50_high_ms"]),
         size_mb=latency["size_bytes"] / 1e6,
-        accuracy=scores["validation"]["accuracy"]["value"],
+        accuracy=scores["validation"][headline]["value"],
         difference=Interval(**scores["difference_to_teacher"]["validation"]),
     )
 
@@ -89,7 +99,7 @@ def front_csv(candidates: list[Candidate], scores: dict[str, Any], front: list[s
     """Return the table for `dvc plots`, fastest first."""
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(["model", "step", "latency_ms", "size_mb", "validation_accuracy", "on_front"])
+    writer.writerow(["model", "step", "latency_ms", "size_mb", "validation_score", "on_front"])
     for item in sorted(candidates, key=lambda item: (item.latency_ms.value, item.name)):
         row = [item.name, scores[item.name]["step"], item.latency_ms.value, round(item.size_mb, 4), item.accuracy]
         writer.writerow([*row, str(item.name in front).lower()])

@@ -17,13 +17,14 @@ INTERVAL, POINT = "interval", "point difference"
 class Verdict:
     """Whether an int8 model is not worse than its float model by more than the tolerance, and how that is known.
 
-    difference: accuracy of int8 minus float over the same images, with its interval. tolerance: what is
-    allowed to be lost. n_images: how many were compared.
+    difference: score of int8 minus float over the same images, with its interval. tolerance: what is
+    allowed to be lost. n_images: how many were compared. metric: what the score is called.
     """
 
     difference: Interval
     tolerance: float
     n_images: int
+    metric: str = "accuracy"
 
     @property
     def established(self) -> bool:
@@ -50,7 +51,7 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """Return what a model's notes say about it; images_needed: about how many would establish it, if any."""
         return {
-            "accuracy_difference": self.difference.to_dict(),
+            f"{self.metric}_difference": self.difference.to_dict(),
             "tolerance": self.tolerance,
             "images": self.n_images,
             "within_tolerance": self.is_enough,

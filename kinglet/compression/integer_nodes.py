@@ -15,8 +15,8 @@ LAYERS = ("Conv", "Gemm", "MatMul")
 FLOAT_RESULT = ("MatMul",)
 # Computed in integers if what reaches them is integers: arithmetic, with a range of its own for the result ...
 ARITHMETIC = ("Add", "Mul", "Sigmoid", "LeakyRelu", "AveragePool", "GlobalAveragePool", "Concat", "Clip", "Relu")
-# ... and what only moves numbers, in the range of its input.
-MOVES = ("Flatten", "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
+# ... and what only moves numbers, in the range of its input; Resize where it takes the nearest.
+MOVES = ("Flatten", "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Resize")
 OPERATORS = (*LAYERS, *ARITHMETIC, *MOVES)
 # Activations without an integer kernel. Around them stand integers, so that what they make is brought to integers
 # again, and whatever reads it can be computed so too.
@@ -42,15 +42,23 @@ def is_layer(node: onnx.NodeProto, stored: set[str]) -> bool:
 
 
 def nodes_left_in_float(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Return the nodes of `OPERATORS` that stay in float, for what reaches them or what they hold, in graph order."""
+    """Return the nodes of `OPERATORS` that stay in float, in graph order.
+
+    For what reaches them or what they hold; or, in a model with several outputs, because no layer follows: there
+    boxes are put together out of what the layers say, and 8 bits of one scale are too few for that.
+    """
     stored = {item.name: item for item in model.graph.initializer}
     # Tensors that are integers, or are brought to integers, where a layer reads them.
     integers = {model.graph.input[0].name}
     left = []
+    decodes = len(model.graph.output) > 1
+    before_layers = tensors_before_layers(model, set(stored)) if decodes else set()
     for node in model.graph.node:
         if is_layer(node, set(stored)):
             if node.op_type not in FLOAT_RESULT:
                 integers.update(node.output)
+        elif decodes and not before_layers.intersection(node.output):
+            left += [node] * (node.op_type in OPERATORS)
         elif node.op_type in LAYERS or node.op_type not in OPERATORS:
             if node.op_type in POINTWISE and node.input[0] in integers:
                 integers.update(node.output)
@@ -63,10 +71,21 @@ def nodes_left_in_float(model: onnx.ModelProto) -> list[onnx.NodeProto]:
     return left
 
 
+def tensors_before_layers(model: onnx.ModelProto, stored: set[str]) -> set[str]:
+    """Return the names of the tensors that the result of some layer depends on. stored: what the model stores."""
+    found: set[str] = set()
+    for node in reversed(model.graph.node):
+        if is_layer(node, stored) or found.intersection(node.output):
+            found.update(node.input)
+    return found
+
+
 def _reads_integers(node: onnx.NodeProto, integers: set[str], stored: dict[str, onnx.TensorProto]) -> bool:
+    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    if node.op_type == "Resize" and attributes.get("mode", b"nearest") != b"nearest":
+        return False
     if node.op_type in MOVES or node.op_type in ("Clip", "Relu", "LeakyRelu", "Sigmoid"):
         return node.input[0] in integers
-    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
     if node.op_type == "AveragePool" and attributes.get("ceil_mode") and attributes.get("count_include_pad"):
         # The integer kernel of ONNX Runtime 1.32 divides by the whole window where it reaches beyond the padding,
         # the float kernel by the part inside.

@@ -6,8 +6,10 @@ train adds a last one that does (the stage `quantize`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,45 +19,34 @@ from numpy.typing import NDArray
 from kinglet.compression.bias_correction import correct_biases
 from kinglet.compression.calibration import FixedRange, Statistics, stream_histograms
 from kinglet.compression.equalization import equalize
-from kinglet.compression.guard import Verdict, judge
+from kinglet.compression.guard import Verdict
+from kinglet.compression.judge import Judge
 from kinglet.compression.pixel_input import pixel_ranges, share_normalization
-from kinglet.compression.quantization import Predict, Variant, compare, quantize_static, spare_layers, try_methods
+from kinglet.compression.quantization import Score, Variant, quantize_static, spare_layers, try_methods
 from kinglet.compression.rounding import round_weights
 from kinglet.reporting import Report
 from kinglet.runtime.preprocessing import Preprocessing, normalize
-from kinglet.runtime.processors import available_processors
-from kinglet.runtime.sessions import logits_of, open_session
 
-# Of the images that judge whether a model is good enough, the first choose between variants by divergence, which
-# needs fewer images than counting errors.
-DIVERGENCE_IMAGES = 2000
 # Calibration images that bias correction takes its means from.
 CORRECTION_IMAGES = 64
 # And those that rounding takes the second moments of a layer's inputs from.
 ROUNDING_IMAGES = 256
+# Calibration images whose tensors are in memory at once.
+HISTOGRAM_IMAGES = 32
+# What these numbers are for: images of up to so many pixels at the edge. Of larger ones fewer fit into the memory.
+USUAL_EDGE = 224
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is tried. methods: keys of `METHODS`. weight_bits: of 8 and 7. tolerance: accuracy that may be lost."""
+    """What is tried. methods: keys of `METHODS`. weight_bits: of 8 and 7. tolerance: what may be lost of the
+    problem's score.
+    """
 
     methods: Sequence[str]
     weight_bits: Sequence[int]
     tolerance: float
     max_float_layers: int
-
-
-@dataclass(frozen=True)
-class LabelledRows:
-    """Rows of packed images with their labels. packed: uint8 (n, size, size, channels). rows, labels: int64 (m,)."""
-
-    packed: NDArray[np.uint8]
-    rows: NDArray[np.int64]
-    labels: NDArray[np.int64]
-
-    def first(self, count: int) -> LabelledRows:
-        """Return the first rows."""
-        return LabelledRows(self.packed, self.rows[:count], self.labels[:count])
 
 
 @dataclass(frozen=True)
@@ -72,25 +63,28 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Bench:
-    """What the steps work with: one float model, its images for each role, and the judgement on a candidate.
+    """What the steps work with: one float model, the images it is calibrated on, and the judgement on a candidate.
 
-    calibration: float32 (n, channels, height, width). choice: images that decide between variants. preprocessing:
-    of the float model and of every candidate. predict: a model's logits for them. score: agreement and divergence of
-    an int8 model. judge: the verdict on it. warn: is told in a sentence what a user should know. takes_pixels:
-    whether the int8 file is to take pixels in the end, for which the first layer was made (`share_normalization`).
+    calibration: float32 (n, channels, height, width). preprocessing: of the float model and of every candidate.
+    score: agreement and divergence of an int8 model. verdict: that of the guard on it. quality, quality_without_vnni:
+    as the judge's. reference_quality, quality_name: of the float model, and what it is called. warn: is told in a
+    sentence what a user should know. takes_pixels: whether the int8 file is to take pixels in the end, for which the
+    first layer was made (`share_normalization`).
     """
 
     name: str
     model: onnx.ModelProto
     calibration: NDArray[np.float32]
-    choice: LabelledRows
     preprocessing: Preprocessing
     settings: Settings
     report: Report
     warn: Callable[[str], None]
-    predict: Predict
-    score: Callable[[onnx.ModelProto], tuple[float, float]]
-    judge: Callable[[onnx.ModelProto], Verdict]
+    score: Score
+    verdict: Callable[[onnx.ModelProto], Verdict]
+    quality: Callable[[onnx.ModelProto], float]
+    quality_without_vnni: Callable[[onnx.ModelProto], tuple[float, Counter[str]]]
+    reference_quality: float
+    quality_name: str
     takes_pixels: bool = False
 
 
@@ -100,8 +94,8 @@ Step = Callable[[Candidate, Bench], Candidate | None]
 def open_bench(
     name: str,
     model: onnx.ModelProto,
-    calibration: LabelledRows,
-    choice: LabelledRows,
+    calibration: NDArray[np.uint8],
+    judge: Judge,
     preprocessing: Preprocessing,
     settings: Settings,
     report: Report,
@@ -111,39 +105,43 @@ def open_bench(
 ) -> Bench:
     """Return what the steps work with.
 
-    model: of float32, with the input `images` and the output `logits`. choice: all of them judge whether a model is
-    good enough, the first decide between variants; in random order. uint8_input: whether the int8 file is to take
-    pixels, where the graph allows it. Every candidate is held against the answers of `model` as it is given.
+    model: of float32, with the input `images`; the one that the judge holds every candidate against. calibration:
+    packed images, uint8 (n, size, size, channels). uint8_input: whether the int8 file is to take pixels, where the
+    graph allows it.
     """
-
-    def logits(candidate: onnx.ModelProto, images: LabelledRows) -> NDArray[np.float32]:
-        session = open_session(candidate.SerializeToString(), threads=1)
-        return logits_of(session, images.packed, images.rows, preprocessing, workers=available_processors())
-
-    reference = logits(model, choice)
     shared = share_normalization(model, preprocessing) if uint8_input else None
     if shared is not None:
         model, preprocessing = shared
-    first = choice.first(DIVERGENCE_IMAGES)
-    n = len(first.rows)
-
-    def predict(candidate: onnx.ModelProto) -> NDArray[np.float32]:
-        return reference[:n] if candidate is model else logits(candidate, first)
-
     return Bench(
         name,
         model,
-        normalize(np.asarray(calibration.packed[calibration.rows]), preprocessing),
-        first,
+        normalize(calibration, preprocessing),
         preprocessing,
         settings,
         report,
         warn,
-        predict,
-        lambda candidate: compare(reference[:n], predict(candidate)),
-        lambda candidate: judge(logits(candidate, choice), reference, choice.labels, settings.tolerance),
+        partial(judge.score, preprocessing=preprocessing),
+        partial(judge.verdict, preprocessing=preprocessing, tolerance=settings.tolerance),
+        partial(judge.quality, preprocessing=preprocessing),
+        partial(judge.quality_without_vnni, preprocessing=preprocessing),
+        judge.reference_quality,
+        judge.quality_name,
         takes_pixels=shared is not None,
     )
+
+
+def as_many(count: int, images: NDArray[np.float32]) -> int:
+    """Return how many of these images take the memory of `count` usual ones, at least 1.
+
+    images: float32 (n, channels, height, width).
+    """
+    edge = max(USUAL_EDGE, *images.shape[2:])
+    return max(1, count * USUAL_EDGE**2 // edge**2)
+
+
+def first_of(bench: Bench, count: int) -> NDArray[np.float32]:
+    """Return the first `count` calibration images; as many as take the same memory, where they are large."""
+    return bench.calibration[: as_many(count, bench.calibration)]
 
 
 def climb(
@@ -154,7 +152,7 @@ def climb(
     What a step makes is kept if its divergence is smaller.
     """
     taken = [record("calibration", candidate, True)]
-    verdict = bench.judge(candidate.quantized)
+    verdict = bench.verdict(candidate.quantized)
     for name, step in steps.items():
         # Bias correction takes a second and costs nothing afterwards: it is tried in any case.
         if verdict.is_enough and name != BIAS_CORRECTION:
@@ -166,7 +164,7 @@ def climb(
         taken.append(record(name, made, kept))
         bench.report(1, 1, f"{name}, divergence {made.variant.divergence:.5f}, {'kept' if kept else 'not kept'}")
         if kept:
-            candidate, verdict = made, bench.judge(made.quantized)
+            candidate, verdict = made, bench.verdict(made.quantized)
     return candidate, verdict, taken
 
 
@@ -179,14 +177,15 @@ def calibrated(bench: Bench) -> tuple[Candidate, list[Variant]]:
     """Return the best of all calibrations, and all of them."""
     histograms = statistics_of(bench.model, bench)
     methods, bits = bench.settings.methods, bench.settings.weight_bits
-    tried, variant, quantized = try_methods(bench.model, histograms, methods, bits, bench.predict)
+    tried, variant, quantized = try_methods(bench.model, histograms, methods, bits, bench.score)
     bench.report(1, 1, f"{variant.method}, {variant.weight_bits} bits, agreement {variant.agreement:.4f}")
     return Candidate(quantized, variant, bench.model, histograms), tried
 
 
 def statistics_of(source: onnx.ModelProto, bench: Bench) -> dict[str, Statistics]:
     """Return the histograms of a float model's tensors, and the range of the pixels where the file is to take them."""
-    histograms: dict[str, Statistics] = {**stream_histograms(source, bench.calibration)}
+    at_once = as_many(HISTOGRAM_IMAGES, bench.calibration)
+    histograms: dict[str, Statistics] = {**stream_histograms(source, bench.calibration, at_once)}
     if bench.takes_pixels:
         fixed = pixel_ranges(bench.preprocessing)
         histograms |= {name: FixedRange(*fixed[name]) for name in fixed if name in histograms}
@@ -195,7 +194,7 @@ def statistics_of(source: onnx.ModelProto, bench: Bench) -> dict[str, Statistics
 
 def corrected(candidate: Candidate, bench: Bench) -> Candidate:
     """Return the candidate with the means of its layers' outputs brought back."""
-    images = bench.calibration[:CORRECTION_IMAGES]
+    images = first_of(bench, CORRECTION_IMAGES)
     correction = correct_biases(candidate.source, candidate.quantized, images)
     if correction.refused:
         names = ", ".join(correction.refused)
@@ -215,7 +214,7 @@ def rounded(candidate: Candidate, bench: Bench) -> Candidate:
     again = quantize_static(
         candidate.source, candidate.histograms, variant.method, variant.weight_bits, variant.float_layers
     )
-    quantized = round_weights(candidate.source, again, bench.calibration[:ROUNDING_IMAGES])
+    quantized = round_weights(candidate.source, again, first_of(bench, ROUNDING_IMAGES))
     plain = scored(replace(candidate, quantized=quantized, is_rounded=True, is_corrected=False), bench)
     return min(plain, corrected(plain, bench), key=lambda item: item.variant.divergence)
 
@@ -227,9 +226,9 @@ def partly_in_float(candidate: Candidate, bench: Bench) -> Candidate | None:
 
     def finish(quantized: onnx.ModelProto) -> onnx.ModelProto:
         if candidate.is_rounded:
-            quantized = round_weights(candidate.source, quantized, bench.calibration[:ROUNDING_IMAGES])
+            quantized = round_weights(candidate.source, quantized, first_of(bench, ROUNDING_IMAGES))
         if candidate.is_corrected:
-            quantized = correct_biases(candidate.source, quantized, bench.calibration[:CORRECTION_IMAGES]).model
+            quantized = correct_biases(candidate.source, quantized, first_of(bench, CORRECTION_IMAGES)).model
         return quantized
 
     variant, quantized = spare_layers(
@@ -237,8 +236,8 @@ def partly_in_float(candidate: Candidate, bench: Bench) -> Candidate | None:
         candidate.histograms,
         candidate.variant,
         bench.settings.max_float_layers,
-        lambda spared: bench.judge(spared).is_enough,
-        bench.predict,
+        lambda spared: bench.verdict(spared).is_enough,
+        bench.score,
         finish,
         bench.report,
     )

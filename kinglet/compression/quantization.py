@@ -21,15 +21,17 @@ from kinglet.reporting import Report, silent
 
 # Layers whose result has a bias, to be corrected, and channels beside the batch axis.
 WEIGHTED = ("Conv", "Gemm")
-Predict = Callable[[onnx.ModelProto], NDArray[np.float32]]
+# Agreement and divergence of an int8 model's answers from those of the float model, as in `Variant`.
+Score = Callable[[onnx.ModelProto], tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Variant:
     """One way to quantize a model, and how well it agrees with the float model.
 
-    agreement: share of images with the same predicted class, [0, 1]. divergence: mean Kullback-Leibler
-    divergence of the class probabilities in nats.
+    agreement: share of answers that are the same, [0, 1]. divergence: how far the answers are apart, from 0 up. What
+    exactly, the judge of the problem says: of a classifier, the share of images with the same class, and the mean
+    Kullback-Leibler divergence of the class probabilities in nats.
     """
 
     method: str
@@ -172,19 +174,18 @@ def try_methods(
     histograms: Mapping[str, Statistics],
     methods: Iterable[str],
     weight_bits: Iterable[int],
-    predict: Predict,
+    score: Score,
 ) -> tuple[list[Variant], Variant, onnx.ModelProto]:
     """Quantize in every way asked for; return all variants, the best one, and its model.
 
-    predict: returns a model's logits for the images set aside for choices. The best variant has the
-    smallest divergence from the float model; of equals the first.
+    score: of a model's answers to the images set aside for choices. The best variant has the smallest
+    divergence from the float model; of equals the first.
     """
-    reference = predict(model)
     tried: list[tuple[Variant, onnx.ModelProto]] = []
     for bits in weight_bits:
         for method in methods:
             quantized = quantize_static(model, histograms, method, bits)
-            tried.append((Variant(method, bits, (), *compare(reference, predict(quantized))), quantized))
+            tried.append((Variant(method, bits, (), *score(quantized)), quantized))
     best, best_model = min(tried, key=lambda pair: pair[0].divergence)
     return [variant for variant, _ in tried], best, best_model
 
@@ -222,7 +223,7 @@ def spare_layers(
     start: Variant,
     max_layers: int,
     is_good: Callable[[onnx.ModelProto], bool],
-    predict: Predict,
+    score: Score,
     finish: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda quantized: quantized,
     report: Report = silent,
 ) -> tuple[Variant, onnx.ModelProto]:
@@ -232,21 +233,20 @@ def spare_layers(
     `prices`. A layer that mends nothing is never spared. finish: what is done to a model before it is
     judged, as bias correction. Returns the last variant.
     """
-    reference, costs = predict(model), prices(model)
-    layers = weighted_layers(model)
+    costs, layers = prices(model), weighted_layers(model)
     whole = quantize_static(model, histograms, start.method, start.weight_bits)
-    divergence = compare(reference, predict(whole))[1]
+    divergence = score(whole)[1]
     worth = {}
     for number, layer in enumerate(layers):
         spared = quantize_static(model, histograms, start.method, start.weight_bits, [layer])
-        worth[layer] = (divergence - compare(reference, predict(spared))[1]) / costs[layer]
+        worth[layer] = (divergence - score(spared)[1]) / costs[layer]
         report(number + 1, len(layers), "sensitivity of layers")
     order = sorted((layer for layer in layers if worth[layer] > 0), key=lambda layer: -worth[layer])
     variant, quantized = start, finish(whole)
     for count in range(1, min(max_layers, len(order)) + 1):
         chosen = tuple(order[:count])
         quantized = finish(quantize_static(model, histograms, start.method, start.weight_bits, chosen))
-        variant = Variant(start.method, start.weight_bits, chosen, *compare(reference, predict(quantized)))
+        variant = Variant(start.method, start.weight_bits, chosen, *score(quantized))
         if is_good(quantized):
             break
     return variant, quantized

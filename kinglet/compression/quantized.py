@@ -13,7 +13,7 @@ from kinglet.compression.ladder import Bench, Step, calibrated, climb
 from kinglet.compression.pixel_input import take_pixels
 from kinglet.compression.quantization import weighted_layers
 from kinglet.compression.without_vnni import judge_without_vnni
-from kinglet.models.onnx_graph import add_metadata
+from kinglet.models.onnx_graph import PROBLEM, add_metadata, read_metadata
 from kinglet.runtime.preprocessing import Preprocessing
 
 
@@ -45,7 +45,8 @@ def quantize_up(bench: Bench, steps: Mapping[str, Step], classes: list[str]) -> 
     candidate, verdict, taken = climb(candidate, bench, steps)
     judged, variant = judge_without_vnni(candidate, bench)
     preprocessing = replace(bench.preprocessing, takes_pixels=bench.takes_pixels)
-    model = finished(candidate.quantized, preprocessing, classes)
+    facts = {**of_problem(bench.model), "classes": classes}
+    model = finished(candidate.quantized, preprocessing, facts)
     fusions = fusions_of(model)
     notes = {
         "steps": taken,
@@ -61,12 +62,17 @@ def quantize_up(bench: Bench, steps: Mapping[str, Step], classes: list[str]) -> 
         },
         "without_vnni": judged,
     }
-    without_vnni = None if variant is None else finished(variant, preprocessing, classes)
+    without_vnni = None if variant is None else finished(variant, preprocessing, facts)
     return Quantized(model, without_vnni, preprocessing, notes)
 
 
-def finished(quantized: onnx.ModelProto, preprocessing: Preprocessing, classes: list[str]) -> onnx.ModelProto:
+def of_problem(model: onnx.ModelProto) -> dict[str, Any]:
+    """Return what the float model's metadata say of its problem; nothing for a classifier."""
+    return {name: value for name, value in read_metadata(model).items() if name == PROBLEM}
+
+
+def finished(quantized: onnx.ModelProto, preprocessing: Preprocessing, facts: dict[str, Any]) -> onnx.ModelProto:
     """Return the int8 model with its metadata, and with pixels as its input if `preprocessing` says so."""
     model = take_pixels(quantized, preprocessing) if preprocessing.takes_pixels else quantized
-    add_metadata(model, {"preprocessing": preprocessing.to_dict(), "classes": classes})
+    add_metadata(model, {**facts, "preprocessing": preprocessing.to_dict()})
     return model

@@ -26,7 +26,7 @@ from onnx import numpy_helper
 
 from kinglet.compression.float_nodes import FloatNodes
 from kinglet.compression.fusion import optimized
-from kinglet.runtime.preprocessing import Preprocessing
+from kinglet.runtime.preprocessing import InputTensor, Preprocessing
 from kinglet.runtime.sessions import logits_of, map_batches, open_session
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
@@ -334,7 +334,7 @@ def unknown_operators(model: onnx.ModelProto) -> list[str]:
 
 
 class Emulator:
-    """An int8 classifier as `quantize_static` writes it, computed as on a processor without VNNI.
+    """An int8 model as `quantize_static` writes it, computed as on a processor without VNNI.
 
     Its integers are those of ONNX Runtime up to ties in rounding; float layers agree to about 1e-6.
     Raises ValueError if the model holds one of `unknown_operators`.
@@ -345,7 +345,7 @@ class Emulator:
         if unknown:
             raise ValueError(f"the emulator knows no {', '.join(unknown)}")
         graph = as_onnxruntime_reads_it(model).graph
-        self._input, self._output = graph.input[0].name, graph.output[0].name
+        self._input, self._outputs = graph.input[0].name, [output.name for output in graph.output]
         self._constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
         self._nodes = [
             (node, {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}) for node in graph.node
@@ -364,10 +364,14 @@ class Emulator:
         ]
 
     def run(self, inputs: NDArray[np.float32], saturate: bool = True) -> tuple[NDArray[np.float32], Counter[str]]:
-        """Return the logits and the number of saturated pairs by layer.
+        """Return the logits, float32 (n, n_classes), and the number of saturated pairs by layer; see `run_all`."""
+        outputs, saturated = self.run_all(inputs, saturate)
+        return outputs[0], saturated
 
-        inputs: float32 (n, channels, height, width). Returns float32 (n, n_classes). saturate: False
-        computes as processors with VNNI do.
+    def run_all(self, inputs: InputTensor, saturate: bool = True) -> tuple[list[NDArray[np.float32]], Counter[str]]:
+        """Return all outputs of the model, float32, and the number of saturated pairs by layer.
+
+        inputs: n of them, as the model takes them. saturate: False computes as processors with VNNI do.
         """
         values: dict[str, Any] = {**self._constants, self._input: inputs}
         saturated: Counter[str] = Counter()
@@ -397,7 +401,7 @@ class Emulator:
                 values.update(self._float_nodes.run(node, [_floats(argument) for argument in arguments]))
                 continue
             values[node.output[0]] = result
-        return _floats(values[self._output]), saturated
+        return [_floats(values[name]) for name in self._outputs], saturated
 
 
 def emulated_logits(

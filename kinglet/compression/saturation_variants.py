@@ -10,7 +10,7 @@ import onnx
 
 from kinglet.compression.quantization import weighted_layers
 
-# Returns a model's accuracy without VNNI, and its saturated pairs by layer.
+# Returns a model's quality without VNNI (a classifier's accuracy), and its saturated pairs by layer.
 Emulate = Callable[[onnx.ModelProto], tuple[float, Counter[str]]]
 
 
@@ -18,10 +18,10 @@ Emulate = Callable[[onnx.ModelProto], tuple[float, Counter[str]]]
 class WithoutVnni:
     """What became of a file on processors without VNNI.
 
-    accuracy: there, [0, 1]. layers: those with 7-bit weights.
+    quality: there, [0, 1]; a classifier's accuracy. layers: those with 7-bit weights.
     """
 
-    accuracy: float
+    quality: float
     layers: tuple[str, ...]
 
 
@@ -36,7 +36,7 @@ def spare_saturating_layers(
 
     model: the int8 model. reduced: from the same float model and ranges with 7-bit weights in all layers,
     which saturate nowhere. saturated: pairs by layer. 1, 2, 4, 8 ... and at last all layers are tried until
-    the accuracy without VNNI reaches `target`; if it never does, the most accurate attempt is returned.
+    the quality without VNNI reaches `target`; if it never does, the best attempt is returned.
     """
     order = [name for name, count in saturated.most_common() if count]
     counts = [2**power for power in range(len(order).bit_length()) if 2**power < len(order)]
@@ -45,9 +45,9 @@ def spare_saturating_layers(
         whole = len(layers) == len(weighted_layers(reduced))
         candidate = reduced if whole else with_layers_of(model, reduced, layers)
         attempts.append((WithoutVnni(emulate(candidate)[0], tuple(layers)), candidate))
-        if attempts[-1][0].accuracy >= target:
+        if attempts[-1][0].quality >= target:
             return attempts[-1]
-    return max(attempts, key=lambda attempt: attempt[0].accuracy)
+    return max(attempts, key=lambda attempt: attempt[0].quality)
 
 
 def with_layers_of(model: onnx.ModelProto, other: onnx.ModelProto, layers: Sequence[str]) -> onnx.ModelProto:

@@ -17,8 +17,8 @@ ROUNDING = 1e-9
 class Candidate:
     """A model that may be chosen.
 
-    latency_ms: median of batch 1 with its interval. accuracy: on validation images, in [0, 1].
-    difference: accuracy minus the reference's on the same validation images, with its paired interval.
+    latency_ms: median of batch 1 with its interval. accuracy: on validation images, in [0, 1]; of a detector, its
+    map_50. difference: accuracy minus the reference's on the same validation images, with its paired interval.
     """
 
     name: str
@@ -32,13 +32,14 @@ class Candidate:
 class Budget:
     """The most that a model may cost; None is no limit. max_accuracy_drop: against the reference, in [0, 1).
 
-    reference: what sentences call the model that the others are compared with.
+    reference: what sentences call the model that the others are compared with. score: what they call `accuracy`.
     """
 
     latency_ms: float | None
     size_mb: float | None
     max_accuracy_drop: float
     reference: str = "teacher"
+    score: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def choose(candidates: list[Candidate], budget: Budget) -> Choice | None:
     chosen = min(equal, key=lambda item: (item.size_mb, -item.accuracy, item.latency_ms.value, item.name))
     others = [item for item in equal if item != chosen]
     within = sum(not misses(item, budget) for item in candidates)
-    return Choice(chosen, explain(chosen, others, within, len(candidates), budget.reference), front)
+    return Choice(chosen, explain(chosen, others, within, len(candidates), budget), front)
 
 
 def misses(candidate: Candidate, budget: Budget) -> dict[str, float]:
@@ -114,9 +115,7 @@ def miss_clauses(candidate: Candidate, budget: Budget) -> list[str]:
     return clauses
 
 
-def explain(
-    chosen: Candidate, equally_fast: list[Candidate], within: int, total: int, reference: str = "teacher"
-) -> str:
+def explain(chosen: Candidate, equally_fast: list[Candidate], within: int, total: int, budget: Budget) -> str:
     """Return one sentence on why this candidate was chosen."""
     latency, difference = chosen.latency_ms, chosen.difference
     how = "the fastest"
@@ -127,6 +126,7 @@ def explain(
     return (
         f"{chosen.name} is {how} of the {within} models within the budget (of {total}): "
         f"{latency.value:.3g} ms ({latency.low:.3g} to {latency.high:.3g}), {chosen.size_mb:.3g} MB, "
-        f"validation accuracy {100 * chosen.accuracy:.2f} %, {100 * difference.value:+.2f} points to the {reference} "
+        f"validation {budget.score} {100 * chosen.accuracy:.2f} %, {100 * difference.value:+.2f} points to the "
+        f"{budget.reference} "
         f"({100 * difference.low:+.2f} to {100 * difference.high:+.2f})."
     )

@@ -36,11 +36,13 @@ def accuracy_against_latency(
     height: int,
     lowest_accuracy: float | None = None,
     highest_latency_ms: float | None = None,
+    score: str = "accuracy",
 ) -> str:
     """Return a scatter chart: latency in ms on a logarithmic axis, accuracy in percent, both with intervals.
 
     A line connects the models that none is both faster and more accurate than.
-    lowest_accuracy, highest_latency_ms: limits of the budget, dashed where they fall into the chart.
+    lowest_accuracy, highest_latency_ms: limits of the budget, dashed where they fall into the chart. score: what the
+    accuracy is called.
     """
     x_low, x_high = log_range(points)
     y_low, y_high, y_ticks = accuracy_axis(points, lowest_accuracy)
@@ -54,7 +56,7 @@ def accuracy_against_latency(
     bottom, right = height - BOTTOM, width - RIGHT
     parts = [
         f'<svg class="chart" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-        'aria-label="Validation accuracy against latency of every model">'
+        f'aria-label="Validation {score} against latency of every model">'
     ]
     for tick in y_ticks:
         y = y_of(tick / 100)
@@ -67,7 +69,7 @@ def accuracy_against_latency(
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
     parts.append(text((LEFT + right) / 2, height - 8, "latency at batch 1, ms (logarithmic)", "title middle"))
     parts.append(
-        f'<text class="title middle" transform="translate(13 {(TOP + bottom) / 2:.0f}) rotate(-90)">accuracy, %</text>'
+        f'<text class="title middle" transform="translate(13 {(TOP + bottom) / 2:.0f}) rotate(-90)">{score}, %</text>'
     )
     parts += limits(x_of, y_of, lowest_accuracy, highest_latency_ms, (x_low, x_high), width, height)
 

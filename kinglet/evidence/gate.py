@@ -97,26 +97,31 @@ def accuracy_check(answers: Answers, margin: float, *, accept_unestablished: boo
         "images": found.n,
         "images_needed": found.images_needed,
     }
-    return Check("accuracy", PASSED if passed else FAILED, accuracy_sentence(found, answers), figures)
+    return Check(
+        "accuracy",
+        PASSED if passed else FAILED,
+        difference_sentence(found, answers.reference, answers.same_model),
+        figures,
+    )
 
 
-def accuracy_sentence(found: Verdict, answers: Answers) -> str:
-    """Return what the images say about the challenger's accuracy, in one sentence."""
-    if answers.same_model:
-        return f"The challenger is the {answers.reference} itself."
+def difference_sentence(found: Verdict, reference: str, same_model: bool) -> str:
+    """Return what the images say about the challenger's score beside the reference's, in one sentence."""
+    if same_model:
+        return f"The challenger is the {reference} itself."
     allowed, n = points(found.margin), f"{found.n:,} test images"
     measured = f"{signed(found.difference.value)} points on {n}, at worst {signed(found.difference.low)}"
     if found.verdict == NOT_WORSE:
-        return f"Shown to be at most {allowed} below the {answers.reference}: {measured}."
+        return f"Shown to be at most {allowed} below the {reference}: {measured}."
     if found.verdict == WORSE:
         best = f"at best {signed(found.difference.high)}"
-        return f"Shown to be more than {allowed} below the {answers.reference}: {measured} and {best}."
+        return f"Shown to be more than {allowed} below the {reference}: {measured} and {best}."
     needed = (
         f"it would take about {found.images_needed:,} to tell"
         if found.images_needed
         else "no number of images would tell, since it lies right on the limit"
     )
-    return f"Not established that it is at most {allowed} below the {answers.reference}: {measured}; {needed}."
+    return f"Not established that it is at most {allowed} below the {reference}: {measured}; {needed}."
 
 
 def class_floor_check(answers: Answers, classes: Sequence[str], floor: float | None) -> Check:

@@ -84,6 +84,42 @@ def verdict(
     return Verdict(NOT_ESTABLISHED, margin, difference, counts.n, needed, leaning if needed else None)
 
 
+def verdict_of_bounds(
+    difference: Interval,
+    n: int,
+    margin: float,
+    *,
+    same_model: bool = False,
+    confidence: float = CONFIDENCE,
+    power: float = POWER,
+) -> Verdict:
+    """Return whether a model is worse than the reference by more than `margin`, from bounds of any paired difference.
+
+    difference: of a score, the model's minus the reference's over n images; each end is a bound that holds with the
+    confidence by itself. margin: in the score's units, in [0, 1). same_model: as for `verdict`. The images that would
+    settle it are reckoned from the width of the bounds, which shrinks with the square root of their number.
+    Raises ValueError if there are no images, or the margin is out of range.
+    """
+    if not 0 <= margin < 1:
+        raise ValueError(f"margin must be at least 0 and below 1, got {margin}")
+    if n < 1:
+        raise ValueError("a verdict needs at least one image")
+    if same_model:
+        return Verdict(NOT_WORSE, margin, Interval(0.0, 0.0, 0.0), n)
+    if difference.low >= -margin:
+        return Verdict(NOT_WORSE, margin, difference, n)
+    if difference.high < -margin:
+        return Verdict(WORSE, margin, difference, n)
+    room = difference.value + margin
+    if math.isclose(room, 0, abs_tol=EDGE):
+        return Verdict(NOT_ESTABLISHED, margin, difference, n)
+    leaning: Word = NOT_WORSE if room > 0 else WORSE
+    reach = difference.value - difference.low if room > 0 else difference.high - difference.value
+    # The bound lies at a multiple of the standard error that the confidence says; the power asks for more.
+    needed = n * (reach * z_sum(confidence, power) / (float(ndtri(confidence)) * room)) ** 2
+    return Verdict(NOT_ESTABLISHED, margin, difference, n, max(math.ceil(needed), n + 1), leaning)
+
+
 def images_to_settle(
     counts: Disagreement, margin: float, *, confidence: float = CONFIDENCE, power: float = POWER
 ) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
@@ -36,11 +37,17 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     return folded
 
 
-def to_onnx(network: nn.Module, input_size: int, channels: int, metadata: dict[str, Any]) -> onnx.ModelProto:
+def to_onnx(
+    network: nn.Module,
+    input_size: int,
+    channels: int,
+    metadata: dict[str, Any],
+    outputs: Sequence[str] = (OUTPUT_NAME,),
+) -> onnx.ModelProto:
     """Return the ONNX model of `network`: "images" float32 (batch, channels, size, size) → "logits" (batch, classes).
 
-    metadata: JSON-ready values, kept as metadata properties under "kinglet." names. The same network
-    gives the same bytes.
+    metadata: JSON-ready values, kept as metadata properties under "kinglet." names. outputs: the names of what the
+    network returns, if that is more than logits. The same network gives the same bytes.
     """
     folded = fold_batch_norms(network)
     example = torch.zeros(2, channels, input_size, input_size)
@@ -54,14 +61,27 @@ def to_onnx(network: nn.Module, input_size: int, channels: int, metadata: dict[s
             (example,),
             buffer,  # type: ignore[arg-type]  # the TorchScript exporter writes to files as well
             input_names=[INPUT_NAME],
-            output_names=[OUTPUT_NAME],
-            dynamic_axes={INPUT_NAME: {0: "batch"}, OUTPUT_NAME: {0: "batch"}},
+            output_names=list(outputs),
+            dynamic_axes={name: {0: "batch"} for name in (INPUT_NAME, *outputs)},
             opset_version=OPSET,
             dynamo=False,
         )
     model = onnx.load_from_string(buffer.getvalue())
     constants_to_initializers(model)
     strip_origin(model)
+    _say_shapes(model, folded, example)
     add_metadata(model, metadata)
     onnx.checker.check_model(model)
     return model
+
+
+def _say_shapes(model: onnx.ModelProto, network: nn.Module, example: torch.Tensor) -> None:
+    """Write down the shapes of outputs of which the exporter knows no more than that they have dimensions."""
+    shapes = [output.type.tensor_type.shape.dim for output in model.graph.output]
+    if all(dimension.dim_value for shape in shapes for dimension in shape[1:]):
+        return
+    with torch.inference_mode():
+        results = network(example)
+    for shape, result in zip(shapes, results, strict=True):
+        for dimension, length in zip(shape[1:], result.shape[1:], strict=True):
+            dimension.dim_value = length

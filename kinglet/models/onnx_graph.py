@@ -11,7 +11,11 @@ from kinglet.errors import KingletError
 
 # What the graphs of Kinglet's models call their input and their output.
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
+# What those of detectors call theirs.
+DETECTOR_OUTPUTS = (OUTPUT_NAME, "boxes")
 PREFIX = "kinglet."
+# The name of a model's problem in its metadata; a classifier's say nothing of it.
+PROBLEM = "problem"
 
 
 def add_metadata(model: onnx.ModelProto, metadata: dict[str, Any]) -> None:

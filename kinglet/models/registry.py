@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kinglet.errors import KingletError
 from kinglet.models import efficientnet_lite, inverted_residual, mobilenet_v2, residual_cnn
+from kinglet.models.detector import Detector, DetectorSpec, detector_on
 from kinglet.models.inverted_residual import InvertedResidualNet, InvertedResidualSpec
 from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec
 from kinglet.models.weights import PackagedWeights, adapt_stem, load_packaged
@@ -90,12 +91,30 @@ def pretrained(name: str, channels: int, n_classes: int, dropout: float) -> tupl
     return residual_network, architecture_of(residual_network)
 
 
+def pretrained_detector(name: str, channels: int, n_classes: int, seed: int) -> tuple[Detector, dict[str, Any]]:
+    """Return a detector on a backbone with ImageNet weights, and its architecture as data.
+
+    name: a key of `BACKBONES`. channels: 1 or 3. Pyramid and head are random, the same for the same seed.
+    Raises KingletError for another name, as other zoos' networks do not show the maps that a detector needs.
+    """
+    if name not in BACKBONES:
+        raise KingletError(
+            f"params.yaml: finetune.backbone is {name!r}, which no detector is built on.",
+            f"Take one of: {', '.join(BACKBONES)}.",
+        )
+    classifier, _ = pretrained(name, channels, 1, 0.0)
+    network = detector_on(classifier, n_classes, seed)  # type: ignore[arg-type]  # all of BACKBONES are of this kind
+    return network, architecture_of(network)
+
+
 def architecture_of(network: nn.Module) -> dict[str, Any]:
     """Return the architecture of a network as JSON-ready data, from the layers it has now."""
     if isinstance(network, InvertedResidualNet):
         return {"family": "inverted-residual", "spec": inverted_residual.read_spec(network).to_dict()}
     if isinstance(network, ResidualCnn):
         return {"family": "residual-cnn", "spec": residual_cnn.read_spec(network).to_dict()}
+    if isinstance(network, Detector):
+        return {"family": "detector", "spec": network.spec.to_dict()}
     if isinstance(network, ZooClassifier):
         return network.architecture
     raise TypeError(f"no architecture is known for {type(network).__name__}")
@@ -109,6 +128,8 @@ def rebuild(architecture: dict[str, Any], state: dict[str, Tensor]) -> nn.Module
         network = InvertedResidualNet(InvertedResidualSpec.from_dict(spec))
     elif family == "residual-cnn":
         network = ResidualCnn(ResidualCnnSpec.from_dict(spec))
+    elif family == "detector":
+        network = Detector(DetectorSpec.from_dict(spec))
     else:
         network = ZooClassifier(**spec, weights=False)
     network.load_state_dict(state)

@@ -1,13 +1,15 @@
-"""What also runs without torch: decoding, preprocessing, ONNX Runtime sessions, measuring, and `Predictor`."""
+"""What also runs without torch: decoding, preprocessing, ONNX Runtime sessions, measuring, and the predictors."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kinglet.runtime.detection_predictor import DetectionPredictor
     from kinglet.runtime.predictor import Predictor
+    from kinglet.runtime.predictors import open_predictor
 
-__all__ = ["Predictor"]
+__all__ = ["DetectionPredictor", "Predictor", "open_predictor"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,4 +18,12 @@ def __getattr__(name: str) -> Any:
         from kinglet.runtime.predictor import Predictor
 
         return Predictor
+    if name == "DetectionPredictor":
+        from kinglet.runtime.detection_predictor import DetectionPredictor
+
+        return DetectionPredictor
+    if name == "open_predictor":
+        from kinglet.runtime.predictors import open_predictor
+
+        return open_predictor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

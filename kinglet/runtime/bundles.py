@@ -35,11 +35,18 @@ NEEDED = (PREPROCESSING, LABELS)
 RUNTIME = "runtime"
 
 # The key of preprocessing.json that counts the changes to what a bundle holds; files that lack it are of format 1.
-# Bundles whose model takes pixels are of format 2; all others stay of format 1, which earlier versions open too.
-FORMAT_KEY, FORMAT = "format", 2
+# Bundles of detectors are of format 3, others whose model takes pixels of format 2; all others stay of format 1,
+# which earlier versions open too.
+FORMAT_KEY, FORMAT = "format", 3
+# The keys of preprocessing.json that say what a model answers with, and from which score a detector's boxes count.
+# Files that lack the first are of classifiers.
+PROBLEM, THRESHOLDS = "problem", "thresholds"
+CLASSIFICATION, DETECTION = "classification", "detection"
 
 # The golden probabilities of processors that add 8-bit products exactly, and those of x86 without VNNI.
 EXACT, SATURATED = "probabilities", "probabilities_without_vnni"
+# And those of detectors: objects as rows of a table (kinglet.runtime.golden_detections).
+EXACT_DETECTIONS, SATURATED_DETECTIONS = "detections", "detections_without_vnni"
 # How far answers may be from the golden ones, where it is not the tolerance below.
 TOLERANCE = "tolerance"
 
@@ -81,9 +88,11 @@ def verify(folder: Path) -> list[str]:
     return list(listed)
 
 
-def format_of(preprocessing: Preprocessing) -> int:
-    """Return the format of a bundle whose model has this preprocessing."""
-    return FORMAT if preprocessing.takes_pixels else 1
+def format_of(preprocessing: Preprocessing, problem: str = CLASSIFICATION) -> int:
+    """Return the format of a bundle whose model has this preprocessing and solves this problem."""
+    if problem == DETECTION:
+        return FORMAT
+    return 2 if preprocessing.takes_pixels else 1
 
 
 def tolerance_of_converted(precision: str) -> float:
@@ -122,6 +131,26 @@ def runtime_of(folder: Path) -> str:
             "Open the bundle with the version of Kinglet that made it, or a newer one.",
         )
     return runtime
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """Return the content of a bundle's preprocessing.json."""
+    facts: dict[str, Any] = json.loads((folder / PREPROCESSING).read_text(encoding="utf-8"))
+    return facts
+
+
+def problem_of(folder: Path) -> str:
+    """Return what a bundle's model answers with, "classification" or "detection".
+
+    Raises KingletError if this version of Kinglet does not know it.
+    """
+    problem = str(facts_of(folder).get(PROBLEM, CLASSIFICATION))
+    if problem not in (CLASSIFICATION, DETECTION):
+        raise KingletError(
+            f"{folder / PREPROCESSING} names the problem {problem!r}; known here: {CLASSIFICATION}, {DETECTION}.",
+            "Open the bundle with the version of Kinglet that made it, or a newer one.",
+        )
+    return problem
 
 
 def read_checksums(path: Path) -> dict[str, str]:

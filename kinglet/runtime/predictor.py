@@ -5,8 +5,6 @@ Needs onnxruntime, numpy and Pillow only; for a bundle that names another runtim
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +16,10 @@ from numpy.typing import NDArray
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.decoding import decode
-from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES, open_engine
-from kinglet.runtime.preprocessing import InputTensor, Preprocessing, prepare
+from kinglet.runtime.engines import RUNTIMES
+from kinglet.runtime.opened_bundle import open_bundle
+from kinglet.runtime.preprocessing import InputTensor, prepare
 from kinglet.runtime.sessions import softmax
-from kinglet.runtime.vnni import products_saturate
-
-logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 32
 MAX_PIXELS = 100_000_000
@@ -53,6 +49,8 @@ class Predictor:
     ['sandal']
     """
 
+    problem = bundles.CLASSIFICATION
+
     def __init__(self, bundle: Path | str, threads: int | None = None, saturates: bool | None = None) -> None:
         """Open the bundle.
 
@@ -60,34 +58,12 @@ class Predictor:
         whether this processor is x86 without VNNI, for which a bundle may hold a file of its own; None asks
         the processor. `model_file` says which file was opened, `runtime` what computes it.
         Raises KingletError that names the file if one is missing, damaged or not what the checksums say, or the
-        runtime if it is not installed.
+        runtime if it is not installed, or says what opens it if it is no classifier's.
         """
-        folder = Path(bundle)
-        files = bundles.verify(folder)
-        self.runtime = bundles.runtime_of(folder)
-        self.saturates = products_saturate() if saturates is None else saturates
-        has_other = self.runtime == ONNXRUNTIME and bundles.WITHOUT_VNNI in files
-        self.model_file = bundles.WITHOUT_VNNI if self.saturates and has_other else RUNTIMES[self.runtime].files[0]
-        kind = (
-            "x86 without VNNI, or one that does not tell" if self.saturates else "one that adds 8-bit products exactly"
-        )
-        if self.runtime == ONNXRUNTIME:
-            logger.info("Opening %s: this processor is %s.", folder / self.model_file, kind)
-        else:
-            logger.info("Opening %s with %s.", folder / self.model_file, RUNTIMES[self.runtime].title)
-        self.classes: list[str] = list(json.loads((folder / bundles.LABELS).read_text(encoding="utf-8")))
-        facts = json.loads((folder / bundles.PREPROCESSING).read_text(encoding="utf-8"))
-        self.preprocessing = Preprocessing.from_dict(facts)
-        size = self.preprocessing.input_size
-        input_shape = (self.preprocessing.channels, size, size)
-        engine = open_engine(self.runtime, folder / self.model_file, input_shape, threads)
-        if engine.takes_pixels != self.preprocessing.takes_pixels:
-            raise KingletError(
-                f"{folder / self.model_file} takes {'pixels' if engine.takes_pixels else 'normalized floats'}, and "
-                f"{bundles.PREPROCESSING} says otherwise.",
-                "The files of the bundle are not of one model: make it anew with `dvc repro bundle`.",
-            )
-        self._compute = engine.run
+        opened = open_bundle(Path(bundle), threads, saturates, bundles.CLASSIFICATION)
+        self.runtime, self.model_file, self.saturates = opened.runtime, opened.model_file, opened.saturates
+        self.classes, self.preprocessing = opened.classes, opened.preprocessing
+        self._compute = opened.engine.run
 
     def predict(self, images: Iterable[NDArray[np.uint8]]) -> Predictions:
         """Return the predictions for images of any size.
@@ -116,6 +92,10 @@ class Predictor:
 
         tensors: as `kinglet.runtime.preprocessing.prepare` makes them, n at least 1.
         """
+        return self.outputs(tensors)
+
+    def outputs(self, tensors: InputTensor) -> NDArray[np.float32]:
+        """Return what the model gives, its logits; see `logits`."""
         return self._compute(tensors)
 
     def check_golden(self, golden: Path, tolerance: float | None = None) -> float:

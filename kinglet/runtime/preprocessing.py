@@ -13,6 +13,7 @@ from PIL import Image
 
 # A batch as a model takes it: normalized float32, channels first, or uint8 pixels, channels last.
 InputTensor = NDArray[np.float32] | NDArray[np.uint8]
+Boxes = NDArray[np.floating[Any]]
 
 # How an image that is no square becomes one.
 FITS = ("stretch", "crop", "pad")
@@ -55,6 +56,72 @@ class Preprocessing:
         )
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where the pixels of an image lie in a model's square input, as `resize` puts them there.
+
+    width, height: of the image in pixels. scale_x, scale_y: input pixels per image pixel. left, top: where the
+    image's upper left corner comes to lie, in input pixels; negative where "crop" cuts it off.
+    """
+
+    width: int
+    height: int
+    scale_x: float
+    scale_y: float
+    left: float
+    top: float
+
+    def to_input(self, xyxy: Boxes) -> Boxes:
+        """Return boxes of the image in pixels of the input; float (n, 4), of the type given. Nothing is clipped."""
+        return (xyxy * self.scales + self.offsets).astype(xyxy.dtype)
+
+    def to_image(self, xyxy: Boxes) -> Boxes:
+        """Return boxes of the input in pixels of the image, clipped to it; float (n, 4), of the type given."""
+        ends = np.array([self.width, self.height] * 2, np.float64)
+        return ((xyxy - self.offsets) / self.scales).clip(0, ends).astype(xyxy.dtype)
+
+    @property
+    def scales(self) -> NDArray[np.float64]:
+        """What the four numbers of a box are multiplied by."""
+        return np.array([self.scale_x, self.scale_y] * 2, np.float64)
+
+    @property
+    def offsets(self) -> NDArray[np.float64]:
+        """What is added to the four numbers of a box then."""
+        return np.array([self.left, self.top] * 2, np.float64)
+
+
+def placement(width: int, height: int, size: int, fit: str) -> Placement:
+    """Return where `resize` puts the pixels of an image in a square of `size` pixels.
+
+    width, height: of the image in pixels, at least 1. fit: one of FITS.
+    Raises ValueError for an image without pixels, and for any other fit.
+    """
+    if min(width, height, size) < 1 or fit not in FITS:
+        raise ValueError(f"no placement of {width} x {height} pixels in a square of {size} by {fit!r}")
+    if fit == "crop":
+        left, top, edge = centre_square(width, height)
+        scale = size / edge
+        return Placement(width, height, scale, scale, -left * scale, -top * scale)
+    if fit == "pad":
+        left, top, inner_width, inner_height = inside_borders(width, height, size)
+        return Placement(width, height, inner_width / width, inner_height / height, left, top)
+    return Placement(width, height, size / width, size / height, 0.0, 0.0)
+
+
+def centre_square(width: int, height: int) -> tuple[int, int, int]:
+    """Return left, top and edge length in pixels of the centre square that "crop" keeps."""
+    edge = min(width, height)
+    return (width - edge) // 2, (height - edge) // 2, edge
+
+
+def inside_borders(width: int, height: int, size: int) -> tuple[int, int, int, int]:
+    """Return left, top, width and height, in input pixels, of the image inside the borders that "pad" adds."""
+    scale = size / max(width, height)
+    inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
+    return (size - inner_width) // 2, (size - inner_height) // 2, inner_width, inner_height
+
+
 def resize(image: NDArray[np.uint8], input_size: int, fit: str) -> NDArray[np.uint8]:
     """Return the image as a square of `input_size` pixels, antialiased bilinear.
 
@@ -66,18 +133,13 @@ def resize(image: NDArray[np.uint8], input_size: int, fit: str) -> NDArray[np.ui
         return image
     picture = Image.fromarray(image[:, :, 0] if channels == 1 else image)
     if fit == "crop":
-        edge = min(width, height)
-        left, top = (width - edge) // 2, (height - edge) // 2
+        left, top, edge = centre_square(width, height)
         box = (left, top, left + edge, top + edge)
         picture = picture.resize((input_size, input_size), Image.Resampling.BILINEAR, box)
     elif fit == "pad":
-        scale = input_size / max(width, height)
-        inner = max(1, round(width * scale)), max(1, round(height * scale))
+        left, top, *inner = inside_borders(width, height, input_size)
         canvas = Image.new(picture.mode, (input_size, input_size))
-        canvas.paste(
-            picture.resize(inner, Image.Resampling.BILINEAR),
-            ((input_size - inner[0]) // 2, (input_size - inner[1]) // 2),
-        )
+        canvas.paste(picture.resize((inner[0], inner[1]), Image.Resampling.BILINEAR), (left, top))
         picture = canvas
     else:
         picture = picture.resize((input_size, input_size), Image.Resampling.BILINEAR)

@@ -32,23 +32,33 @@ Result = TypeVar("Result")
 
 
 def open_session(
-    model: Path | bytes, threads: int | None = None, *, exact_sums: bool = True
+    model: Path | bytes,
+    threads: int | None = None,
+    *,
+    exact_sums: bool = True,
+    outputs: tuple[str, ...] = (OUTPUT_NAME,),
 ) -> onnxruntime.InferenceSession:
     """Return a session on the CPU for an ONNX file of Kinglet's, or its bytes.
 
     threads: size of the pool that works on one batch; None takes every processor that is granted. exact_sums: sums of
     8-bit products are those of a processor with VNNI, whatever this one is, so that what is decided does not depend on
-    it; False: as fast as this processor can, as a model is served.
-    Raises KingletError if it is no ONNX model or lacks the input `images` or the output `logits`.
+    it; False: as fast as this processor can, as a model is served. outputs: those of a classifier, or
+    `detection.DETECTOR_OUTPUTS`.
+    Raises KingletError if it is no ONNX model or has another input than `images`, or other outputs.
     """
     session = load_session(model, threads, exact_sums=exact_sums)
-    inputs, outputs = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
-    if inputs != [INPUT_NAME] or outputs != [OUTPUT_NAME]:
-        raise KingletError(
-            f"{called(model)} has inputs {inputs} and outputs {outputs}; "
-            f"Kinglet's models have {INPUT_NAME} and {OUTPUT_NAME}."
-        )
+    require_ends(session, model, outputs)
     return session
+
+
+def require_ends(session: onnxruntime.InferenceSession, model: Path | bytes, outputs: tuple[str, ...]) -> None:
+    """Raise KingletError if a model has another input than `images`, or other outputs. model: what was opened."""
+    found_inputs, found = [item.name for item in session.get_inputs()], [item.name for item in session.get_outputs()]
+    if found_inputs != [INPUT_NAME] or found != list(outputs):
+        raise KingletError(
+            f"{called(model)} has inputs {found_inputs} and outputs {found}; "
+            f"Kinglet's models have {INPUT_NAME} and {' and '.join(outputs)}."
+        )
 
 
 def load_session(

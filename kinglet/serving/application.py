@@ -10,13 +10,10 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs
 
-import numpy as np
 import orjson
 
 from kinglet import __version__
-from kinglet.runtime.sessions import softmax
 from kinglet.serving import open_inference
 from kinglet.serving.bodies import BodyReader, DisconnectedError, Upload, parts_of
 from kinglet.serving.inference import INLINE_BYTES, Answer, Inference
@@ -25,6 +22,7 @@ from kinglet.serving.metrics import CONTENT_TYPE, Metrics
 from kinglet.serving.monitoring import Seen, monitor_of
 from kinglet.serving.openapi import openapi_document
 from kinglet.serving.page import page_of, security_headers
+from kinglet.serving.problems import problem_of
 from kinglet.serving.refusals import RefusedError
 from kinglet.serving.served_model import ServedModel
 from kinglet.serving.settings import Settings
@@ -33,7 +31,6 @@ JSON = ((b"content-type", b"application/json"),)
 # A body of one image; without a type the bytes tell by themselves.
 IMAGE_TYPES = (b"", b"image/jpeg", b"image/png", b"image/webp", b"application/octet-stream")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-DEFAULT_TOP = 5
 
 
 @dataclass
@@ -70,6 +67,7 @@ class Application:
 
     def __init__(self, model: ServedModel, settings: Settings, log: JsonLog) -> None:
         self.model, self.settings, self.log = model, settings, log
+        self.problem = problem_of(model)
         self.metrics = Metrics(model)
         self.inference = Inference(model, settings, self.metrics)
         self.monitor = monitor_of(model, settings, log, self.metrics)
@@ -196,15 +194,19 @@ class Application:
         return body
 
     async def predict(self, request: Request) -> Response:
-        """Answer with the classes of one image or of several."""
-        top = top_in(request.scope["query_string"])
+        """Answer with the classes of one image or of several, or with the objects in them."""
+        asked = self.problem.read_query(request.scope["query_string"])
         uploads = await self._uploads(request)
-        answer = await self.inference.classify(uploads)
+        answer = await self.inference.answer(uploads)
         request.facts["images"] = len(uploads)
         if self.monitor is not None:
             sizes = [(facts.width, facts.height) for facts in answer.images]
-            self.monitor.take(Seen(request.id, answer.squares, sizes, answer.logits))
-        return Response(orjson.dumps(self._predictions(uploads, answer, top, request.started)))
+            self.monitor.take(Seen(request.id, answer.squares, sizes, answer.outputs))
+        if self.problem.takes_time:
+            found = await self.inference.in_pool(lambda: self.problem.predictions(self.model, answer, asked))
+        else:
+            found = self.problem.predictions(self.model, answer, asked)
+        return Response(orjson.dumps(self._predictions(uploads, answer, found, request.started)))
 
     async def _uploads(self, request: Request) -> list[Upload]:
         """Return the images of a request, at least one."""
@@ -224,29 +226,16 @@ class Application:
             raise RefusedError("empty_body", "The body is empty; send the bytes of a JPEG, PNG or WebP image.")
         return [Upload("", body)]
 
-    def _predictions(self, uploads: Sequence[Upload], answer: Answer, top: int, started: float) -> dict[str, Any]:
-        classes = self.model.predictor.classes
-        probabilities = softmax(answer.logits)
-        predictions = []
-        for upload, facts, row in zip(uploads, answer.images, probabilities, strict=True):
-            values = row.tolist()
-            best = [
-                {"class": classes[index], "probability": round(values[index], 6)}
-                for index in np.argsort(-row, kind="stable")[:top].tolist()
-            ]
-            predictions.append(
-                {
-                    "class": best[0]["class"],
-                    "confidence": best[0]["probability"],
-                    "top": best,
-                    "image": {
-                        "name": upload.name,
-                        "format": facts.format,
-                        "width": facts.width,
-                        "height": facts.height,
-                    },
-                }
-            )
+    def _predictions(
+        self, uploads: Sequence[Upload], answer: Answer, found: Sequence[dict[str, Any]], started: float
+    ) -> dict[str, Any]:
+        predictions = [
+            {
+                **of_image,
+                "image": {"name": upload.name, "format": facts.format, "width": facts.width, "height": facts.height},
+            }
+            for upload, facts, of_image in zip(uploads, answer.images, found, strict=True)
+        ]
         return {
             "model": self.model.name,
             "version": self.model.version,
@@ -265,14 +254,14 @@ class Application:
         length = request.headers.get(open_inference.HEADER_LENGTH)
 
         def read() -> open_inference.TensorRequest:
-            return open_inference.read_request(body, length, self.model.input_format)
+            return open_inference.read_request(body, length, self.model)
 
         asked = read() if len(body) <= INLINE_BYTES else await self.inference.in_pool(read)
-        logits = await self.inference.compute(asked.tensor)
+        outputs = await self.inference.compute(asked.tensor)
         request.facts["images"] = len(asked.tensor)
-        response = Response(*open_inference.write_answer(self.model, asked, logits))
+        response = Response(*open_inference.write_answer(self.model, asked, outputs))
         if self.monitor is not None:
-            self.monitor.take(Seen(request.id, asked.tensor, (), logits))
+            self.monitor.take(Seen(request.id, asked.tensor, (), outputs))
         return response
 
     async def model_metadata(self, request: Request) -> Response:
@@ -330,14 +319,3 @@ def refusal(error: RefusedError, request_id: bytes) -> Response:
     if error.retry_after is not None:
         headers.append((b"retry-after", str(error.retry_after).encode()))
     return Response(orjson.dumps(fields), headers, error.status)
-
-
-def top_in(query: bytes) -> int:
-    """Return how many classes are asked for; raises RefusedError for anything that is no positive number."""
-    if not query:
-        return DEFAULT_TOP
-    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("top", [str(DEFAULT_TOP)])
-    text = values[-1]
-    if not (text.isascii() and text.isdigit()) or int(text[:9]) < 1:
-        raise RefusedError("bad_request", f"top is {text[:40]!r}; it is the number of classes to answer, at least 1.")
-    return int(text[:9])

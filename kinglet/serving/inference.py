@@ -1,4 +1,4 @@
-"""From the bytes of images to logits: a few workers, a bounded queue before them, batches if asked for.
+"""From the bytes of images to what the model gives: a few workers, a bounded queue before them, batches if asked for.
 
 A network that answers within a fraction of a millisecond is done sooner than it can be handed to another thread. So
 small images are computed where they arrive, if the model is that fast; all others go to a pool of threads.
@@ -39,12 +39,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Answer:
-    """Logits, float32 (n, n_classes), the facts of each image, and where the time went, in seconds.
+    """What the model gives for n images, the facts of each image, and where the time went, in seconds.
 
+    outputs: float32, the first axis of length n; logits of a classifier, logits and boxes of a detector side by side.
     squares: the pixels that the model saw, uint8 (n, input_size, input_size, channels).
     """
 
-    logits: NDArray[np.float32]
+    outputs: NDArray[np.float32]
     squares: NDArray[np.uint8]
     images: list[ImageFacts]
     decode_seconds: float
@@ -81,38 +82,38 @@ class Inference:
         """Let the workers end with what they have begun."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def classify(self, uploads: Sequence[Upload]) -> Answer:
+    async def answer(self, uploads: Sequence[Upload]) -> Answer:
         """Return the answer to encoded images.
 
         Raises RefusedError that names the first which cannot be used, or if too many wait or it took too long.
         """
         if self._inline and len(uploads) == 1 and len(uploads[0].content) <= INLINE_BYTES:
             try:
-                return self._classify_now(uploads, INLINE_PIXELS)
+                return self._answer_now(uploads, INLINE_PIXELS)
             except TooManyPixelsError:
                 pass  # one for the pool, which has the limit that was set
         if self._batcher is None:
-            return await self.in_pool(lambda: self._classify_now(uploads, self._max_pixels))
+            return await self.in_pool(lambda: self._answer_now(uploads, self._max_pixels))
         started = time.perf_counter()
         squares, tensors, images = await self.in_pool(lambda: self._decode(uploads, self._max_pixels))
         decoded = time.perf_counter()
-        logits = await self._in_time(self._batcher.add(tensors))
-        return Answer(logits, squares, images, decoded - started, time.perf_counter() - decoded)
+        outputs = await self._in_time(self._batcher.add(tensors))
+        return Answer(outputs, squares, images, decoded - started, time.perf_counter() - decoded)
 
     async def compute(self, tensors: InputTensor) -> NDArray[np.float32]:
-        """Return the logits of prepared inputs, as the model takes them; raises RefusedError."""
+        """Return what the model gives for prepared inputs, as it takes them; raises RefusedError."""
         if self._inline and len(tensors) == 1:
             return self._compute(tensors)
         if self._batcher is not None:
             return await self._in_time(self._batcher.add(tensors))
         return await self.in_pool(lambda: self._compute(tensors))
 
-    def _classify_now(self, uploads: Sequence[Upload], max_pixels: int) -> Answer:
+    def _answer_now(self, uploads: Sequence[Upload], max_pixels: int) -> Answer:
         started = time.perf_counter()
         squares, tensors, images = self._decode(uploads, max_pixels)
         decoded = time.perf_counter()
-        logits = self._compute(tensors)
-        return Answer(logits, squares, images, decoded - started, time.perf_counter() - decoded)
+        outputs = self._compute(tensors)
+        return Answer(outputs, squares, images, decoded - started, time.perf_counter() - decoded)
 
     def _decode(
         self, uploads: Sequence[Upload], max_pixels: int
@@ -140,7 +141,7 @@ class Inference:
         for start in range(0, len(tensors), CHUNK):
             chunk = tensors[start : start + CHUNK]
             self._metrics.batch_size.observe(len(chunk))
-            parts.append(self._model.predictor.logits(chunk))
+            parts.append(self._model.predictor.outputs(chunk))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     async def in_pool(self, work: Callable[[], Result]) -> Result:
@@ -192,14 +193,14 @@ class Batcher:
         size: int,
         seconds: float,
     ) -> None:
-        """compute: logits of a batch. submit: queues work. size: images at most. seconds: the first one waits."""
+        """compute: what the model gives for a batch. submit: queues work. size: images. seconds: one waits."""
         self._compute, self._submit = compute, submit
         self._size, self._seconds = size, seconds
         self._waiting: list[tuple[InputTensor, asyncio.Future[NDArray[np.float32]]]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, tensors: InputTensor) -> asyncio.Future[NDArray[np.float32]]:
-        """Return the logits to come of these inputs, n at least 1."""
+        """Return what is to come of these inputs, n at least 1."""
         loop = asyncio.get_running_loop()
         if self._waiting and self._images() + len(tensors) > self._size:
             self._flush()
@@ -236,7 +237,7 @@ def share_out(
     batch: asyncio.Future[NDArray[np.float32]],
     waiting: list[tuple[InputTensor, asyncio.Future[NDArray[np.float32]]]],
 ) -> None:
-    """Give every request its rows of a batch's logits, or its error."""
+    """Give every request its rows of a batch, or its error."""
     start = 0
     for tensors, future in waiting:
         rows = slice(start, start + len(tensors))

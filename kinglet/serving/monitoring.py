@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kinglet.errors import KingletError
+from kinglet.runtime import bundles
 from kinglet.runtime.preprocessing import denormalize
 from kinglet.runtime.sessions import softmax
 from kinglet.runtime.sketches import MAX_SAMPLE_NUMBERS, Sketch, empty_sketch, merged, reference_from, sketch_of
@@ -223,9 +225,17 @@ def parts_of(waiting: Sequence[Seen]) -> list[list[Seen]]:
 
 
 def monitor_of(model: ServedModel, settings: Settings, log: JsonLog, metrics: Metrics) -> Monitor | None:
-    """Return what notes the answers of a server; None if it was not asked for, or if the bundle has no reference."""
+    """Return what notes the answers of a server; None if it was not asked for, or if the bundle has no reference.
+
+    Raises KingletError for a detector.
+    """
     if not settings.monitor:
         return None
+    if model.predictor.problem == bundles.DETECTION:
+        raise KingletError(
+            f"{model.name} is a detector, and the monitoring of detectors is not offered yet.",
+            "Serve it without --monitor.",
+        )
     if not model.reference:
         log.write(
             "monitor_off",

@@ -14,13 +14,12 @@ import orjson
 from numpy.typing import NDArray
 
 from kinglet.runtime.preprocessing import InputTensor
-from kinglet.runtime.sessions import INPUT_NAME, OUTPUT_NAME, softmax
+from kinglet.runtime.sessions import INPUT_NAME
+from kinglet.serving.problems import problem_of
 from kinglet.serving.refusals import RefusedError
 from kinglet.serving.served_model import InputFormat, ServedModel
 
 HEADER_LENGTH = b"inference-header-content-length"
-PROBABILITIES = "probabilities"
-OUTPUTS = (OUTPUT_NAME, PROBABILITIES)
 # Of the outputs, and how the numbers of each datatype lie in raw bytes.
 DATATYPE = "FP32"
 NUMBERS: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
@@ -38,14 +37,16 @@ class TensorRequest:
 
 def model_metadata(model: ServedModel) -> dict[str, Any]:
     """Return what `GET /v2/models/NAME` says."""
-    n_classes = len(model.predictor.classes)
     takes = model.input_format
     return {
         "name": model.name,
         "versions": [model.version],
         "platform": f"{model.predictor.runtime}_{model.predictor.model_file.rpartition('.')[2]}",
         "inputs": [{"name": INPUT_NAME, "datatype": takes.datatype, "shape": [-1, *takes.shape]}],
-        "outputs": [{"name": name, "datatype": DATATYPE, "shape": [-1, n_classes]} for name in OUTPUTS],
+        "outputs": [
+            {"name": name, "datatype": DATATYPE, "shape": shape}
+            for name, shape in problem_of(model).shapes(model).items()
+        ],
         # Not of the protocol, and allowed by it: what a client needs to make the tensor and to read the answer.
         "parameters": {
             "classes": model.predictor.classes,
@@ -55,10 +56,10 @@ def model_metadata(model: ServedModel) -> dict[str, Any]:
     }
 
 
-def read_request(body: bytes, header_length: bytes | None, takes: InputFormat) -> TensorRequest:
+def read_request(body: bytes, header_length: bytes | None, model: ServedModel) -> TensorRequest:
     """Return the request in a body.
 
-    header_length: the value of Inference-Header-Content-Length, None without one. takes: what the model does.
+    header_length: the value of Inference-Header-Content-Length, None without one.
     Raises RefusedError that says which part is not as the model needs it.
     """
     header, raw = split_body(body, header_length)
@@ -66,8 +67,8 @@ def read_request(body: bytes, header_length: bytes | None, takes: InputFormat) -
     request_id = fields.get("id", "")
     if not isinstance(request_id, str):
         raise bad("`id` has to be a string")
-    tensor = read_input(fields.get("inputs"), raw, takes)
-    return TensorRequest(request_id, tensor, read_outputs(fields))
+    tensor = read_input(fields.get("inputs"), raw, model.input_format)
+    return TensorRequest(request_id, tensor, read_outputs(fields, tuple(problem_of(model).shapes(model))))
 
 
 def split_body(body: bytes, header_length: bytes | None) -> tuple[bytes, memoryview]:
@@ -179,19 +180,19 @@ def from_bytes(raw: memoryview, size: Any, shape: tuple[int, ...], datatype: str
     return np.frombuffer(raw, numbers).reshape(shape).astype(numbers.newbyteorder("="), copy=False)
 
 
-def read_outputs(fields: dict[str, Any]) -> tuple[tuple[str, bool], ...]:
-    """Return which outputs are asked for, and whether in raw bytes; all of them if none is named."""
+def read_outputs(fields: dict[str, Any], names: tuple[str, ...]) -> tuple[tuple[str, bool], ...]:
+    """Return which outputs are asked for, and whether in raw bytes; all of them if none is named. names: there are."""
     default = is_true(read_parameters(fields), "binary_data_output")
     asked = fields.get("outputs")
     if asked is None or asked == []:
-        return tuple((name, default) for name in OUTPUTS)
+        return tuple((name, default) for name in names)
     if not isinstance(asked, list) or not all(isinstance(item, dict) for item in asked):
         raise bad("`outputs` has to be a list of objects with a name")
     found: dict[str, bool] = {}
     for item in asked:
         name = item.get("name")
-        if name not in OUTPUTS:
-            raise bad(f"there is no output {shown(name)}; the model has {', '.join(map(repr, OUTPUTS))}")
+        if name not in names:
+            raise bad(f"there is no output {shown(name)}; the model has {', '.join(map(repr, names))}")
         parameters = read_parameters(item)
         found[name] = is_true(parameters, "binary_data") if "binary_data" in parameters else default
         if parameters.get("classification") not in (None, 0):
@@ -218,15 +219,15 @@ def is_true(parameters: dict[str, Any], name: str) -> bool:
 
 
 def write_answer(
-    model: ServedModel, request: TensorRequest, logits: NDArray[np.float32]
+    model: ServedModel, request: TensorRequest, given: NDArray[np.float32]
 ) -> tuple[bytes, list[tuple[bytes, bytes]]]:
-    """Return the body of the answer and its headers.
+    """Return the body of the answer and its headers. given: what the model gives.
 
     Raises RefusedError if the numbers of the request were too large for the model's arithmetic.
     """
-    if not np.isfinite(logits).all():
+    if not np.isfinite(given).all():
         raise bad(f"the numbers of input {INPUT_NAME!r} are too large: the model's answer is not finite")
-    arrays = {OUTPUT_NAME: logits, PROBABILITIES: softmax(logits)}
+    arrays = problem_of(model).tensors(given)
     outputs, raw = [], []
     for name, in_bytes in request.outputs:
         array = np.ascontiguousarray(arrays[name], "<f4")

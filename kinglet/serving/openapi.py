@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from kinglet import __version__
-from kinglet.serving.open_inference import DATATYPE, OUTPUTS
+from kinglet.serving.open_inference import DATATYPE
+from kinglet.serving.problems import problem_of
 from kinglet.serving.refusals import STATUS_OF
 from kinglet.serving.served_model import ServedModel
 from kinglet.serving.settings import Settings
@@ -23,37 +24,31 @@ def openapi_document(model: ServedModel, settings: Settings) -> dict[str, Any]:
         "info": {
             "title": f"Kinglet: {model.name}",
             "version": __version__,
-            "description": f"Sorts images into {len(model.predictor.classes)} classes; model version {model.version}.",
+            "description": f"{problem_of(model).does(model.predictor.classes)}; model version {model.version}.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "paths": {**own_paths(settings), **protocol_paths(model)},
+        "paths": {**own_paths(model, settings), **protocol_paths(model)},
         "components": {"schemas": schemas(model)},
     }
 
 
-def own_paths(settings: Settings) -> dict[str, Any]:
+def own_paths(model: ServedModel, settings: Settings) -> dict[str, Any]:
     """Return the paths that are Kinglet's."""
     binary = {"type": "string", "format": "binary", "minLength": 1, "maxLength": settings.max_body_bytes}
     files = {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}, "minProperties": 1}
     content: dict[str, Any] = {kind: {"schema": binary} for kind in IMAGE_TYPES}
     content["multipart/form-data"] = {"schema": files}
+    problem = problem_of(model)
     predict = operation(
         "predict",
-        "The classes of one image, or of up to "
+        f"The {problem.answers} of one image, or of up to "
         f"{settings.max_images} in a multipart body. At most {settings.max_body_bytes:,} bytes and "
         f"{settings.max_pixels:,} pixels each.",
-        json_content("Predictions", "The classes, the most probable first."),
+        json_content("Predictions", f"The {problem.answers}, the most probable first."),
         (413, 415, 422),
     )
     predict["requestBody"] = {"required": True, "content": content}
-    predict["parameters"] = [
-        {
-            "name": "top",
-            "in": "query",
-            "description": "How many classes to answer for each image.",
-            "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": 5},
-        }
-    ]
+    predict["parameters"] = [problem.parameter()]
     text = {"description": "As text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     page = {"description": "As HTML.", "content": {"text/html": {"schema": {"type": "string"}}}}
     return {
@@ -69,8 +64,8 @@ def protocol_paths(model: ServedModel) -> dict[str, Any]:
     """Return the paths of the Open Inference Protocol."""
     infer = operation(
         "infer",
-        "Logits and probabilities of tensors. With the header Inference-Header-Content-Length, raw bytes follow the "
-        "JSON (the binary tensor data extension).",
+        f"{' and '.join(problem_of(model).shapes(model)).capitalize()} of tensors. With the header "
+        "Inference-Header-Content-Length, raw bytes follow the JSON (the binary tensor data extension).",
         {
             "description": "The tensors that were asked for.",
             "content": {
@@ -133,18 +128,12 @@ def reference(schema: str) -> dict[str, str]:
 
 def schemas(model: ServedModel) -> dict[str, Any]:
     """Return the shapes of what is sent and answered."""
-    classes = {"type": "string", "enum": model.predictor.classes}
-    probability = {"type": "number", "minimum": 0, "maximum": 1}
     shape = {"type": "array", "items": {"type": "integer", "minimum": 1}}
     milliseconds = {"type": "number", "minimum": 0}
     image = fields({"name": TEXT, "format": TEXT, "width": COUNT, "height": COUNT})
-    prediction = {
-        "class": classes,
-        "confidence": probability,
-        "top": {"type": "array", "items": fields({"class": classes, "probability": probability})},
-        "image": image,
-    }
-    tensor = fields({"name": {"enum": list(OUTPUTS)}, "datatype": {"const": DATATYPE}, "shape": shape})
+    prediction = {**problem_of(model).prediction_schema(model), "image": image}
+    names = list(problem_of(model).shapes(model))
+    tensor = fields({"name": {"enum": names}, "datatype": {"const": DATATYPE}, "shape": shape})
     tensor["properties"]["data"] = {"type": "array", "items": {"type": "number"}}
     tensor["properties"]["parameters"] = {"type": "object"}
     metadata_tensor = fields({"name": TEXT, "datatype": TEXT, "shape": {"type": "array", "items": {"type": "integer"}}})
@@ -204,7 +193,7 @@ def infer_request(model: ServedModel) -> dict[str, Any]:
             "maxItems": n_numbers,
         },
     }
-    asked = fields({"name": {"enum": list(OUTPUTS)}})
+    asked = fields({"name": {"enum": list(problem_of(model).shapes(model))}})
     request = fields({"inputs": {"type": "array", "items": fields(inputs), "minItems": 1, "maxItems": 1}})
     request["properties"]["id"] = TEXT
     request["properties"]["outputs"] = {"type": "array", "items": asked}

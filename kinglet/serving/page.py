@@ -1,4 +1,4 @@
-"""The page at `/`: drop an image, see the classes, the time and the model card. One file, nothing from elsewhere."""
+"""The page at `/`: drop an image, see the answer, the time and the model card. One file, nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from importlib.resources import files
 
 from markdown_it import MarkdownIt
 
+from kinglet.serving.problems import problem_of
 from kinglet.serving.served_model import ServedModel
 
 TEMPLATE = "page.html"
@@ -18,13 +19,13 @@ TEMPLATE = "page.html"
 def page_of(model: ServedModel) -> bytes:
     """Return the page for a model, as UTF-8."""
     text = files("kinglet.serving").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    classes = model.predictor.classes
     # Raw HTML in a card stays text: a class may be called <b>.
     card = MarkdownIt("commonmark", {"html": False}).enable("table").render(model.card)
     values = {
         "name": html.escape(model.name),
         "version": html.escape(model.version),
-        "classes": f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}",
+        "does": problem_of(model).does(model.predictor.classes),
+        "title": problem_of(model).title,
         "card": card or "<p>The bundle has no model card.</p>",
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: values[found.group(1)], text).encode()

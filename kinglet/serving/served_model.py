@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.decoding import ImageFacts, decode
+from kinglet.runtime.detection_predictor import DetectionPredictor
 from kinglet.runtime.predictor import Predictor
+from kinglet.runtime.predictors import open_predictor
 from kinglet.runtime.preprocessing import model_input, square_of
 
 VERSION_DIGITS = 12
@@ -39,12 +41,13 @@ class ServedModel:
     """A model that has proved to answer as the machine that made it.
 
     name: what it is called in /v2. version: the first digits of the SHA-256 of the bundle's checksums, so of
-    everything in it. card: the model card as Markdown. golden_difference: the largest difference of a probability.
+    everything in it. card: the model card as Markdown. golden_difference: the largest difference of a probability, or
+    of an object's score.
     compute_ms: the median time of one inference at batch 1 on this machine, now. reference: the file that monitoring
     compares with, as it lies in the bundle; empty in bundles from before there was one.
     """
 
-    predictor: Predictor
+    predictor: Predictor | DetectionPredictor
     name: str
     version: str
     card: str
@@ -77,7 +80,7 @@ def open_model(bundle: Path, threads: int, name: str = "") -> ServedModel:
     Raises KingletError with the first difference: the file that is missing or changed, a format that is newer, or
     the golden image whose answer is another.
     """
-    predictor = Predictor(bundle, threads=threads)
+    predictor = open_predictor(bundle, threads=threads)
     golden = bundle / bundles.GOLDEN
     if not golden.is_file():
         raise KingletError(
@@ -100,13 +103,13 @@ def name_in(card: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", title.group(1)).strip("-.") or DEFAULT_NAME if title else DEFAULT_NAME
 
 
-def median_compute_ms(predictor: Predictor) -> float:
+def median_compute_ms(predictor: Predictor | DetectionPredictor) -> float:
     """Return how long one inference takes, in milliseconds, the median of a few."""
     facts = predictor.preprocessing
     image = model_input(np.zeros((1, facts.input_size, facts.input_size, facts.channels), np.uint8), facts)
     times = []
     for _ in range(WARM_UPS):
         started = time.perf_counter()
-        predictor.logits(image)
+        predictor.outputs(image)
         times.append(time.perf_counter() - started)
     return 1000 * sorted(times)[WARM_UPS // 2]

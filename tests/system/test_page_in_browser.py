@@ -1,15 +1,21 @@
 """The server's page as a browser sees it: an image chosen, dropped, refused; the card; no request but to the server."""
 
+import html
 import http.server
 import json
 import re
 import threading
+from contextlib import contextmanager
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from kinglet.runtime.decoding import decode
 from kinglet.serving.served_model import open_model
 from tests.system.test_report_in_browser import BROWSER, CONSOLE, browse
+from tests.unit.models.detector_files import pictures
+from tests.unit.runtime.detector_bundle import build_detector_bundle
 from tests.unit.serving.running_server import build_bundle, encoded, running
 from tests.unit.tasks.small_project import noisy_quadrants
 
@@ -63,13 +69,20 @@ addEventListener("load", async () => {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Serve a model, and the test's own files from the same address: what is not the test's goes to the server."""
+    """Serve a model, and the test's own files from the same address."""
     model = open_model(build_bundle(tmp_path_factory.mktemp("serving")), threads=1)
     own = {
         "/image.png": encoded(IMAGE),
         "/image.jpg": encoded(IMAGE, "JPEG"),
         "/text.png": b"this is text",
     }
+    with served_beside(model, own) as address:
+        yield own, address, model
+
+
+@contextmanager
+def served_beside(model, own):
+    """Serve a model, and the test's own files: what is not the test's goes to the server; yield the address."""
     with running(model) as started:
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -99,7 +112,7 @@ def site(tmp_path_factory):
 
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield own, f"http://127.0.0.1:{server.server_port}", model
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
@@ -141,3 +154,55 @@ def test_the_page_follows_the_readers_dark_setting(site, tmp_path):
         for number in "01"
     }
     assert len(colours) == 2
+
+
+# Drops a photo that lies on its side, and says where the page shows it and its boxes.
+BOXES_PROBE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
+<iframe id="frame" src="/" width="WIDTH" height="1400"></iframe><pre id="found"></pre><script>
+addEventListener("load", async () => {
+  const view = document.getElementById("frame").contentWindow, page = view.document;
+  const all = new view.DataTransfer();
+  all.items.add(new view.File([await (await fetch("/lying.png")).arrayBuffer()], "lying.png", { type: "image/png" }));
+  page.body.dispatchEvent(new view.DragEvent("drop", { dataTransfer: all, bubbles: true, cancelable: true }));
+  for (let tries = 0; tries < 200 && !(page.querySelector(".time") && page.querySelector("img").complete); tries++)
+    await new Promise(done => setTimeout(done, 20));
+  const sides = ({ left, top, width, height }) => [left, top, width, height];
+  document.getElementById("found").textContent = JSON.stringify({
+    picture: sides(page.querySelector(".answer img").getBoundingClientRect()),
+    boxes: [...page.querySelectorAll(".answer rect")].map(box => sides(box.getBoundingClientRect())),
+    words: [...page.querySelectorAll(".answer text")].map(text => text.textContent),
+    title: page.querySelector(".class").textContent,
+    file: page.querySelector(".file").textContent,
+    wider: page.documentElement.scrollWidth - page.documentElement.clientWidth,
+  });
+});
+</script>"""
+
+
+@pytest.mark.parametrize("width", [1000, 390])
+def test_boxes_are_drawn_where_the_objects_are(tmp_path, width):
+    model = open_model(build_detector_bundle(tmp_path / "made"), threads=1)
+    upright = pictures(1, 120, seed=5)[0][:80]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    own = {
+        "/lying.png": encoded(np.rot90(upright), exif=exif),
+        "/probe.html": BOXES_PROBE.replace("WIDTH", str(width)).encode(),
+    }
+    with served_beside(model, own) as address:
+        finished = browse(tmp_path / "profile", f"{address}/probe.html", "--virtual-time-budget=15000")
+    found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', finished.stdout, re.DOTALL).group(1))
+    (objects,) = model.predictor.predict([upright])
+    left, top, shown_width, shown_height = found["picture"]
+    scale = shown_width / 120
+    assert scale > 2
+    assert shown_height == pytest.approx(80 * scale, abs=1)
+    expected = [
+        [left + x1 * scale, top + y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale]
+        for x1, y1, x2, y2 in objects.xyxy[::-1].tolist()  # the surest is drawn last, above the others
+    ]
+    np.testing.assert_allclose(found["boxes"], expected, atol=2)
+    assert found["words"][-1].startswith(model.predictor.classes[objects.labels[0]])
+    assert re.fullmatch("lying.png, 120 . 80, PNG", found["file"])
+    assert "<platelet>" in html.unescape(found["title"])  # a class's name is text
+    assert found["wider"] <= 0

@@ -48,7 +48,8 @@ class Engine:
     """A model that a runtime has opened.
 
     run: takes images as the model does, float32 (n, channels, height, width), or uint8 (n, height, width, channels)
-    if it takes pixels; returns logits, float32 (n, n_classes); may be called from several threads. input_shape:
+    if it takes pixels; returns logits, float32 (n, n_classes), or logits and boxes of a detector side by side, float32
+    (n, anchors, n_classes + 4); may be called from several threads. input_shape:
     (channels, height, width).
     """
 

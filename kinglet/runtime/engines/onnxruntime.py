@@ -7,20 +7,24 @@ from pathlib import Path
 
 import onnxruntime
 
+from kinglet.runtime.detection import DETECTOR_OUTPUTS, finds_boxes, run_as_one
 from kinglet.runtime.engines import Engine
-from kinglet.runtime.sessions import open_session, run, takes_pixels
+from kinglet.runtime.sessions import OUTPUT_NAME, load_session, require_ends, run, takes_pixels
 
 
 def open_model(file: Path, input_shape: tuple[int, int, int], threads: int | None = None) -> Engine:  # noqa: ARG001 (the file says its shape)
     """Return the model of an ONNX file, opened by ONNX Runtime as it is served; see `open_engine`."""
-    return engine_of(open_session(file, threads, exact_sums=False))
+    session = load_session(file, threads, exact_sums=False)
+    require_ends(session, file, DETECTOR_OUTPUTS if finds_boxes(session) else (OUTPUT_NAME,))
+    return engine_of(session)
 
 
 def engine_of(session: onnxruntime.InferenceSession) -> Engine:
-    """Return a session as an engine."""
+    """Return a session as an engine; that of a detector gives logits and boxes side by side."""
     edges = [int(edge) for edge in session.get_inputs()[0].shape[1:]]
     channels, height, width = (edges[2], *edges[:2]) if takes_pixels(session) else edges
-    return Engine(partial(run, session), (channels, height, width), takes_pixels(session))
+    compute = run_as_one if finds_boxes(session) else run
+    return Engine(partial(compute, session), (channels, height, width), takes_pixels(session))
 
 
 def version() -> str:

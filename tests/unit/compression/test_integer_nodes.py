@@ -8,9 +8,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kinglet.adoption import adopt
 from kinglet.compression.calibration import stream_histograms
+from kinglet.compression.classification_judge import ClassificationJudge, LabelledRows
 from kinglet.compression.fusion import fusions_of
 from kinglet.compression.integer_nodes import nodes_left_in_float, quantized_layers
-from kinglet.compression.ladder import STEPS, LabelledRows, Settings, open_bench
+from kinglet.compression.ladder import STEPS, Settings, open_bench
 from kinglet.compression.quantization import prices, quantize_static, weighted_layers
 from kinglet.compression.quantized import quantize_up
 from kinglet.compression.saturation import Emulator
@@ -102,7 +103,8 @@ def test_the_ladder_and_its_guard_take_a_transformer():
     labels = logits_of(session, packed, np.arange(96), preprocessing).argmax(1)
     calibration, choice = (LabelledRows(packed, rows, labels[rows]) for rows in np.split(np.arange(96), [32]))
     settings = Settings(["minmax"], [8], 0.5, 0)
-    bench = open_bench("it", model, calibration, choice, preprocessing, settings, silent, lambda _: None)
+    judge = ClassificationJudge(model, choice, preprocessing)
+    bench = open_bench("it", model, calibration.images, judge, preprocessing, settings, silent, lambda _: None)
     quantized = quantize_up(bench, STEPS, list("abcd"))
     assert quantized.unfused_layers == 0
     assert quantized.notes["guard"]["within_tolerance"]

@@ -59,6 +59,11 @@ def predict(model):
     return run(open_session(model.SerializeToString(), threads=1), CHOICE)
 
 
+def score_against(model):
+    """Return what the searches ask about a candidate: its agreement and divergence from the model."""
+    return lambda candidate: compare(predict(model), predict(candidate))
+
+
 def stored_weights(model):
     """Weighted node's name → (stored weight, scales, type of its input's zero point); None where it is in float."""
     values = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
@@ -156,7 +161,7 @@ def test_comparison_is_agreement_and_kullback_leibler_divergence():
 
 @smaller_model
 def test_best_variant_has_the_smallest_divergence(model, histograms):
-    variants, best, quantized = try_methods(model, histograms, METHODS, [8, 7], predict)
+    variants, best, quantized = try_methods(model, histograms, METHODS, [8, 7], score_against(model))
     assert [(variant.method, variant.weight_bits) for variant in variants] == [
         (method, bits) for bits in (8, 7) for method in METHODS
     ]
@@ -210,7 +215,7 @@ def test_sparing_stops_as_soon_as_the_model_is_good_enough(model, histograms, da
         asked.append([name for name, stored in stored_weights(candidate).items() if stored is None])
         return len(asked) == 2
 
-    variant, quantized = spare_layers(model, histograms, start, 5, is_good, predict)
+    variant, quantized = spare_layers(model, histograms, start, 5, is_good, score_against(model))
     assert variant.float_layers == tuple(damages[:2])
     assert [set(names) for names in asked] == [set(damages[:1]), set(damages[:2])]
     assert {name for name, stored in stored_weights(quantized).items() if stored is None} == set(damages[:2])
@@ -224,7 +229,13 @@ def test_sparing_stops_as_soon_as_the_model_is_good_enough(model, histograms, da
 def test_sparing_ends_at_the_limit(model, histograms, damages, start, max_layers):
     reported = []
     variant, quantized = spare_layers(
-        model, histograms, start, max_layers, lambda _: False, predict, report=lambda *step: reported.append(step[:2])
+        model,
+        histograms,
+        start,
+        max_layers,
+        lambda _: False,
+        score_against(model),
+        report=lambda *step: reported.append(step[:2]),
     )
     assert variant.float_layers == tuple(damages[:max_layers])
     spared = [name for name, stored in stored_weights(quantized).items() if stored is None]

@@ -71,7 +71,7 @@ def test_the_processor_decides_which_model_is_opened_and_the_log_says_it(bundle_
 
 def test_the_predictor_asks_the_processor(bundle_of_two, monkeypatch):
     for saturates, file in ((False, bundles.MODEL), (True, bundles.WITHOUT_VNNI)):
-        monkeypatch.setattr("kinglet.runtime.predictor.products_saturate", lambda saturates=saturates: saturates)
+        monkeypatch.setattr("kinglet.runtime.opened_bundle.products_saturate", lambda saturates=saturates: saturates)
         assert Predictor(bundle_of_two).model_file == file
 
 

@@ -147,14 +147,14 @@ def held_up(started):
     """Let no inference end before the block does."""
     release = threading.Event()
     predictor = started.application.model.predictor
-    original = predictor.logits
+    original = predictor.outputs
 
     def wait(tensors):
         release.wait(10)
         return original(tensors)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(predictor, "logits", wait)
+        patch.setattr(predictor, "outputs", wait)
         try:
             yield
         finally:

@@ -19,6 +19,7 @@ SETTINGS: dict[str, Any] = {
     "finetune": {"backbone": "efficientnet-lite0", "input_size": 320},
     "crossvalidate": {"folds": []},
     "domains": {"most": 0},
+    "quantize": {"qat_epochs": 0},
 }
 
 
@@ -45,6 +46,7 @@ def test_settings_with_all_of_it_off_are_accepted(tmp_path: Path) -> None:
         ("adapt", {"models": ["teacher"]}),
         ("crossvalidate", {"folds": [1, 2]}),
         ("domains", {"most": 8}),
+        ("quantize", {"qat_epochs": 1}),
         ("export", {"runtimes": ["opencv"]}),
     ],
 )

@@ -6,7 +6,8 @@ from kinglet.data.batches import gather, standardize
 from kinglet.errors import KingletError
 from kinglet.models.registry import architecture_of, rebuild
 from kinglet.training.checkpoints import Checkpoint
-from kinglet.training.loop import EVALUATION_BATCH, ImageSet, Recipe, fit, fit_head, plan_epochs, predict
+from kinglet.training.epochs import Recipe, plan_epochs
+from kinglet.training.loop import EVALUATION_BATCH, ImageSet, fit, fit_head, predict
 from kinglet.training.losses import label_loss
 from tests.unit.models.small_networks import NETWORKS, bright_quadrants, inverted_residual, residual_cnn
 

@@ -1,0 +1,241 @@
+"""A single-stage detector without anchor boxes, on a backbone of inverted residual blocks.
+
+Every place of three maps, at strides 8, 16 and 32, answers with class scores and with the distances from its centre
+to the four sides of one box. The maps pass a light pyramid, down and up again, and a head of two convolutions that
+the three levels share, each with a normalization of its own, as objects look alike at all of them and their
+statistics do not.
+
+Source: Tian et al. 2019, "FCOS: Fully Convolutional One-Stage Object Detection" (places and distances); Liu et al.
+2018, "Path Aggregation Network for Instance Segmentation" (the pyramid's way up again); Yu et al. 2021, "PP-PicoDet"
+(depthwise 5x5 convolutions in pyramid and head); Lyu et al. 2022, "RTMDet" (shared convolutions, own normalizations).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kinglet.models.inverted_residual import (
+    BlockSpec,
+    ConvBatchNorm,
+    InvertedResidualBlock,
+    InvertedResidualNet,
+    InvertedResidualSpec,
+)
+
+STRIDES = (8, 16, 32)
+# What a place says before it has learnt anything: hardly ever an object, and a box four strides wide.
+INITIAL_PROBABILITY, INITIAL_DISTANCE = 0.01, 2.0
+# Of the logarithm of a distance in strides: an untrained network must not answer with infinity.
+LARGEST_LOGARITHM = 5.0
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """Everything needed to rebuild a detector.
+
+    stem, blocks, batch_norm_eps, batch_norm_momentum: of the backbone. width: channels of the pyramid and the head.
+    depth: convolutions of the head.
+    """
+
+    in_channels: int
+    stem: int
+    blocks: tuple[BlockSpec, ...]
+    n_classes: int
+    width: int = 96
+    depth: int = 2
+    batch_norm_eps: float = 1e-3
+    batch_norm_momentum: float = 0.1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the specification as JSON-ready values."""
+        fields = dict(vars(self))
+        fields["blocks"] = [dict(vars(block)) for block in self.blocks]
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> DetectorSpec:
+        """Rebuild a specification from `to_dict`'s values."""
+        blocks = tuple(BlockSpec(**block) for block in fields["blocks"])
+        return cls(**{**fields, "blocks": blocks})
+
+    @classmethod
+    def on(cls, backbone: InvertedResidualSpec, n_classes: int) -> DetectorSpec:
+        """Return the specification of a detector on a backbone."""
+        return cls(
+            backbone.in_channels,
+            backbone.stem,
+            backbone.blocks,
+            n_classes,
+            batch_norm_eps=backbone.batch_norm_eps,
+            batch_norm_momentum=backbone.batch_norm_momentum,
+        )
+
+
+class Backbone(nn.Module):
+    """The blocks of a classifier, without its end."""
+
+    def __init__(self, spec: DetectorSpec) -> None:
+        super().__init__()
+        batch_norm: dict[str, Any] = {"eps": spec.batch_norm_eps, "momentum": spec.batch_norm_momentum}
+        self.stem = ConvBatchNorm(spec.in_channels, spec.stem, 3, 2, **batch_norm)
+        self.last_of_stride, self.widths = last_blocks(spec)
+        widths = [spec.stem, *(block.out for block in spec.blocks)]
+        # What lies behind the last map is not computed.
+        self.blocks = nn.ModuleList(
+            InvertedResidualBlock(width, block, **batch_norm)
+            for width, block in zip(widths, spec.blocks[: self.last_of_stride[-1] + 1], strict=False)
+        )
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the maps at `STRIDES` of images (n, in_channels, size, size)."""
+        x = self.stem(x)
+        maps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.last_of_stride:
+                maps.append(x)
+        return maps
+
+
+def last_blocks(spec: DetectorSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the indices of the last block at each of `STRIDES`, and the channels there.
+
+    Raises ValueError for a backbone without a block at one of them.
+    """
+    last: dict[int, int] = {}
+    stride = 2
+    for index, block in enumerate(spec.blocks):
+        stride *= block.stride
+        last[stride] = index
+    if missing := [str(stride) for stride in STRIDES if stride not in last]:
+        raise ValueError(f"the backbone has no block at stride {', '.join(missing)}")
+    indices = tuple(last[stride] for stride in STRIDES)
+    return indices, tuple(spec.blocks[index].out for index in indices)
+
+
+class SeparableConv(nn.Sequential):
+    """Depthwise 5x5 convolution and 1x1 convolution, each with batch normalization and ReLU6."""
+
+    def __init__(self, width: int, stride: int, batch_norm: dict[str, Any]) -> None:
+        super().__init__(
+            ConvBatchNorm(width, width, 5, stride, width, **batch_norm), ConvBatchNorm(width, width, 1, **batch_norm)
+        )
+
+
+class Pyramid(nn.Module):
+    """Maps of one width, each of which has seen all the others: coarse to fine, then fine to coarse."""
+
+    def __init__(self, widths: Sequence[int], width: int, batch_norm: dict[str, Any]) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(
+            ConvBatchNorm(channels, width, 1, activation=False, **batch_norm) for channels in widths
+        )
+        self.down = nn.ModuleList(SeparableConv(width, 1, batch_norm) for _ in widths[1:])
+        self.up = nn.ModuleList(SeparableConv(width, 2, batch_norm) for _ in widths[1:])
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Return maps (n, width, height, width) as fine as those given, the finest first."""
+        levels = [lateral(x) for lateral, x in zip(self.lateral, maps, strict=True)]
+        for index in range(len(levels) - 2, -1, -1):
+            coarser = functional.interpolate(levels[index + 1], scale_factor=2.0, mode="nearest")
+            levels[index] = self.down[index](levels[index] + coarser)
+        for index, step in enumerate(self.up):
+            levels[index + 1] = levels[index + 1] + step(levels[index])
+        return levels
+
+
+class Head(nn.Module):
+    """Class logits and logarithms of distances from the maps of the pyramid."""
+
+    def __init__(self, width: int, depth: int, n_classes: int, batch_norm: dict[str, Any]) -> None:
+        super().__init__()
+        towers = [nn.Sequential(*(SeparableConv(width, 1, batch_norm) for _ in range(depth))) for _ in STRIDES]
+        for tower in towers[1:]:
+            for own, first in zip(tower, towers[0], strict=True):
+                for layer, shared in zip(own, first, strict=True):
+                    layer[0] = shared[0]
+        self.towers = nn.ModuleList(towers)
+        self.classes = nn.ModuleList(nn.Conv2d(width, n_classes, 1) for _ in STRIDES)
+        self.distances = nn.ModuleList(nn.Conv2d(width, 4, 1) for _ in STRIDES)
+        for convolution in (*self.classes, *self.distances):
+            nn.init.normal_(convolution.weight, std=0.01)
+        for convolution in self.classes:
+            nn.init.constant_(convolution.bias, -math.log(1 / INITIAL_PROBABILITY - 1))
+        for convolution in self.distances:
+            nn.init.constant_(convolution.bias, math.log(INITIAL_DISTANCE))
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return logits (n, A, n_classes) and logarithms of distances (n, A, 4) of the A places of all levels."""
+        logits, distances = [], []
+        for x, tower, classes, sides in zip(levels, self.towers, self.classes, self.distances, strict=True):
+            y = tower(x)
+            logits.append(places_last(classes(y)))
+            distances.append(places_last(sides(y)))
+        return torch.cat(logits, 1), torch.cat(distances, 1)
+
+
+def places_last(x: Tensor) -> Tensor:
+    """Return maps (n, channels, height, width) as (n, height * width, channels), rows first."""
+    channels, height, width = (int(edge) for edge in x.shape[1:])
+    return x.permute(0, 2, 3, 1).reshape(-1, height * width, channels)
+
+
+def places(input_size: int) -> tuple[Tensor, Tensor]:
+    """Return the centres of all places, float32 (A, 2), x and y in input pixels, and their strides, (A, 1).
+
+    The levels follow each other from the finest, each rows first.
+    """
+    centres, strides = [], []
+    for stride in STRIDES:
+        steps = (torch.arange(input_size // stride, dtype=torch.float32) + 0.5) * stride
+        y, x = torch.meshgrid(steps, steps, indexing="ij")
+        centres.append(torch.stack([x, y], -1).reshape(-1, 2))
+        strides.append(torch.full((len(steps) ** 2, 1), float(stride)))
+    return torch.cat(centres), torch.cat(strides)
+
+
+class Detector(nn.Module):
+    """Backbone, pyramid and head.
+
+    Takes float32 images (n, in_channels, size, size), the size a multiple of 32. Returns class logits
+    (n, A, n_classes), whose sigmoid says how likely and how well placed an object of the class is, and boxes
+    (n, A, 4): left, top, right, bottom in input pixels. A counts the places of all levels, in the order of `places`.
+    """
+
+    def __init__(self, spec: DetectorSpec) -> None:
+        super().__init__()
+        batch_norm: dict[str, Any] = {"eps": spec.batch_norm_eps, "momentum": spec.batch_norm_momentum}
+        self.spec = spec
+        self.backbone = Backbone(spec)
+        self.pyramid = Pyramid(self.backbone.widths, spec.width, batch_norm)
+        self.head = Head(spec.width, spec.depth, spec.n_classes, batch_norm)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class logits and boxes of images."""
+        logits, logarithms = self.head(self.pyramid(self.backbone(x)))
+        centres, strides = (tensor.to(x.device) for tensor in places(int(x.shape[-1])))
+        distances = logarithms.clamp(-LARGEST_LOGARITHM, LARGEST_LOGARITHM).exp()
+        # To the left and up, to the right and down, in one product and one sum.
+        directions = strides * torch.tensor([-1.0, -1.0, 1.0, 1.0], device=x.device)
+        return logits, torch.cat([centres, centres], 1) + distances * directions
+
+    def depth_groups(self) -> list[nn.Module]:
+        """Return the parts from input to output, for learning rates that grow with depth."""
+        return [self.backbone.stem, *self.backbone.blocks, self.pyramid, self.head]
+
+
+def detector_on(classifier: InvertedResidualNet, n_classes: int, seed: int) -> Detector:
+    """Return a detector with a classifier's weights in its backbone, the rest random, the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Detector(DetectorSpec.on(classifier.spec, n_classes))
+    given = classifier.state_dict()
+    network.backbone.load_state_dict({name: given[name] for name in network.backbone.state_dict()})
+    return network

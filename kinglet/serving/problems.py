@@ -1,0 +1,70 @@
+"""What a server answers, by the problem that its model solves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinglet.runtime import bundles
+from kinglet.serving import class_answers, object_answers
+from kinglet.serving.inference import Answer
+from kinglet.serving.served_model import ServedModel
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The answers to one problem.
+
+    does: what a model of these classes does. read_query: what the query of /predict asks for. predictions: the answers
+    to the images of a request. takes_time: whether they are for a worker to make. tensors, shapes: what /v2 answers.
+    parameter, prediction_schema: for the OpenAPI document. noun: what the page's title says is done. answers: what the
+    document calls the answer.
+    """
+
+    does: Callable[[Sequence[str]], str]
+    read_query: Callable[[bytes], Any]
+    predictions: Callable[[ServedModel, Answer, Any], list[dict[str, Any]]]
+    takes_time: bool
+    tensors: Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]
+    shapes: Callable[[ServedModel], dict[str, list[int]]]
+    parameter: Callable[[], dict[str, Any]]
+    prediction_schema: Callable[[ServedModel], dict[str, Any]]
+    title: str
+    answers: str
+
+
+PROBLEMS = {
+    bundles.CLASSIFICATION: Problem(
+        class_answers.does,
+        class_answers.read_query,
+        class_answers.predictions,
+        False,
+        class_answers.tensors,
+        class_answers.shapes,
+        class_answers.parameter,
+        class_answers.prediction_schema,
+        "classify an image",
+        "classes",
+    ),
+    bundles.DETECTION: Problem(
+        object_answers.does,
+        object_answers.read_query,
+        object_answers.predictions,
+        True,
+        object_answers.tensors,
+        object_answers.shapes,
+        object_answers.parameter,
+        object_answers.prediction_schema,
+        "find objects in an image",
+        "objects",
+    ),
+}
+
+
+def problem_of(model: ServedModel) -> Problem:
+    """Return how a model is answered for."""
+    return PROBLEMS[model.predictor.problem]

@@ -1,0 +1,126 @@
+"""The bundle of a detector: the model, the same with suppression inside, golden objects, and a card of its own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from pyarrow.parquet import ParquetFile
+
+from kinglet.atomic import read_json, write_bytes, write_json, write_text
+from kinglet.compression.saturation import Emulator, unknown_operators
+from kinglet.errors import KingletError
+from kinglet.models.suppression import with_suppression
+from kinglet.runtime import bundles
+from kinglet.runtime.detection import DETECTOR_OUTPUTS, Detections, run_as_one
+from kinglet.runtime.detection_predictor import DetectionPredictor
+from kinglet.runtime.engines import ONNXRUNTIME
+from kinglet.runtime.golden_detections import table_of
+from kinglet.runtime.preprocessing import Preprocessing, model_input, placement
+from kinglet.runtime.sessions import open_session, read_metadata
+from kinglet.runtime.thresholds import Thresholds
+from kinglet.runtime.vnni import products_saturate
+from tasks.artifacts import BENCHMARK, BOXES, BUNDLE, EVALUATE, SPLIT, ModelCard, packed_images
+from tasks.detection_model_card import DetectionEvidence, detection_model_card
+from tasks.image_tables import read_parquet
+
+GOLDEN_IMAGES = 10
+# Beside the model: for those who have no numpy where it runs.
+WITH_SUPPRESSION = "model-with-nms.onnx"
+
+
+def bundle_detector(chosen: Path, card: ModelCard, reason: str) -> None:
+    """Write the bundle of the chosen detector. reason: why it was chosen, in a sentence."""
+    images = np.asarray(np.load(packed_images(card.input_size), mmap_mode="r")[golden_rows(GOLDEN_IMAGES)])
+    scores, benchmark = read_json(EVALUATE / "scores.json"), read_json(BENCHMARK / "latency.json")
+    evidence = DetectionEvidence(
+        scores=scores["models"][card.name],
+        latency=benchmark["models"][card.name],
+        reference_latency=benchmark["models"][scores["teacher"]],
+        device=benchmark["device"],
+        threads=benchmark["threads"],
+        counts=read_json(SPLIT / "counts.json") if (SPLIT / "counts.json").is_file() else {},
+        reason=reason,
+    )
+    thresholds = Thresholds()
+    text = detection_model_card(card, thresholds, evidence)
+    pack_detector(BUNDLE, chosen, chosen.with_name(bundles.WITHOUT_VNNI), images, text, thresholds)
+
+
+def pack_detector(
+    bundle: Path, chosen: Path, without_vnni: Path, images: NDArray[np.uint8], text: str, thresholds: Thresholds
+) -> None:
+    """Write a bundle and open it once; its checksums come last, so a half-written one is never opened.
+
+    chosen: the model's file. without_vnni: its variant for x86 processors without VNNI; there may be none. images: the
+    golden ones, packed as the model takes them. text: the model card.
+    """
+    # Nothing of an earlier bundle may stay: the checksums would seal it in.
+    shutil.rmtree(bundle, ignore_errors=True)
+    write_bytes(bundle / bundles.MODEL, chosen.read_bytes())
+    preprocessing, classes = read_metadata(open_session(bundle / bundles.MODEL, threads=1, outputs=DETECTOR_OUTPUTS))
+    golden: dict[str, NDArray[Any]] = {"images": images}
+    golden[bundles.EXACT_DETECTIONS] = golden_table(chosen, images, preprocessing, thresholds, saturate=False)
+    served = [chosen]
+    if without_vnni.is_file():
+        write_bytes(bundle / bundles.WITHOUT_VNNI, without_vnni.read_bytes())
+        served.append(without_vnni)
+    if is_int8(chosen) and not unknown_operators(onnx.load(chosen)):
+        golden[bundles.SATURATED_DETECTIONS] = golden_table(
+            served[-1], images, preprocessing, thresholds, saturate=True
+        )
+    suppressing = with_suppression(onnx.load(chosen), thresholds.score, thresholds.iou, thresholds.most)
+    write_bytes(bundle / WITH_SUPPRESSION, suppressing.SerializeToString())
+    facts = {
+        **preprocessing.to_dict(),
+        bundles.RUNTIME: ONNXRUNTIME,
+        bundles.FORMAT_KEY: bundles.format_of(preprocessing, bundles.DETECTION),
+        bundles.PROBLEM: bundles.DETECTION,
+        bundles.THRESHOLDS: thresholds.to_dict(),
+    }
+    write_json(bundle / bundles.PREPROCESSING, facts)
+    write_json(bundle / bundles.LABELS, classes)
+    write_bytes(bundle / bundles.GOLDEN, bundles.npz_bytes(golden))
+    write_text(bundle / bundles.CARD, text)
+    bundles.seal(bundle)
+    DetectionPredictor(bundle, threads=1).check_golden(bundle / bundles.GOLDEN)
+
+
+def is_int8(file: Path) -> bool:
+    """Return whether an ONNX file computes in integers."""
+    return any(node.op_type == "QuantizeLinear" for node in onnx.load(file).graph.node)
+
+
+def golden_table(
+    file: Path, images: NDArray[np.uint8], preprocessing: Preprocessing, thresholds: Thresholds, *, saturate: bool
+) -> NDArray[np.float32]:
+    """Return what a detector finds in packed images, on x86 without VNNI if `saturate`, elsewhere if not."""
+    edge = preprocessing.input_size
+    where = [placement(edge, edge, edge, preprocessing.fit)]
+    found: list[Detections] = []
+    model = onnx.load(file)
+    # Exact sums ONNX Runtime has on every processor, by slower kernels; saturated ones only where they are the usual.
+    session = open_session(file, threads=1, outputs=DETECTOR_OUTPUTS, exact_sums=not saturate)
+    emulator = Emulator(model) if saturate and not products_saturate() else None
+    for image in images:
+        tensor = model_input(image[None], preprocessing)
+        outputs = run_as_one(session, tensor) if emulator is None else np.concatenate(emulator.run_all(tensor)[0], 2)
+        found += thresholds.decode(outputs, where)
+    return table_of(found)
+
+
+def golden_rows(count: int) -> NDArray[np.int64]:
+    """Return the rows of `count` test images with objects, in order of the data set.
+
+    Raises KingletError if no test image has an object.
+    """
+    rows = read_parquet(SPLIT / "manifest.parquet", ["index"], "test")["index"].to_numpy().astype(np.int64)
+    with ParquetFile(BOXES) as opened:
+        with_objects = np.intersect1d(rows, opened.read(columns=["index"])["index"].to_numpy())
+    if not len(with_objects):
+        raise KingletError("No test image shows an object: nothing would prove that the bundle works.")
+    return with_objects[:count].astype(np.int64)

@@ -1,0 +1,145 @@
+"""Fine-tune a detector on a backbone pretrained on ImageNet: the teacher where images have boxes."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import torch
+
+from kinglet.data.batches import open_packed
+from kinglet.data.box_augmentation import COLOR, CROP, FLIP, MOSAIC
+from kinglet.data.boxed_images import BoxedImages, Objects
+from kinglet.errors import KingletError
+from kinglet.models.detector import STRIDES
+from kinglet.models.registry import normalization, pretrained_detector
+from kinglet.reporting import silent
+from kinglet.runtime.preprocessing import placement
+from kinglet.training.detection import fit_detector
+from kinglet.training.epochs import Recipe
+from kinglet.training.parallel import Team
+from kinglet.training.schedules import EpochBudget
+from tasks.artifacts import BOXES, FINETUNE, INGEST, TEACHER, packed_images, read_input_sizes
+from tasks.models import open_checkpoint, prepare_training, read_classes, read_manifest, save_model
+from tasks.parameters import AUTO, Finetune, Parameters
+from tasks.progress import progress
+
+# A detector's pictures are larger than a classifier's, and there are fewer of them.
+BUDGET = EpochBudget(pixels=1.4e9, fewest=8, most=150)
+# Of the input size, in the first part of the training.
+LOW_RESOLUTION = 2 / 3
+
+
+def train_detector(parameters: Parameters, team: Team, device: torch.device) -> None:
+    """Train the teacher as one of a team; its leader keeps the model."""
+    settings = parameters.finetune
+    prepare_training(parameters.seed, team.size if device.type == "cpu" else 1)
+    classes, size = read_classes(), read_input_sizes().teacher
+    training, validation = (
+        boxed_images(split, size, parameters.data.fit, classes) for split in ("train", "validation")
+    )
+    refuse_without_boxes(training, validation)
+    recipe = detector_recipe(settings, size, len(training), parameters.seed)
+    channels = training.packed.shape[3]
+    mean, std = normalization(channels)
+    network, _ = pretrained_detector(settings.backbone, channels, len(classes), parameters.seed)
+    checkpoint = open_checkpoint(
+        "finetune",
+        {"finetune": settings.model_dump(), "recipe": asdict(recipe), "channels": channels, "fit": parameters.data.fit},
+        [packed_images(size), BOXES],
+    )
+    with progress("finetune") if team.leads else nullcontext(silent) as report:
+        network, history = fit_detector(
+            network,
+            training,
+            validation,
+            recipe,
+            n_classes=len(classes),
+            mean=mean,
+            std=std,
+            device=device,
+            team=team,
+            checkpoint=checkpoint,
+            report=report,
+        )
+    if not team.leads:
+        return
+    folder = FINETUNE / TEACHER
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(
+        folder,
+        network,
+        step="finetune",
+        parent="",
+        problem="detection",
+        input_size=size,
+        channels=channels,
+        fit=parameters.data.fit,
+        mean=mean,
+        std=std,
+        classes=classes,
+        notes={"backbone": settings.backbone, "history": history},
+    )
+    checkpoint.clear()
+
+
+def boxed_images(split: str, size: int, fit: str, classes: list[str]) -> BoxedImages:
+    """Return the images of one split, packed at this size, with their boxes in pixels of it."""
+    manifest = read_manifest()
+    rows = manifest.loc[manifest["split"] == split, "index"].to_numpy(np.int64, copy=True)
+    shapes = pd.read_parquet(INGEST / "manifest.parquet", columns=["index", "width", "height"]).set_index("index")
+    boxes = pd.read_parquet(BOXES)
+    boxes["label_index"] = boxes["label"].map({label: index for index, label in enumerate(classes)})
+    of_image = dict(list(boxes.dropna(subset="label_index").groupby("index")))
+    insides, objects = [], []
+    for index, (width, height) in zip(rows.tolist(), shapes.loc[rows].to_numpy(np.int64).tolist(), strict=True):
+        placed = placement(width, height, size, fit)
+        found = of_image.get(index, boxes.iloc[:0])
+        xyxy = placed.to_input(found[["x1", "y1", "x2", "y2"]].to_numpy(np.float64))
+        objects.append(Objects(xyxy.astype(np.float32), found["label_index"].to_numpy(np.int64)))
+        insides.append(placed.to_input(np.array([[0.0, 0.0, width, height]]))[0])
+    return BoxedImages(
+        open_packed(packed_images(size)),
+        rows,
+        np.rint(np.array(insides).reshape(-1, 4)).astype(np.int64),
+        tuple(objects),
+    )
+
+
+def refuse_without_boxes(training: BoxedImages, validation: BoxedImages) -> None:
+    """Raise KingletError if there is nothing to learn from, or nothing to choose an epoch by."""
+    for images, name in ((training, "training"), (validation, "validation")):
+        if not any(len(objects) for objects in images.objects):
+            raise KingletError(
+                f"None of the {len(images)} {name} images has a box.",
+                "Look at artifacts/split/counts.json and at the annotations of these images.",
+            )
+
+
+def detector_recipe(settings: Finetune, size: int, n_examples: int, seed: int) -> Recipe:
+    """Return how the detector is trained: the cheaper, low resolution first."""
+    low_share = settings.low_resolution_share
+    low = low_size(size) if low_share else size
+    pixels = low_share * low**2 + (1 - low_share) * size**2
+    epochs = BUDGET.epochs(n_examples, pixels) if settings.epochs == AUTO else settings.epochs
+    phases = ((epochs, size),) if low == size else ((low_share * epochs, low), ((1 - low_share) * epochs, size))
+    return Recipe(
+        phases=phases,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup=settings.warmup,
+        layer_decay=settings.layer_decay,
+        ema_decay=settings.ema_decay,
+        patience=settings.patience,
+        augment=(FLIP, CROP, MOSAIC, COLOR) if settings.augment == AUTO else tuple(settings.augment),
+        precision=settings.precision,
+        seed=seed,
+    )
+
+
+def low_size(size: int) -> int:
+    """Return the edge in pixels for the first part of a training, one that a detector takes."""
+    return max(1, round(size * LOW_RESOLUTION / STRIDES[-1])) * STRIDES[-1]
