@@ -102,7 +102,7 @@ def read_boxed(split: str, classes: list[str]) -> BoxedImages:
     number = {label: index for index, label in enumerate(classes)}
     truths = Objects(
         place.loc[boxes["index"]].to_numpy(np.int64),
-        boxes["label"].map(number).to_numpy(np.int64),
+        np.array([number[label] for label in boxes["label"]], np.int64),
         boxes[SIDES].to_numpy(np.float64),
     )
     sizes = facts.loc[rows, ["width", "height"]].to_numpy(np.int64)

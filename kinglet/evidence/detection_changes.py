@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,7 +52,7 @@ def slice_changes(
     2 / (resamples + 1): so many resamples cannot tell a rarer chance.
     Source: Davison and Hinkley 1997, section 4.4.1, for p-values from resamples.
     """
-    found = []
+    found: list[SliceChange] = []
     for item in slices:
         in_slice = np.isin(matches.truths.images, item.rows)
         if not in_slice.any():
@@ -66,11 +66,22 @@ def slice_changes(
         drawn = changes[1:][~np.isnan(changes[1:])]
         low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
         p = 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + len(drawn))
-        change = enclosing(float(changes[0]), low, high, lowest=-1)
-        found.append((item, int(in_slice.sum()), float(theirs[0]), float(own[0]), change, min(1.0, float(p))))
-    corrected = CORRECTIONS[correction](np.array([row[-1] for row in found]))
+        found.append(
+            SliceChange(
+                column=item.column,
+                value=item.value,
+                n=n,
+                objects=int(in_slice.sum()),
+                of_reference=float(theirs[0]),
+                of_model=float(own[0]),
+                change=enclosing(float(changes[0]), low, high, lowest=-1),
+                p=min(1.0, float(p)),
+                p_corrected=1.0,
+                is_established=False,
+            )
+        )
+    corrected = CORRECTIONS[correction](np.array([row.p for row in found])).tolist()
     rows = [
-        SliceChange(item.column, item.value, len(item.rows), *facts, float(p), bool(p <= 1 - confidence))
-        for (item, *facts), p in zip(found, corrected, strict=True)
+        replace(row, p_corrected=p, is_established=p <= 1 - confidence) for row, p in zip(found, corrected, strict=True)
     ]
     return sorted(rows, key=lambda row: (row.change.value, row.p, row.column, row.value))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flows.results import Spent, duration, model_rows, print_summary, spent, stages_in_words
+from flows.results import Spent, duration, model_rows, models_table, print_summary, spent, stages_in_words
 
 SCORES = {
     "models": {
@@ -43,6 +43,19 @@ def test_the_teacher_comes_first_and_the_chosen_model_is_marked() -> None:
     assert [row.times_faster for row in rows] == [1.0, pytest.approx(5.0), None]
     assert rows[1].validation_accuracy == 0.93
     assert (rows[2].test_accuracy, rows[2].p50_ms, rows[2].size_bytes) == (None, None, None)
+
+
+def test_detectors_are_told_with_their_map_50() -> None:
+    found = {"value": 0.871, "low": 0.84, "high": 0.9}
+    detector = {"step": "finetune", "validation": {"map_50": found}, "test": {"map_50": {**found, "value": 0.853}}}
+    (row,) = model_rows({"models": {"teacher": detector}}, LATENCY, {"chosen": "teacher"})
+    assert (row.validation_map_50, row.test_map_50, row.test_accuracy) == (0.871, 0.853, None)
+    out = io.StringIO()
+    Console(file=out, width=100).print(models_table([vars(row)]))
+    heads, told = out.getvalue().splitlines()[:2]
+    assert "validation mAP50" in heads
+    assert "0.8710" in told
+    assert "0.8530" in told
 
 
 def test_a_pipeline_without_scores_has_no_rows() -> None:

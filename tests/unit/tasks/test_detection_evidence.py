@@ -13,10 +13,8 @@ import pytest
 import tasks.compare
 import tasks.evaluate
 import tasks.select
-from kinglet.atomic import read_json, write_json
+from kinglet.atomic import read_json
 from kinglet.errors import KingletError
-from kinglet.evidence.detection_matches import Objects, match_objects
-from kinglet.evidence.detection_outcomes import outcomes_of
 from tests.unit.tasks.detector_project import (
     BAD,
     CLASSES,
@@ -212,21 +210,7 @@ def test_predictions_on_other_images_are_refused(copied):
         tasks.compare.run(parameters())
 
 
-def test_a_classifier_among_detectors_is_refused(copied):
-    scores = read_json(SCORES)
-    write_json(SCORES, scores)
+def test_a_damaged_file_is_refused(copied):
     (copied / "artifacts" / SMALL.step / SMALL.name / "model.onnx").write_bytes(b"no model")
     with pytest.raises(KingletError, match="cannot be loaded"):
         tasks.evaluate.run(parameters())
-
-
-def test_outcomes_of_shown_boxes_are_those_of_a_look_at_each():
-    truths = Objects(
-        np.array([0, 0, 1]), np.array([0, 0, 1]), np.array([[0, 0, 9, 9], [20, 0, 29, 9], [0, 0, 9, 9]], float)
-    )
-    xyxy = np.array([[0, 0, 9, 9], [0, 0, 9, 8], [20, 0, 29, 9], [50, 50, 60, 60]], float)
-    found = Objects(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 1]), xyxy, np.array([0.9, 0.5, 0.2, 0.4]))
-    outcomes = outcomes_of(match_objects(truths, found, 2, 2), 0.3)
-    assert outcomes.is_found.tolist() == [True, False, False]
-    assert outcomes.is_right.tolist() == [True, False, False, False]
-    assert outcomes.is_false.tolist() == [False, True, False, True]
