@@ -109,7 +109,7 @@ def measure(options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     images = random_images()
     v2, tv_tensors, version = import_torchvision(options.torchvision)
-    actions = {
+    actions: dict[str, Callable[[], None]] = {
         "kinglet": partial(by_kinglet, images, (FLIP, CROP)),
         "kinglet_with_mosaics": partial(by_kinglet, images, (FLIP, CROP, MOSAIC)),
         "torchvision": with_torchvision(images, v2, tv_tensors),

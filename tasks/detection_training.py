@@ -51,7 +51,7 @@ def train_detector(parameters: Parameters, team: Team, device: torch.device) -> 
         [packed_images(size), BOXES],
     )
     with progress("finetune") if team.leads else nullcontext(silent) as report:
-        network, history = fit_detector(
+        trained, history = fit_detector(
             network,
             training,
             validation,
@@ -70,7 +70,7 @@ def train_detector(parameters: Parameters, team: Team, device: torch.device) -> 
     folder.mkdir(parents=True, exist_ok=True)
     save_model(
         folder,
-        network,
+        trained,
         step="finetune",
         parent="",
         problem="detection",

@@ -128,6 +128,11 @@ class SeparableConv(nn.Sequential):
             ConvBatchNorm(width, width, 5, stride, width, **batch_norm), ConvBatchNorm(width, width, 1, **batch_norm)
         )
 
+    def share_convolutions(self, other: SeparableConv) -> None:
+        """Take another one's convolutions in place of the own; the normalizations stay."""
+        for own, shared in zip(self.children(), other.children(), strict=True):
+            own[0] = shared[0]  # type: ignore[index,operator]  # both are sequences
+
 
 class Pyramid(nn.Module):
     """Maps of one width, each of which has seen all the others: coarse to fine, then fine to coarse."""
@@ -156,20 +161,14 @@ class Head(nn.Module):
 
     def __init__(self, width: int, depth: int, n_classes: int, batch_norm: dict[str, Any]) -> None:
         super().__init__()
-        towers = [nn.Sequential(*(SeparableConv(width, 1, batch_norm) for _ in range(depth))) for _ in STRIDES]
+        towers = [[SeparableConv(width, 1, batch_norm) for _ in range(depth)] for _ in STRIDES]
         for tower in towers[1:]:
             for own, first in zip(tower, towers[0], strict=True):
-                for layer, shared in zip(own, first, strict=True):
-                    layer[0] = shared[0]
-        self.towers = nn.ModuleList(towers)
-        self.classes = nn.ModuleList(nn.Conv2d(width, n_classes, 1) for _ in STRIDES)
-        self.distances = nn.ModuleList(nn.Conv2d(width, 4, 1) for _ in STRIDES)
-        for convolution in (*self.classes, *self.distances):
-            nn.init.normal_(convolution.weight, std=0.01)
-        for convolution in self.classes:
-            nn.init.constant_(convolution.bias, -math.log(1 / INITIAL_PROBABILITY - 1))
-        for convolution in self.distances:
-            nn.init.constant_(convolution.bias, math.log(INITIAL_DISTANCE))
+                own.share_convolutions(first)
+        self.towers = nn.ModuleList(nn.Sequential(*tower) for tower in towers)
+        no_object = -math.log(1 / INITIAL_PROBABILITY - 1)
+        self.classes = nn.ModuleList(answering(width, n_classes, no_object) for _ in STRIDES)
+        self.distances = nn.ModuleList(answering(width, 4, math.log(INITIAL_DISTANCE)) for _ in STRIDES)
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return logits (n, A, n_classes) and logarithms of distances (n, A, 4) of the A places of all levels."""
@@ -179,6 +178,15 @@ class Head(nn.Module):
             logits.append(places_last(classes(y)))
             distances.append(places_last(sides(y)))
         return torch.cat(logits, 1), torch.cat(distances, 1)
+
+
+def answering(width: int, channels: int, initial: float) -> nn.Conv2d:
+    """Return a 1x1 convolution that answers about `initial` before it has learnt anything."""
+    convolution = nn.Conv2d(width, channels, 1)
+    nn.init.normal_(convolution.weight, std=0.01)
+    assert convolution.bias is not None
+    nn.init.constant_(convolution.bias, initial)
+    return convolution
 
 
 def places_last(x: Tensor) -> Tensor:
