@@ -33,6 +33,16 @@ from tasks.stage import run_stage
 
 
 def run(parameters: Parameters) -> None:
+    """Write what students learn from."""
+    KEEPING[parameters.problem](parameters)
+
+
+def keep_nothing(_: Parameters) -> None:
+    """Write that there are no answers: no student of a detector is offered that could learn from them."""
+    write_answers(torch.empty(0, 0, 0))
+
+
+def keep_logits(parameters: Parameters) -> None:
     """Write the teacher's logits, float16 (n_training, n_views, n_classes), and its maps if students need them."""
     settings = parameters.distill
     prepare_training(parameters.seed)
@@ -46,6 +56,11 @@ def run(parameters: Parameters) -> None:
         with progress("answer") as report:
             answers = answers_of(network, card, training, views, maps, report)
         maps.tell()
+    write_answers(answers)
+
+
+def write_answers(answers: Tensor) -> None:
+    """Write logits of shape (n_training, n_views, n_classes) as float16."""
     # Through memory: numpy reports a full disk with an error that does not say so.
     content = io.BytesIO()
     np.save(content, answers.to(torch.float16).numpy())
@@ -108,6 +123,8 @@ def answers_of(
             report(view * n + int(positions[-1]) + 1, views.n_views * n, f"view {view + 1} of {views.n_views}")
     return answers
 
+
+KEEPING = {"classification": keep_logits, "detection": keep_nothing}
 
 if __name__ == "__main__":
     run_stage(run)
