@@ -148,7 +148,7 @@ def models_table(models: list[dict[str, Any]]) -> Table:
     """Return the table of all models; the chosen one is marked by a sign, not by colour alone."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("model", no_wrap=True)
-    detectors = any(model["test_map_50"] is not None for model in models)
+    detectors = any(model.get("test_map_50") is not None for model in models)
     shown, word = ("map_50", " mAP50") if detectors else ("accuracy", "")
     for title in (f"validation{word}", f"test{word}", "p50 ms", "p99 ms", "size MB", "faster"):
         table.add_column(title, justify="right", no_wrap=True)
