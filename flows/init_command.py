@@ -64,7 +64,7 @@ def init(
         kind, boxes = annotated
         if boxes is None or not any(image.boxes for image in boxes.images):
             raise refusal_of(location, kind)
-        settings = {"data": {"source": location}, "select": wanted}
+        settings: dict[str, dict[str, str | float]] = {"data": {"source": location}, "select": wanted}
         write_parameters(path, settings, template=DETECTION_PARAMETERS, overwrite=overwrite)
         show_boxes(boxes, console)
     else:

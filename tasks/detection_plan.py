@@ -31,7 +31,7 @@ def plan_of_boxes(_parameters: Parameters) -> dict[str, Any]:
     sides = split["split"].to_numpy(object)
     if not (sides == "test").any():
         raise KingletError("The test split has no images to prove anything on.", "Raise split.test in params.yaml.")
-    parts = {}
+    parts: dict[str, dict[str, Any]] = {}
     for part in sorted(set(sides)):
         rows = sides == part
         shown, boxes = classes.shown[rows], classes.occurrences[rows]

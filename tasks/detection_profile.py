@@ -31,15 +31,16 @@ def box_facts(images: pd.DataFrame) -> LabelFacts:
     boxes["input_side"] = boxes["side"] * scales
     with atomic_path(BOX_FACTS) as path:
         boxes.to_parquet(path, index=False)
-    of_image = {int(index): part for index, part in boxes.groupby("index", sort=True)}
+    of_image = dict(iter(boxes.groupby("index", sort=True)))
     empty = boxes.iloc[:0]
     parts = [of_image.get(index, empty) for index in images["index"].tolist()]
+    labels = pd.Series([part["label"].tolist() for part in parts], dtype=object, index=images.index)
     annotation = np.array([annotation_words(part) for part in parts], object)
     counts = {str(label): int(count) for label, count in boxes["label"].value_counts().sort_index().items()}
     return LabelFacts(
         images=images.assign(
             n_boxes=[len(part) for part in parts],
-            box_labels=[part["label"].tolist() for part in parts],
+            box_labels=labels,
             annotation=annotation,
         ),
         labels=annotation,

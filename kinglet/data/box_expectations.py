@@ -61,24 +61,22 @@ def box_checks(
         flag("readable", "readable", True, "{count} of {total} files cannot be read as images and are left out"),
         flag("conflicting boxes", "conflicting", False, "{count} images have the same pixels as one with other boxes"),
         flag("usable boxes", "usable", True, "{count} of {total} annotations cannot be used and are left out", BOXES),
-        flag(
-            "drawn twice", "drawn_twice", False, "{count} of {total} boxes cover the same as one of their class", BOXES
-        ),
+        flag("drawn twice", "drawn_twice", False, "{count} boxes cover the same as another one of their class", BOXES),
         flag(
             "other class",
             "other_class",
             False,
-            "{count} of {total} boxes cover the same as one of another class",
+            "{count} boxes cover the same as one of another class",
             BOXES,
         ),
         flag(
             "tiny boxes",
             "tiny",
             False,
-            "{count} of {total} boxes are tiny at the network's input (check.tiny_box_pixels)",
+            "{count} boxes are tiny at the network's input (check.tiny_box_pixels)",
             BOXES,
         ),
-        flag("huge boxes", "huge", False, "{count} of {total} boxes cover nearly their whole image", BOXES),
+        flag("huge boxes", "huge", False, "{count} boxes cover nearly their whole image", BOXES),
         Check(
             "images with boxes",
             "warning",

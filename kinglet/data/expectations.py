@@ -42,9 +42,9 @@ class Check:
     """One expectation about one column.
 
     table: "images" (a row per image), "classes" (a row per class), "data_set" (one row) or "boxes" (a row per
-    annotation). sentence: what is
-    wrong if it fails, with the fields {count}, {total}, {value} and {limit}. expected: the value that a yes-or-no
-    column must have; without it the column must lie in [low, high]. mostly: share of rows that must do.
+    annotation). sentence: what is wrong if it fails, with the fields {count}, {total}, {value} and {limit}. expected:
+    the value that a yes-or-no column must have; without it the column must lie in [low, high]. mostly: share of rows
+    that must do.
     """
 
     name: str

@@ -45,8 +45,9 @@ def judge_boxes(boxes: pd.DataFrame, *, tiny_pixels: float, huge_share: float, s
     same_class = labels == labels[np.maximum(twin, 0)] if len(boxes) else has_twin
     judged["drawn_twice"] = has_twin & same_class
     judged["other_class"] = has_twin & ~same_class
-    remarks = []
-    for row in range(len(judged)):
+    remarks = np.full(len(judged), "", object)
+    odd = (judged["tiny"] | judged["huge"]).to_numpy() | has_twin
+    for row in np.flatnonzero(odd).tolist():
         said = []
         if judged["tiny"].iat[row]:
             said.append(f"tiny: {boxes['input_side'].iat[row]:.1f} pixels at the network's input")
@@ -54,7 +55,7 @@ def judge_boxes(boxes: pd.DataFrame, *, tiny_pixels: float, huge_share: float, s
             said.append("covers nearly the whole image")
         if has_twin[row]:
             said.append(f"covers the same as {judged['name'].iat[twin[row]]}")
-        remarks.append("; ".join(said))
+        remarks[row] = "; ".join(said)
     judged["remark"] = remarks
     return judged
 

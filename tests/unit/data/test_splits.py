@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import pytest
 from hypothesis import given as forall
 from hypothesis import settings
 from hypothesis import strategies as some
@@ -15,6 +16,7 @@ from kinglet.data.splits import (
     SEALED,
     SPLITS,
     TARGET_TEST,
+    any_number_each,
     assign_splits,
     components,
     missing_classes,
@@ -229,3 +231,34 @@ def test_a_test_part_that_the_target_domain_brings_judges_with_its_near_duplicat
         ADAPTATION,
         ADAPTATION,
     ]
+
+
+def test_images_with_boxes_count_every_box_and_show_any_number_of_classes() -> None:
+    found = any_number_each([["b", "a", "b"], [], ["b"]])
+    assert found.names == ["a", "b"]
+    assert found.occurrences.tolist() == [[1, 2], [0, 0], [0, 1]]
+    assert found.label_index.tolist() == [-1] * 3
+    sides = np.array(["train", "train", "test"], object)
+    assert split_counts(found, sides)["train"] == {"a": 1, "b": 2}
+    assert missing_classes(found, sides) == [
+        ("a", "validation", 1),
+        ("a", "test", 1),
+        ("b", "validation", 2),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_class_of_three_images_among_many_is_in_every_part(seed: int) -> None:
+    shown = [["common"] + ["rare"] * (number < 3) for number in range(40)]
+    classes = any_number_each(shown)
+    sides = assign_splits(
+        pixels_of(names(40)),
+        classes.shown,
+        np.array([""] * 40, object),
+        np.arange(40),
+        np.array([""] * 40, object),
+        validation=0.1,
+        test=0.1,
+        seed=seed,
+    )
+    assert missing_classes(classes, sides) == []

@@ -17,6 +17,7 @@ from kinglet.errors import KingletError
 from kinglet.runtime.decoding import decode
 from kinglet.runtime.preprocessing import match_channels, resize
 from tasks import check_data, ingest, profile, split
+from tasks.opened_source import choose_sizes, sizes_of_rivals
 from tasks.parameters import Adapt, Parameters, Prune
 
 Edit = Callable[[Path], None]
@@ -414,9 +415,7 @@ def test_a_folder_of_images_without_a_label_that_is_missing_is_named(photos: Pat
 
 def test_sizes_of_rivals_are_packed_where_a_model_is_pruned() -> None:
     settings = parameters()
-    sizes = {
-        name: ingest.sizes_of_rivals(Prune(models=models), 48, {"tiny": 28}, [40]) for name, models in MODELS.items()
-    }
+    sizes = {name: sizes_of_rivals(Prune(models=models), 48, {"tiny": 28}, [40]) for name, models in MODELS.items()}
     assert sizes == {
         "none": [],
         "teacher": [24, 32, 36, 40],
@@ -424,9 +423,9 @@ def test_sizes_of_rivals_are_packed_where_a_model_is_pruned() -> None:
         "control": [16, 20, 24],
         "searched": [20, 24, 32, 36],
     }
-    assert ingest.sizes_of_rivals(Prune(models=["teacher"], baseline="width"), 48, {}, []) == []
-    assert ingest.choose_sizes(settings, 28).rivals == []
-    chosen = ingest.choose_sizes(settings.model_copy(update={"prune": Prune(models=["teacher"])}), 28)
+    assert sizes_of_rivals(Prune(models=["teacher"], baseline="width"), 48, {}, []) == []
+    assert choose_sizes(settings, 28).rivals == []
+    chosen = choose_sizes(settings.model_copy(update={"prune": Prune(models=["teacher"])}), 28)
     assert chosen.rivals == [16, 20, 24, 28]
     assert set(chosen.rivals) < set(chosen.all)
 
