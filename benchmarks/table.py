@@ -145,6 +145,24 @@ def bootstrap_rows(figures: dict[str, Any]) -> Rows:
     ]
 
 
+def box_augmentation_rows(figures: dict[str, Any]) -> Rows:
+    """Return the row of box_augmentation.json."""
+    rates = {
+        name: round(figures[f"{name}_pictures_per_second"]["median"])
+        for name in ("kinglet", "torchvision", "kinglet_with_mosaics")
+    }
+    times = figures["times_torchvision"]
+    return [
+        (
+            f"Boxes augmented beside torchvision {figures['torchvision_version']}, {figures['size']} px, one core",
+            "at least as fast",
+            f"**{times['median']:.1f} times** ({times['low']:.1f} to {times['high']:.1f}): {rates['kinglet']} beside "
+            f"{rates['torchvision']} pictures/s; with mosaics, which torchvision does not make, "
+            f"{rates['kinglet_with_mosaics']}",
+        )
+    ]
+
+
 def robustness_rows(figures: dict[str, Any]) -> Rows:
     """Return the row of robustness_speed.json."""
     images = f"{figures['images']:,} images of {figures['image_size']} px"
@@ -255,6 +273,7 @@ NEEDED: dict[str, Callable[[dict[str, Any]], Rows]] = {
 OPTIONAL: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "adaptation": adaptation_rows,
     "bootstrap_speed": bootstrap_rows,
+    "box_augmentation": box_augmentation_rows,
     "full_run": lambda figures: run_rows(figures, FULL_RUN),
     "folder_run": lambda figures: run_rows(figures, FOLDER_RUN),
     "robustness_speed": robustness_rows,

@@ -21,7 +21,7 @@ from kinglet.training.detection import fit_detector
 from kinglet.training.epochs import Recipe
 from kinglet.training.parallel import Team
 from kinglet.training.schedules import EpochBudget
-from tasks.artifacts import BOXES, FINETUNE, TEACHER, packed_images, read_input_sizes
+from tasks.artifacts import BOXES, FINETUNE, INGEST, TEACHER, packed_images, read_input_sizes
 from tasks.models import open_checkpoint, prepare_training, read_classes, read_manifest, save_model
 from tasks.parameters import AUTO, Finetune, Parameters
 from tasks.progress import progress
@@ -88,22 +88,21 @@ def train_detector(parameters: Parameters, team: Team, device: torch.device) -> 
 def boxed_images(split: str, size: int, fit: str, classes: list[str]) -> BoxedImages:
     """Return the images of one split, packed at this size, with their boxes in pixels of it."""
     manifest = read_manifest()
-    part = manifest[manifest["split"] == split]
-    shapes = part[["index", "width", "height"]].to_numpy(np.int64)
+    rows = manifest.loc[manifest["split"] == split, "index"].to_numpy(np.int64, copy=True)
+    shapes = pd.read_parquet(INGEST / "manifest.parquet", columns=["index", "width", "height"]).set_index("index")
     boxes = pd.read_parquet(BOXES)
-    boxes["label"] = boxes["label"].map({label: index for index, label in enumerate(classes)})
-    boxes = boxes[boxes["label"].notna()]
-    of_image = {int(index): rows for index, rows in boxes.groupby("index")}  # type: ignore[call-overload]
+    boxes["label_index"] = boxes["label"].map({label: index for index, label in enumerate(classes)})
+    of_image = dict(list(boxes.dropna(subset="label_index").groupby("index")))
     insides, objects = [], []
-    for index, width, height in shapes.tolist():
+    for index, (width, height) in zip(rows.tolist(), shapes.loc[rows].to_numpy(np.int64).tolist(), strict=True):
         placed = placement(width, height, size, fit)
-        rows = of_image.get(index, boxes.iloc[:0])
-        xyxy = placed.to_input(rows[["x1", "y1", "x2", "y2"]].to_numpy(np.float64))
-        objects.append(Objects(xyxy.astype(np.float32), rows["label"].to_numpy(np.int64)))
+        found = of_image.get(index, boxes.iloc[:0])
+        xyxy = placed.to_input(found[["x1", "y1", "x2", "y2"]].to_numpy(np.float64))
+        objects.append(Objects(xyxy.astype(np.float32), found["label_index"].to_numpy(np.int64)))
         insides.append(placed.to_input(np.array([[0.0, 0.0, width, height]]))[0])
     return BoxedImages(
         open_packed(packed_images(size)),
-        shapes[:, 0].copy(),
+        rows,
         np.rint(np.array(insides).reshape(-1, 4)).astype(np.int64),
         tuple(objects),
     )

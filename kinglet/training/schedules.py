@@ -66,8 +66,8 @@ def _pair_tensors(
     average: nn.Module, source: nn.Module
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[tuple[torch.Tensor, torch.Tensor]]]:
     # Not from the state dicts: a tensor that two layers share stands there twice, and would be averaged twice.
-    own, others = ([*network.parameters(), *network.buffers()] for network in (average, source))
-    pairs = [(mean.detach(), value.detach()) for mean, value in zip(own, others, strict=True)]
+    means, values = ([*network.parameters(), *network.buffers()] for network in (average, source))
+    pairs = [(mean.detach(), value.detach()) for mean, value in zip(means, values, strict=True)]
     floats = [pair for pair in pairs if pair[0].is_floating_point()]
     others = [pair for pair in pairs if not pair[0].is_floating_point()]
     return [average for average, _ in floats], [source for _, source in floats], others

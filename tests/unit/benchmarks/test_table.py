@@ -141,6 +141,24 @@ def test_the_speed_of_the_bootstrap_is_a_row_with_what_it_resampled(results: Pat
     assert "| Intervals of every score of 4 models" in shown
 
 
+def test_augmentation_with_boxes_is_a_row_beside_torchvision(results: Path) -> None:
+    figures = {
+        "size": 320,
+        "torchvision_version": "0.29.1",
+        "kinglet_pictures_per_second": spread(400.0),
+        "kinglet_with_mosaics_pictures_per_second": spread(300.0),
+        "torchvision_pictures_per_second": spread(200.0),
+        "times_torchvision": spread(1.9, 2.0, 2.1),
+    }
+    write_result(results, "box_augmentation", command="c", repetitions=3, figures=figures)
+    shown = table.benchmarks_table(results)
+    assert "| Boxes augmented beside torchvision 0.29.1, 320 px, one core | at least as fast | " in shown
+    assert (
+        "| **2.0 times** (1.9 to 2.1): 400 beside 200 pictures/s; with mosaics, which torchvision does not make, 300 |"
+        in shown
+    )
+
+
 def test_robustness_is_a_row_when_it_was_measured(results: Path) -> None:
     figures = {"corruptions": 75, "images": 10_000, "image_size": 28, "models": ["a", "b"], "wall_seconds": 301.2}
     figures |= {"peak_memory_mb": 412, "corruption_us_per_image": 3400}

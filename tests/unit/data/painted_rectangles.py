@@ -10,9 +10,16 @@ from kinglet.data.boxed_images import BoxedImages, Objects
 COLOURS = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
 GRAY = 120
 
+GAP = 8
+
+
+def is_apart(one: list[int], other: list[int]) -> bool:
+    """Return whether there are `GAP` pixels between two boxes along x or along y."""
+    return any(one[2 + axis] + GAP <= other[axis] or other[2 + axis] + GAP <= one[axis] for axis in (0, 1))
+
 
 def painted(n_images: int, size: int = 64, border: int = 0, seed: int = 0, smallest: int = 12) -> BoxedImages:
-    """Return images with one to three rectangles each, which do not overlap.
+    """Return images with one to three rectangles each, some pixels apart.
 
     border: in pixels, of black above and below the image.
     """
@@ -27,7 +34,7 @@ def painted(n_images: int, size: int = 64, border: int = 0, seed: int = 0, small
             x = int(generator.integers(0, size - width + 1))
             y = int(generator.integers(border, size - border - height + 1))
             box = [x, y, x + width, y + height]
-            if all(box[2] < o[0] - 1 or o[2] < box[0] - 1 or box[3] < o[1] - 1 or o[3] < box[1] - 1 for o in boxes):
+            if all(is_apart(box, other) for other in boxes):
                 boxes.append(box)
         labels = generator.integers(0, len(COLOURS), size=len(boxes))
         for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
