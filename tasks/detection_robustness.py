@@ -32,7 +32,7 @@ from tasks.progress import Report, progress
 from tasks.scored_models import teacher_name
 
 # What `images: auto` comes to: so many pixels of the largest input, between these numbers of images.
-AUTO_PIXELS, AUTO_LEAST, AUTO_MOST = 4_000_000, 20, 100
+AUTO_PIXELS, AUTO_LEAST, AUTO_MOST = 2_500_000, 20, 100
 # Images that one worker has in hand.
 BATCH_SIZE = 8
 VARIANTS = 1 + len(KINDS) * len(SEVERITIES)
