@@ -129,7 +129,7 @@ def test_an_augmentation_of_the_other_problem_is_refused(tmp_path: Path, problem
         load_parameters(path)
 
 
-OFF = {"crossvalidate": {"folds": []}, "domains": {"most": 0}}
+OFF = {"crossvalidate": {"folds": []}, "domains": {"most": 0}, "quantize": {"qat_epochs": 0}}
 
 
 def test_the_names_of_the_augmentations_are_those_of_the_library() -> None:
