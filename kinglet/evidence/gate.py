@@ -5,7 +5,7 @@ A check passes, fails, or was not judged, which is said and never hidden. One th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.evidence.bootstrap import Interval
-from kinglet.evidence.non_inferiority import NOT_ESTABLISHED, NOT_WORSE, WORSE, Verdict, verdict
+from kinglet.evidence.mcnemar import disagreement
+from kinglet.evidence.non_inferiority import NOT_ESTABLISHED, NOT_WORSE, WORSE, Verdict, score_interval, verdict
 
 PASSED: Final = "passed"
 FAILED: Final = "failed"
@@ -74,6 +75,23 @@ class Answers:
         return np.asarray(self.of_reference == self.labels)
 
 
+@dataclass(frozen=True)
+class ClassScore:
+    """What sentences say of a score that every class has.
+
+    name: in figures. before: what stands before its value. needed: what a class has it from. nothing: the sentence
+    where no class has it.
+    """
+
+    name: str
+    before: str
+    needed: str
+    nothing: str
+
+
+ACCURACY = ClassScore("accuracy", "", "a test image", "There are no test images.")
+
+
 def is_accepted(checks: Sequence[Check]) -> bool:
     """Return the decision: no check failed, and at least one passed."""
     outcomes = {check.outcome for check in checks}
@@ -89,20 +107,25 @@ def accuracy_check(answers: Answers, margin: float, *, accept_unestablished: boo
     found = verdict(
         answers.right, answers.reference_right, margin, same_model=answers.same_model, confidence=confidence
     )
+    return verdict_check(
+        "accuracy", found, answers.reference, answers.same_model, accept_unestablished=accept_unestablished
+    )
+
+
+def verdict_check(name: str, found: Verdict, reference: str, same_model: bool, *, accept_unestablished: bool) -> Check:
+    """Judge by what a comparison with the reference established.
+
+    name: of the score that was compared. accept_unestablished: whether it passes where the images are too few to tell.
+    """
     passed = found.verdict == NOT_WORSE or (found.verdict == NOT_ESTABLISHED and accept_unestablished)
     figures = {
         "difference": found.difference.to_dict(),
-        "margin": margin,
+        "margin": found.margin,
         "verdict": found.verdict,
         "images": found.n,
         "images_needed": found.images_needed,
     }
-    return Check(
-        "accuracy",
-        PASSED if passed else FAILED,
-        difference_sentence(found, answers.reference, answers.same_model),
-        figures,
-    )
+    return Check(name, PASSED if passed else FAILED, difference_sentence(found, reference, same_model), figures)
 
 
 def difference_sentence(found: Verdict, reference: str, same_model: bool) -> str:
@@ -126,22 +149,31 @@ def difference_sentence(found: Verdict, reference: str, same_model: bool) -> str
 
 def class_floor_check(answers: Answers, classes: Sequence[str], floor: float | None) -> Check:
     """Judge whether the share of right answers is at least `floor` in every class, by the measured value."""
-    name = "every class"
-    if floor is None:
-        return Check(name, NOT_JUDGED, "No floor is set for the classes.")
     shares = {
         label: float(answers.right[answers.labels == index].mean())
         for index, label in enumerate(classes)
         if (answers.labels == index).any()
     }
-    if not shares:
-        return Check(name, NOT_JUDGED, "There are no test images.")
-    worst = min(shares, key=lambda label: (shares[label], label))
-    below = sorted(label for label, share in shares.items() if share < floor)
-    figures = {"floor": floor, "worst_class": worst, "worst_accuracy": round(shares[worst], 6), "below": below}
-    said = f"the weakest, {worst}, has {percent(shares[worst])}, and the floor is {percent(floor)}"
-    untested = len(classes) - len(shares)
-    without = f"; {untested} without a test image" if untested else ""
+    return floor_check(shares, len(classes), floor, ACCURACY)
+
+
+def floor_check(scores: dict[str, float], n_classes: int, floor: float | None, score: ClassScore) -> Check:
+    """Judge whether a score is at least `floor` in every class, by the measured value.
+
+    scores: {class: value in [0, 1]} of those of the `n_classes` that have one.
+    """
+    name = "every class"
+    if floor is None:
+        return Check(name, NOT_JUDGED, "No floor is set for the classes.")
+    if not scores:
+        return Check(name, NOT_JUDGED, score.nothing)
+    worst = min(scores, key=lambda label: (scores[label], label))
+    below = sorted(label for label, value in scores.items() if value < floor)
+    measured = {f"worst_{score.name}": round(scores[worst], 6)}
+    figures = {"floor": floor, "worst_class": worst, **measured, "below": below}
+    said = f"the weakest, {worst}, has {score.before}{percent(scores[worst])}, and the floor is {percent(floor)}"
+    untested = n_classes - len(scores)
+    without = f"; {untested} without {score.needed}" if untested else ""
     if below:
         return Check(name, FAILED, f"Below the floor: {', '.join(below)}; {said}{without}.", figures)
     return Check(name, PASSED, f"All above the floor: {said}{without}.", figures)
@@ -150,37 +182,55 @@ def class_floor_check(answers: Answers, classes: Sequence[str], floor: float | N
 def class_drop_check(answers: Answers, classes: Sequence[str], largest: float | None, *, confidence: float) -> Check:
     """Judge whether no class is established to have lost more than `largest` against the reference.
 
-    largest: of the share of right answers, in [0, 1). The bounds hold for all classes together (Bonferroni), so that
-    many classes do not make one fail by chance.
+    largest: of the share of right answers, in [0, 1).
+    """
+    present = [index for index in range(len(classes)) if (answers.labels == index).any()]
+
+    def differences(confidence_of_each: float) -> dict[str, Interval]:
+        return {
+            classes[index]: score_interval(
+                disagreement(answers.right[inside], answers.reference_right[inside]),
+                confidence=2 * confidence_of_each - 1,
+            )
+            for index in present
+            for inside in [answers.labels == index]
+        }
+
+    return drop_check(differences, len(present), largest, answers.reference, answers.same_model, confidence, ACCURACY)
+
+
+def drop_check(
+    differences: Callable[[float], dict[str, Interval]],
+    n_scored: int,
+    largest: float | None,
+    reference: str,
+    same_model: bool,
+    confidence: float,
+    score: ClassScore,
+) -> Check:
+    """Judge whether no class is established to have lost more than `largest`, in [0, 1), against the reference.
+
+    differences: from the confidence of each of its bounds to {class: challenger minus reference}. n_scored: classes
+    that have a score. The bounds hold for all of them together (Bonferroni), so that many classes do not make one fail
+    by chance.
     """
     name = "class losses"
     if largest is None:
         return Check(name, NOT_JUDGED, "No limit is set for the loss of a class.")
-    if answers.same_model:
-        return Check(name, PASSED, f"The challenger is the {answers.reference} itself.")
-    present = [index for index in range(len(classes)) if (answers.labels == index).any()]
-    if not present:
-        return Check(name, NOT_JUDGED, "There are no test images.")
-    each = 1 - (1 - confidence) / len(present)
-    found = {
-        classes[index]: verdict(answers.right[inside], answers.reference_right[inside], largest, confidence=each)
-        for index in present
-        for inside in [answers.labels == index]
-    }
-    worst = min(found, key=lambda label: (found[label].difference.value, label))
-    lost = sorted(label for label, judged in found.items() if judged.verdict == WORSE)
-    difference = found[worst].difference
-    figures = {"limit": largest, "worst_class": worst, "worst_difference": difference.to_dict(), "lost": lost}
-    said = f"the worst is {worst} with {signed(difference.value)} points, at worst {signed(difference.low)}"
+    if same_model:
+        return Check(name, PASSED, f"The challenger is the {reference} itself.")
+    if not n_scored:
+        return Check(name, NOT_JUDGED, score.nothing)
+    found = differences(1 - (1 - confidence) / n_scored)
+    worst = min(found, key=lambda label: (found[label].value, label))
+    lost = sorted(label for label, difference in found.items() if difference.high < -largest)
+    figures = {"limit": largest, "worst_class": worst, "worst_difference": found[worst].to_dict(), "lost": lost}
+    said = f"the worst is {worst} with {signed(found[worst].value)} points, at worst {signed(found[worst].low)}"
     if lost:
-        return Check(
-            name,
-            FAILED,
-            f"Lost more than {points(largest)} to the {answers.reference}: {', '.join(lost)}; {said}.",
-            figures,
-        )
+        reason = f"Lost more than {points(largest)} to the {reference}: {', '.join(lost)}; {said}."
+        return Check(name, FAILED, reason, figures)
     return Check(
-        name, PASSED, f"None is shown to lose more than {points(largest)} to the {answers.reference}; {said}.", figures
+        name, PASSED, f"None is shown to lose more than {points(largest)} to the {reference}; {said}.", figures
     )
 
 
