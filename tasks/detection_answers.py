@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kinglet.atomic import atomic_path
 from kinglet.errors import KingletError
-from kinglet.evidence.detection_matches import Objects
+from kinglet.evidence.detection_matches import Objects, objects_of
 from kinglet.runtime.bundles import MODEL
 from kinglet.runtime.detection import (
     DETECTOR_OUTPUTS,
@@ -150,20 +150,7 @@ def find_objects(
             raise KingletError(f"{name} cannot be scored: {error}.") from None
         if report:
             report(len(found), len(images))
-    return joined(found)
-
-
-def joined(found: list[Detections]) -> Objects:
-    """Return the detections of several images as one table, image by image."""
-    counts = [len(of_image) for of_image in found]
-    empty = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
-    parts = [*found, empty]
-    return Objects(
-        np.repeat(np.arange(len(found)), counts),
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.xyxy for part in parts]),
-        np.concatenate([part.scores for part in parts]),
-    )
+    return objects_of(found)
 
 
 def write_predictions(images: dict[str, BoxedImages], found: dict[str, dict[str, Objects]]) -> None:

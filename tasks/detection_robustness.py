@@ -17,7 +17,7 @@ from kinglet.errors import KingletError
 from kinglet.evidence.corruptions.kinds import KINDS
 from kinglet.evidence.corruptions.pixels import resize_batch
 from kinglet.evidence.corruptions.severities import SEVERITIES, published_for
-from kinglet.evidence.detection_matches import LOOSEST_IOU, WHOLE, Matches, match_objects
+from kinglet.evidence.detection_matches import LOOSEST_IOU, WHOLE, Matches, match_objects, objects_of
 from kinglet.evidence.detection_outcomes import outcomes_of
 from kinglet.evidence.detection_robustness import Curves, between, curves_of, interval
 from kinglet.evidence.robustness import balanced_sample, verdict_of
@@ -26,7 +26,7 @@ from kinglet.runtime.preprocessing import model_input
 from kinglet.runtime.processors import available_processors
 from tasks.artifacts import ROBUSTNESS, SPLIT, base_size, model_folders, packed_images, read_card, refuse_unknown_models
 from tasks.corrupted_answers import every_way, pictures, with_channels
-from tasks.detection_answers import BoxedImages, OpenedDetector, joined, open_detector, read_boxed
+from tasks.detection_answers import BoxedImages, OpenedDetector, open_detector, read_boxed
 from tasks.parameters import ALL, AUTO, Parameters, Robustness
 from tasks.progress import Report, progress
 from tasks.scored_models import teacher_name
@@ -51,7 +51,7 @@ def score_detectors(parameters: Parameters) -> None:
         found = found_in_variants(packed, images, models, parameters.seed, report)
     matches = {
         name: [
-            match_objects(images.truths, joined(variant), len(images), len(classes), ious=LOOSEST_IOU, sizes=WHOLE)
+            match_objects(images.truths, objects_of(variant), len(images), len(classes), ious=LOOSEST_IOU, sizes=WHOLE)
             for variant in of_model
         ]
         for name, of_model in found.items()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kinglet.compression.guard import Verdict
 from kinglet.compression.saturation import Emulator
 from kinglet.evidence.bootstrap import Cells, Interval, draw_counts
-from kinglet.evidence.detection_matches import LOOSEST_IOU, WHOLE, Matches, Objects, match_objects
+from kinglet.evidence.detection_matches import LOOSEST_IOU, WHOLE, Matches, Objects, match_objects, objects_of
 from kinglet.evidence.detection_scores import map_50
 from kinglet.runtime.detection import (
     DETECTOR_OUTPUTS,
@@ -197,13 +197,9 @@ def matches_of(found: Answers, images: BoxedRows) -> Matches:
     square = Placement(size, size, 1.0, 1.0, 0.0, 0.0)
     squares = [square] * len(found.logits)
     detections = decode_detections(found.logits, found.boxes, squares, score_threshold=SCORED_FROM)
-    objects = Objects(
-        np.repeat(np.arange(len(detections)), [len(item) for item in detections]),
-        np.concatenate([item.labels for item in detections]),
-        np.concatenate([item.xyxy for item in detections]),
-        np.concatenate([item.scores for item in detections]),
+    return match_objects(
+        images.truths, objects_of(detections), len(images.rows), images.n_classes, ious=LOOSEST_IOU, sizes=WHOLE
     )
-    return match_objects(images.truths, objects, len(images.rows), images.n_classes, ious=LOOSEST_IOU, sizes=WHOLE)
 
 
 def quality_of(found: Answers, images: BoxedRows) -> float:

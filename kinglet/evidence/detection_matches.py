@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from kinglet.runtime.detection import Detections
 
 # From which overlap a detection counts as the object's: AP is the mean over these.
 IOUS = np.linspace(0.5, 0.95, 10)
@@ -54,6 +57,18 @@ class Objects:
         """Their areas in pixels, float64 (n,)."""
         xyxy = self.xyxy.astype(np.float64)
         return np.asarray((xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1]))
+
+
+def objects_of(found: Sequence[Detections]) -> Objects:
+    """Return the detections of several images as one table, image by image."""
+    empty = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    parts = [*found, empty]
+    return Objects(
+        np.repeat(np.arange(len(found)), [len(of_image) for of_image in found]),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.xyxy for part in parts]),
+        np.concatenate([part.scores for part in parts]),
+    )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.evidence.detection_matches import IOUS, SIZES, Matches, Objects
-from kinglet.runtime.detection import box_iou
+from kinglet.runtime.boxes import box_iou
 
 NEWLY_MISSED, NEWLY_FOUND = "newly missed", "newly found"
 NEWLY_FALSE, NO_LONGER_FALSE = "newly false", "no longer false"

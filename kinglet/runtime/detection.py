@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from kinglet.runtime.boxes import box_iou
 from kinglet.runtime.preprocessing import Boxes, InputTensor, Placement
 from kinglet.runtime.sessions import INPUT_NAME, OUTPUT_NAME
 
@@ -136,19 +137,6 @@ def surest_of_each(xyxy: Boxes, labels: NDArray[np.int64], iou_threshold: float)
         if stays[place]:
             stays[place + 1 :] &= ~suppresses[place, place + 1 :]
     return np.flatnonzero(stays)
-
-
-def box_iou(one: Boxes, other: Boxes) -> NDArray[np.float64]:
-    """Return the intersection over union of all pairs of boxes, float64 (len(one), len(other)), in [0, 1].
-
-    one, other: xyxy with a positive area, (n, 4) and (m, 4).
-    """
-    first, second = one.astype(np.float64).T[:, :, None], other.astype(np.float64).T[:, None, :]
-    width = np.minimum(first[2], second[2]) - np.maximum(first[0], second[0])
-    height = np.minimum(first[3], second[3]) - np.maximum(first[1], second[1])
-    shared = width.clip(0) * height.clip(0)
-    areas = [(corners[2] - corners[0]) * (corners[3] - corners[1]) for corners in (first, second)]
-    return np.asarray(shared / (areas[0] + areas[1] - shared))
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.runtime import bundles
-from kinglet.runtime.detection import MAX_CANDIDATES, Detections, box_iou
+from kinglet.runtime.boxes import box_iou
+from kinglet.runtime.detection import MAX_CANDIDATES, Detections
 from kinglet.runtime.preprocessing import Placement
 from kinglet.runtime.thresholds import Thresholds
 

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.data.boxed_images import Objects
-from kinglet.runtime.detection import Detections, box_iou
+from kinglet.runtime.boxes import box_iou
+from kinglet.runtime.detection import Detections
 
 OVERLAP = 0.5
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kinglet.data.annotations.facts import box_iou
+from kinglet.runtime.boxes import box_iou
 
 SIDES = ["x1", "y1", "x2", "y2"]
 

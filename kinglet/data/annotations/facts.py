@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.data.annotations.boxes import AnnotatedImage, Annotations
+from kinglet.runtime.boxes import box_iou
 
 # COCO calls objects of less than 32 x 32 pixels small; half as wide and high, few detectors see them at all.
 TINY_AREA = 16 * 16
@@ -75,14 +76,6 @@ def pairs_drawn_twice(image: AnnotatedImage) -> int:
 def box_areas(xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return areas in square pixels, shape (n,), of boxes of shape (n, 4)."""
     return (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
-
-
-def box_iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return intersection over union, shape (n, m), in [0, 1], of boxes xyxy of shapes (n, 4) and (m, 4)."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=2)
-    either = box_areas(a)[:, None] + box_areas(b)[None, :] - shared
-    return np.divide(shared, either, out=np.zeros_like(shared), where=either > 0)
 
 
 def usual_side(annotations: Annotations, share: float) -> float:

@@ -27,7 +27,8 @@ from kinglet.compression.saturation import Emulator
 from kinglet.evidence.detection_matches import Objects
 from kinglet.models.onnx_graph import read_metadata
 from kinglet.reporting import silent
-from kinglet.runtime.detection import DETECTOR_OUTPUTS, box_iou, decode_detections
+from kinglet.runtime.boxes import box_iou
+from kinglet.runtime.detection import DETECTOR_OUTPUTS, decode_detections
 from kinglet.runtime.preprocessing import normalize, placement
 from kinglet.runtime.sessions import open_session
 from kinglet.runtime.vnni import products_saturate

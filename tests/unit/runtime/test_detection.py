@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from kinglet.runtime.detection import MAX_CANDIDATES, Detections, box_iou, decode_detections
+from kinglet.runtime.boxes import box_iou
+from kinglet.runtime.detection import MAX_CANDIDATES, Detections, decode_detections
 from kinglet.runtime.preprocessing import placement
 
 AS_IT_IS = placement(100, 100, 100, "stretch")

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinglet.data.annotations import AnnotatedImage, Annotations, Box
-from kinglet.data.annotations.facts import box_facts, box_iou, usual_side
+from kinglet.data.annotations.facts import box_facts, usual_side
+from kinglet.runtime.boxes import box_iou
 
 CORNERS = st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(1, 6), st.integers(1, 6))
 
