@@ -27,6 +27,7 @@ from kinglet.models.inverted_residual import (
     InvertedResidualBlock,
     InvertedResidualNet,
     InvertedResidualSpec,
+    SpecOfBlocks,
 )
 
 STRIDES = (8, 16, 32)
@@ -37,7 +38,7 @@ LARGEST_LOGARITHM = 5.0
 
 
 @dataclass(frozen=True)
-class DetectorSpec:
+class DetectorSpec(SpecOfBlocks):
     """Everything needed to rebuild a detector.
 
     stem, blocks, batch_norm_eps, batch_norm_momentum: of the backbone. width: channels of the pyramid and the head.
@@ -52,18 +53,6 @@ class DetectorSpec:
     depth: int = 2
     batch_norm_eps: float = 1e-3
     batch_norm_momentum: float = 0.1
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the specification as JSON-ready values."""
-        fields = dict(vars(self))
-        fields["blocks"] = [dict(vars(block)) for block in self.blocks]
-        return fields
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> DetectorSpec:
-        """Rebuild a specification from `to_dict`'s values."""
-        blocks = tuple(BlockSpec(**block) for block in fields["blocks"])
-        return cls(**{**fields, "blocks": blocks})
 
     @classmethod
     def on(cls, backbone: InvertedResidualSpec, n_classes: int) -> DetectorSpec:

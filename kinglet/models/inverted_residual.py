@@ -10,7 +10,7 @@ Tan and Le 2019, "EfficientNet"; EfficientNet-Lite leaves out squeeze-and-excita
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,8 +35,26 @@ class BlockSpec:
     has_skip: bool
 
 
+class SpecOfBlocks:
+    """A specification with inverted residual blocks in it, to and from JSON-ready values."""
+
+    blocks: tuple[BlockSpec, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the specification as JSON-ready values."""
+        fields = dict(vars(self))
+        fields["blocks"] = [dict(vars(block)) for block in self.blocks]
+        return fields
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """Rebuild a specification from `to_dict`'s values."""
+        blocks = tuple(BlockSpec(**block) for block in fields["blocks"])
+        return cls(**{**fields, "blocks": blocks})
+
+
 @dataclass(frozen=True)
-class InvertedResidualSpec:
+class InvertedResidualSpec(SpecOfBlocks):
     """Everything needed to rebuild a network of inverted residual blocks."""
 
     in_channels: int
@@ -47,18 +65,6 @@ class InvertedResidualSpec:
     dropout: float = 0.0
     batch_norm_eps: float = 1e-3
     batch_norm_momentum: float = 0.1
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the specification as JSON-ready values."""
-        fields = dict(vars(self))
-        fields["blocks"] = [dict(vars(block)) for block in self.blocks]
-        return fields
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> InvertedResidualSpec:
-        """Rebuild a specification from `to_dict`'s values."""
-        blocks = tuple(BlockSpec(**block) for block in fields["blocks"])
-        return cls(**{**fields, "blocks": blocks})
 
 
 class ConvBatchNorm(nn.Sequential):
