@@ -12,8 +12,8 @@ import torch
 from kinglet.data.batches import open_packed
 from kinglet.data.box_augmentation import COLOR, CROP, FLIP, MOSAIC
 from kinglet.data.boxed_images import BoxedImages, Objects
+from kinglet.data.resolutions import low_resolution_of_detector
 from kinglet.errors import KingletError
-from kinglet.models.detector import STRIDES
 from kinglet.models.registry import normalization, pretrained_detector
 from kinglet.reporting import silent
 from kinglet.runtime.preprocessing import placement
@@ -21,15 +21,14 @@ from kinglet.training.detection import fit_detector
 from kinglet.training.epochs import Recipe
 from kinglet.training.parallel import Team
 from kinglet.training.schedules import EpochBudget
-from tasks.artifacts import BOXES, FINETUNE, INGEST, TEACHER, packed_images, read_input_sizes
-from tasks.models import open_checkpoint, prepare_training, read_classes, read_manifest, save_model
+from tasks.artifacts import BOXES, INGEST, packed_images, read_input_sizes
+from tasks.models import open_checkpoint, prepare_training, read_classes, read_manifest
 from tasks.parameters import AUTO, Finetune, Parameters
 from tasks.progress import progress
+from tasks.teacher import keep_teacher, phases_between, teacher_recipe
 
 # A detector's pictures are larger than a classifier's, and there are fewer of them.
 BUDGET = EpochBudget(pixels=1.4e9, fewest=8, most=150)
-# Of the input size, in the first part of the training.
-LOW_RESOLUTION = 2 / 3
 
 
 def train_detector(parameters: Parameters, team: Team, device: torch.device) -> None:
@@ -66,13 +65,9 @@ def train_detector(parameters: Parameters, team: Team, device: torch.device) -> 
         )
     if not team.leads:
         return
-    folder = FINETUNE / TEACHER
-    folder.mkdir(parents=True, exist_ok=True)
-    save_model(
-        folder,
+    keep_teacher(
         trained,
-        step="finetune",
-        parent="",
+        checkpoint,
         problem="detection",
         input_size=size,
         channels=channels,
@@ -82,7 +77,6 @@ def train_detector(parameters: Parameters, team: Team, device: torch.device) -> 
         classes=classes,
         notes={"backbone": settings.backbone, "history": history},
     )
-    checkpoint.clear()
 
 
 def boxed_images(split: str, size: int, fit: str, classes: list[str]) -> BoxedImages:
@@ -120,26 +114,6 @@ def refuse_without_boxes(training: BoxedImages, validation: BoxedImages) -> None
 
 def detector_recipe(settings: Finetune, size: int, n_examples: int, seed: int) -> Recipe:
     """Return how the detector is trained: the cheaper, low resolution first."""
-    low_share = settings.low_resolution_share
-    low = low_size(size) if low_share else size
-    pixels = low_share * low**2 + (1 - low_share) * size**2
-    epochs = BUDGET.epochs(n_examples, pixels) if settings.epochs == AUTO else settings.epochs
-    phases = ((epochs, size),) if low == size else ((low_share * epochs, low), ((1 - low_share) * epochs, size))
-    return Recipe(
-        phases=phases,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        layer_decay=settings.layer_decay,
-        ema_decay=settings.ema_decay,
-        patience=settings.patience,
-        augment=(FLIP, CROP, MOSAIC, COLOR) if settings.augment == AUTO else tuple(settings.augment),
-        precision=settings.precision,
-        seed=seed,
-    )
-
-
-def low_size(size: int) -> int:
-    """Return the edge in pixels for the first part of a training, one that a detector takes."""
-    return max(1, round(size * LOW_RESOLUTION / STRIDES[-1])) * STRIDES[-1]
+    low = low_resolution_of_detector(size) if settings.low_resolution_share else size
+    augment = (FLIP, CROP, MOSAIC, COLOR) if settings.augment == AUTO else tuple(settings.augment)
+    return teacher_recipe(settings, phases_between(settings, low, size, n_examples, BUDGET), augment, seed)

@@ -17,7 +17,7 @@ from kinglet.training.loop import ImageSet, Recipe, fit, fit_head
 from kinglet.training.losses import label_loss
 from kinglet.training.parallel import ALONE, Team, is_member, joined
 from kinglet.training.schedules import EpochBudget
-from tasks.artifacts import FINETUNE, TEACHER, InputSizes, packed_images, read_input_sizes
+from tasks.artifacts import InputSizes, packed_images, read_input_sizes
 from tasks.detection_training import train_detector
 from tasks.models import (
     channels_of,
@@ -26,12 +26,12 @@ from tasks.models import (
     prepare_training,
     read_classes,
     read_manifest,
-    save_model,
 )
 from tasks.parameters import AUTO, Finetune, Parameters
 from tasks.progress import progress
 from tasks.side_by_side import leave_it_to_the_leader, run_side_by_side
 from tasks.stage import run_stage
+from tasks.teacher import keep_teacher, phases_between, teacher_recipe
 
 BUDGET = EpochBudget(pixels=310e6, fewest=2, most=30)
 
@@ -56,29 +56,13 @@ def phases_of(
 
     budget: what epochs left to "auto" may cost.
     """
-    low_share = settings.low_resolution_share
-    pixels_per_example = low_share * sizes.low_resolution**2 + (1 - low_share) * sizes.teacher**2
-    epochs = budget.epochs(n_examples, pixels_per_example) if settings.epochs == AUTO else settings.epochs
-    if sizes.low_resolution == sizes.teacher:
-        return ((epochs, sizes.teacher),)
-    return ((low_share * epochs, sizes.low_resolution), ((1 - low_share) * epochs, sizes.teacher))
+    return phases_between(settings, sizes.low_resolution, sizes.teacher, n_examples, budget)
 
 
 def recipe_of(settings: Finetune, phases: tuple[tuple[float, int], ...], seed: int) -> Recipe:
     """Return how the teacher is trained."""
-    return Recipe(
-        phases=phases,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        layer_decay=settings.layer_decay,
-        ema_decay=settings.ema_decay,
-        patience=settings.patience,
-        augment=augmentations_of(settings, sum(epochs for epochs, _ in phases)),
-        precision=settings.precision,
-        seed=seed,
-    )
+    augment = augmentations_of(settings, sum(epochs for epochs, _ in phases))
+    return teacher_recipe(settings, phases, augment, seed)
 
 
 def fine_tuned(
@@ -166,13 +150,9 @@ def train_teacher(parameters: Parameters, team: Team, device: torch.device) -> N
         )
     if not team.leads:
         return
-    folder = FINETUNE / TEACHER
-    folder.mkdir(parents=True, exist_ok=True)
-    save_model(
-        folder,
+    keep_teacher(
         network,
-        step="finetune",
-        parent="",
+        checkpoint,
         input_size=sizes.teacher,
         channels=channels,
         fit=parameters.data.fit,
@@ -181,10 +161,8 @@ def train_teacher(parameters: Parameters, team: Team, device: torch.device) -> N
         classes=classes,
         notes={"backbone": settings.backbone, "history": history},
     )
-    checkpoint.clear()
 
 
-# How the teacher comes to be, by problem.
 TRAININGS = {"classification": train_teacher, "detection": train_detector}
 
 

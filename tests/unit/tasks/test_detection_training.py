@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 import torch
 
+from kinglet.data.resolutions import low_resolution_of_detector
 from kinglet.errors import KingletError
 from kinglet.runtime.preprocessing import resize
 from kinglet.runtime.sessions import read_metadata
 from tasks import finetune
-from tasks.detection_training import boxed_images, detector_recipe, low_size
+from tasks.detection_training import boxed_images, detector_recipe
 from tasks.models import load_model
 from tasks.parameters import BOX_AUGMENTATIONS, Parameters, load_parameters
 from tests.unit.data.painted_rectangles import painted
@@ -115,7 +116,7 @@ def test_a_training_of_automatic_length_costs_about_the_same_for_every_data_set(
     assert few == pytest.approx(many, rel=0.05)
     recipe = detector_recipe(settings(epochs=10, low_resolution_share=0.4).finetune, 320, 100, 0)
     assert recipe.phases == ((4.0, 224), (6.0, 320))
-    assert [low_size(size) for size in (32, 64, 192, 416)] == [32, 32, 128, 288]
+    assert [low_resolution_of_detector(size) for size in (32, 64, 192, 416)] == [32, 32, 128, 288]
 
 
 @pytest.mark.parametrize(
