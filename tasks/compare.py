@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +25,7 @@ from kinglet.evidence.slices import (
 )
 from tasks.artifacts import COMPARE, EVALUATE
 from tasks.detection_compare import compare_detectors
-from tasks.image_slices import slice_columns
+from tasks.image_slices import slice_columns, slices_csv
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
@@ -114,7 +112,8 @@ def compare_classifiers(parameters: Parameters) -> None:
             for name, found in differences.items()
         },
     }
-    write_text(COMPARE / "slices.csv", slices_csv(changes))
+    rows = {name: [slice_row(item) for item in of_model] for name, of_model in changes.items()}
+    write_text(COMPARE / "slices.csv", slices_csv(SLICE_COLUMNS, rows))
     write_flips(answers, teacher, list(differences))
     write_json(COMPARE / "differences.json", {name: json_of(found, classes) for name, found in differences.items()})
     write_json(COMPARE / "comparisons.json", comparisons)
@@ -215,17 +214,6 @@ def slice_row(item: SliceChange) -> dict[str, Any]:
         "p_corrected": float(f"{item.p_corrected:.4g}"),
         "is_established": item.is_established,
     }
-
-
-def slices_csv(changes: dict[str, list[SliceChange]]) -> str:
-    """Return the slices of all models as a table, worst first."""
-    written = io.StringIO()
-    rows = [{"model": name, **slice_row(item)} for name, of_model in changes.items() for item in of_model]
-    heads = ["model", *SLICE_COLUMNS]
-    writer = csv.DictWriter(written, heads, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return written.getvalue()
 
 
 def json_of(found: ScoreIntervals, classes: list[str]) -> dict[str, Any]:

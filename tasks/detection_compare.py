@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,7 @@ from kinglet.evidence.slices import Slice, slices_of
 from tasks.artifacts import COMPARE, EVALUATE
 from tasks.detection_answers import SIDES, BoxedImages, read_boxed, read_found
 from tasks.detection_evaluate import HEADLINE, json_interval, json_of, same_objects
-from tasks.image_slices import slice_columns
+from tasks.image_slices import slice_columns, slices_csv
 from tasks.parameters import Parameters
 
 KINDS = (NEWLY_MISSED, NEWLY_FOUND, NEWLY_FALSE, NO_LONGER_FALSE)
@@ -77,7 +75,8 @@ def compare_detectors(parameters: Parameters) -> None:
     differences = {name: drawn[name].minus(drawn[teacher], is_same=same[name]) for name in others}
     by_slice = {name: changes_of_slices(matches[name], matches[teacher], slices, parameters) for name in others}
     flips = {name: changes(matches[name], matches[teacher], shown_from) for name in others}
-    write_text(COMPARE / "slices.csv", slices_csv(by_slice))
+    rows = {name: [slice_row(item) for item in of_model] for name, of_model in by_slice.items()}
+    write_text(COMPARE / "slices.csv", slices_csv(SLICE_COLUMNS, rows))
     write_flips(flips, images)
     write_json(
         COMPARE / "differences.json",
@@ -181,15 +180,6 @@ def slice_row(item: SliceChange) -> dict[str, Any]:
         "p_corrected": float(f"{item.p_corrected:.4g}"),
         "is_established": item.is_established,
     }
-
-
-def slices_csv(by_model: dict[str, list[SliceChange]]) -> str:
-    """Return the slices of all models as a table, worst first."""
-    written = io.StringIO()
-    writer = csv.DictWriter(written, ["model", *SLICE_COLUMNS], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({"model": name, **slice_row(item)} for name, of_model in by_model.items() for item in of_model)
-    return written.getvalue()
 
 
 def write_flips(flips: dict[str, dict[str, Objects]], images: BoxedImages) -> None:

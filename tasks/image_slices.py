@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from pyarrow.parquet import ParquetFile
@@ -38,6 +43,15 @@ def slice_columns(index: NDArray[np.int64]) -> dict[str, NDArray[np.str_]]:
     columns["brightness"] = quartile_names(brightness, ("darkest", "brightest"))
     columns["size"] = quartile_names(width.astype(np.float64) * height, ("smallest", "largest"))
     return columns
+
+
+def slices_csv(columns: Sequence[str], by_model: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the slices of all models as a table. by_model: each one's slices as rows with these columns."""
+    written = io.StringIO()
+    writer = csv.DictWriter(written, ["model", *columns], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({"model": name, **row} for name, rows in by_model.items() for row in rows)
+    return written.getvalue()
 
 
 def rows_of(wanted: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.int64]:
