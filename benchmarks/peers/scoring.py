@@ -102,12 +102,12 @@ def score_and_time(
         )
         if TEACHER in failed:
             raise KingletError(f"The teacher itself does not run: {failed[TEACHER]}", f"See {folder / TEACHER}.log.")
-        shapes = {name: input_shape(entrants[name].images) for name in answers}
+        inputs = {name: input_of(entrants[name].images) for name in answers}
         able = {name: workers[name] for name in answers}
         measured: dict[str, dict[str, Any]] = {}
         for load, (batch_size, threads) in LOADS.items():
             print_progress(f"timing {len(able)} models in turns, batch {batch_size}, threads: {threads}")
-            timings = time_workers(able, shapes, batch_size, threads, seconds_per_model, failed)
+            timings = time_workers(able, inputs, batch_size, threads, seconds_per_model, failed)
             measured[load] = timings_of(timings)
             able = {name: able[name] for name in timings}
     scores = scores_of({name: logits for name, (logits, _) in answers.items()}, labels)
@@ -128,7 +128,7 @@ def print_progress(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
-def input_shape(images: Path) -> tuple[int, ...]:
-    """Return (channels, height, width) of the images in a file."""
-    shape: tuple[int, ...] = np.load(images, mmap_mode="r").shape[1:]
-    return shape
+def input_of(images: Path) -> dict[str, Any]:
+    """Return shape, without the batch axis, and dtype of the images in a file."""
+    stored = np.load(images, mmap_mode="r")
+    return {"shape": stored.shape[1:], "dtype": str(stored.dtype)}

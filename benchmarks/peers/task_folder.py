@@ -26,9 +26,10 @@ from torch import fx, nn
 from kinglet.atomic import read_json, write_json
 from kinglet.data.batches import open_packed
 from kinglet.errors import KingletError
-from kinglet.runtime.bundles import sha256_of
-from kinglet.runtime.preprocessing import Preprocessing, normalize
+from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI, sha256_of
+from kinglet.runtime.preprocessing import Preprocessing, model_input
 from kinglet.runtime.processors import available_processors
+from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import (
     EXPORT,
     FINETUNE,
@@ -68,9 +69,15 @@ def read_run() -> FinishedRun:
     # The peers' runtimes are their own business; ours here is ONNX Runtime.
     steps = [step for step in MODEL_STEPS if step != EXPORT]
     cards = {folder: read_card(folder) for folder in model_folders(*steps)}
-    models = {card.name: (card, folder.resolve() / "model.onnx") for folder, card in cards.items()}
+    models = {card.name: (card, served_file(folder.resolve())) for folder, card in cards.items()}
     # Where the choice is a model that was converted for another runtime, the one that it was made from.
     return FinishedRun(models, Path(read_json(SELECT / "choice.json")["onnx"]).parent.name)
+
+
+def served_file(folder: Path) -> Path:
+    """Return the file of a model that would be served on this processor."""
+    without_vnni = folder / WITHOUT_VNNI
+    return without_vnni if products_saturate() and without_vnni.is_file() else folder / MODEL
 
 
 def training_seconds() -> float:
@@ -99,9 +106,9 @@ def write_task(folder: Path, seconds: float) -> dict[str, Any]:
     chosen = np.sort(chosen[: parameters.quantize.calibration_images])
     shutil.copyfile(FINETUNE / TEACHER / "model.onnx", folder / "teacher.onnx")
     torch.save(as_plain_graph(teacher), folder / "teacher.pt")
-    write_normalized(folder / "calibration.npy", training.packed[size], training.rows[chosen], preprocessing)
+    write_inputs(folder / "calibration.npy", training.packed[size], training.rows[chosen], preprocessing)
     choice = validation.rows[:CHOICE_IMAGES]
-    write_normalized(folder / "choice.npy", validation.packed[size], choice, preprocessing)
+    write_inputs(folder / "choice.npy", validation.packed[size], choice, preprocessing)
     np.save(folder / "choice_labels.npy", validation.labels[:CHOICE_IMAGES])
     shutil.copyfile(packed_images(size), folder / "train_images.npy")
     np.save(folder / "train_rows.npy", training.rows)
@@ -135,24 +142,25 @@ def digest_of(folder: Path) -> str:
 
 
 def write_test_images(folder: Path, card: ModelCard) -> tuple[Path, NDArray[np.int64]]:
-    """Write the test images as `card`'s model takes them, once per size; return the file and the labels."""
+    """Write the test images as `card`'s model takes them, once per size and kind; return the file and the labels."""
     test = image_set(read_manifest(), "test", [card.input_size])
-    path = folder / f"test_{card.input_size}.npy"
+    path = folder / f"test_{card.input_size}_{'pixels' if card.takes_pixels else 'floats'}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        write_normalized(path, open_packed(packed_images(card.input_size)), test.rows, card.preprocessing)
+        write_inputs(path, open_packed(packed_images(card.input_size)), test.rows, card.preprocessing)
     return path, test.labels
 
 
-def write_normalized(
-    path: Path, packed: NDArray[np.uint8], rows: NDArray[np.int64], preprocessing: Preprocessing
-) -> None:
-    """Write these rows of packed images as a model's input, float32 (n, channels, height, width)."""
-    shape = (len(rows), preprocessing.channels, preprocessing.input_size, preprocessing.input_size)
-    written = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+def write_inputs(path: Path, packed: NDArray[np.uint8], rows: NDArray[np.int64], preprocessing: Preprocessing) -> None:
+    """Write these rows of packed images as a model's input.
+
+    float32 (n, channels, height, width), or uint8 (n, height, width, channels) where it takes pixels.
+    """
+    one = model_input(np.asarray(packed[rows[:1]]), preprocessing)
+    written = np.lib.format.open_memmap(path, mode="w+", dtype=one.dtype, shape=(len(rows), *one.shape[1:]))
     for start in range(0, len(rows), ROWS_AT_A_TIME):
         part = rows[start : start + ROWS_AT_A_TIME]
-        written[start : start + len(part)] = normalize(np.asarray(packed[part]), preprocessing)
+        written[start : start + len(part)] = model_input(np.asarray(packed[part]), preprocessing)
     written.flush()
 
 

@@ -71,7 +71,7 @@ class Worker:
 
 def time_workers(
     workers: Mapping[str, Worker],
-    shapes: Mapping[str, tuple[int, ...]],
+    inputs: Mapping[str, Mapping[str, Any]],
     batch_size: int,
     threads: int,
     seconds_per_model: float,
@@ -80,12 +80,12 @@ def time_workers(
 ) -> dict[str, Timing]:
     """Return the timing of every model that runs, {name: Timing}, all measured at the same time.
 
-    shapes: (channels, height, width) of every model's input. There are at least ten rounds in any case.
+    inputs: shape and dtype of every model's input, without the batch axis. There are at least ten rounds in any case.
     Why a model does not run goes into `failed`.
     """
 
     def open_model(name: str) -> int:
-        request = {"batch_size": batch_size, "threads": threads, "shape": shapes[name]}
+        request = {"batch_size": batch_size, "threads": threads, **inputs[name]}
         return int(workers[name].ask("open", **request)["runs"])
 
     def time_block(name: str) -> NDArray[np.float64]:

@@ -4,7 +4,8 @@ Needs numpy and the runtime that the model's file asks for: onnxruntime for .onn
 one JSON request per line from stdin and writes one JSON answer per line to stdout:
 
     {"do": "answer", "images": FILE.npy, "into": FILE.npy}     logits of all images, in batches
-    {"do": "open", "batch_size": 1, "threads": 1}              → {"runs": 40, ...}: warm, so many runs fill a block
+    {"do": "open", "batch_size": 1, "threads": 1, "shape": [3, 64, 64], "dtype": "float32"}
+                                                               → {"runs": 40, ...}: warm, so many runs fill a block
     {"do": "block", "runs": 40}                                → {"ms": [...]}: after one run that is not counted
 
     python -m benchmarks.peers.worker MODEL
@@ -86,11 +87,15 @@ class Model:
         np.save(into, np.concatenate(logits))
         return facts
 
-    def open(self, batch_size: int, threads: int, shape: list[int]) -> dict[str, Any]:
-        """Prepare a fixed batch of noise of shape (channels, height, width), warm up, count the runs of a block."""
+    def open(self, batch_size: int, threads: int, shape: list[int], dtype: str) -> dict[str, Any]:
+        """Prepare a fixed batch of noise of this shape and dtype, warm up, count the runs of a block."""
         predict, facts = RUNTIMES[self.path.suffix](self.path, threads, batch_size)
         # The values do not matter for the time, except zeros and denormals.
-        images = np.random.default_rng(0).standard_normal((batch_size, *shape), dtype=np.float32)
+        generator = np.random.default_rng(0)
+        if dtype == "uint8":
+            images = generator.integers(0, 256, (batch_size, *shape), np.uint8)
+        else:
+            images = generator.standard_normal((batch_size, *shape), dtype=np.float32)
         self.action = lambda: predict(images)
         started, runs = time.perf_counter(), 0
         while runs < WARM_UP_RUNS or time.perf_counter() - started < WARM_UP_SECONDS:

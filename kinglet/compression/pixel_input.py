@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from kinglet.compression.calibration import Range
-from kinglet.compression.quantization import keep_in_float
+from kinglet.compression.qdq import keep_in_float
 from kinglet.models.onnx_graph import add_metadata, read_metadata
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.sessions import INPUT_NAME

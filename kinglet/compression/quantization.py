@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -10,13 +9,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnxruntime.quantization import CalibrationMethod, QuantType
-from onnxruntime.quantization.calibrate import TensorData, TensorsData
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from kinglet.compression.calibration import Statistics, range_of
 from kinglet.compression.hard_gates import gates_of, write_hard_gates_as_convolutions
-from kinglet.compression.integer_nodes import FLOAT_RESULT, OPERATORS, nodes_left_in_float, quantized_layers
+from kinglet.compression.integer_nodes import OPERATORS, nodes_left_in_float, quantized_layers
+from kinglet.compression.qdq import write_qdq
 from kinglet.reporting import Report, silent
 
 # Layers whose result has a bias, to be corrected, and channels beside the batch axis.
@@ -55,72 +52,12 @@ def quantize_static(
     VNNI). float_layers: names of nodes that stay in float, beside those that ONNX Runtime would compute in float
     anyway.
     """
-    float_layers = list(float_layers)
     prepared = _prepare(model)
     ranges = {name: range_of(statistics, method) for name, statistics in histograms.items()}
     ranges.update(dict.fromkeys(gates_of(prepared), (0.0, 1.0)))
-    logging.getLogger().setLevel(max(logging.WARNING, logging.getLogger().level))
-    quantizer = QDQQuantizer(
-        prepared,
-        per_channel=True,
-        reduce_range=weight_bits == 7,
-        weight_qType=QuantType.QInt8,
-        activation_qType=QuantType.QUInt8,
-        tensors_range=TensorsData(
-            CalibrationMethod.MinMax,
-            {
-                name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-                for name, (low, high) in ranges.items()
-            },
-        ),
-        nodes_to_quantize=[],
-        nodes_to_exclude=[*float_layers, *(node.name for node in nodes_left_in_float(prepared))],
-        op_types_to_quantize=list(OPERATORS),
-        extra_options={
-            "QDQKeepRemovableActivations": False,
-            "ForceQuantizeNoInputCheck": False,
-            "OpTypesToExcludeOutputQuantization": list(FLOAT_RESULT),
-        },
-    )
-    quantizer.quantize_model()
-    quantized: onnx.ModelProto = quantizer.model.model
-    keep_in_float(quantized, set(float_layers))
-    quantizer.model.topological_sort()  # the format asks for it
-    quantized.producer_name, quantized.producer_version = model.producer_name, model.producer_version
-    return quantized
-
-
-def keep_in_float(quantized: onnx.ModelProto, float_layers: set[str]) -> None:
-    """Store the biases of spared layers so that ONNX Runtime computes these layers in float.
-
-    Where float weights and bias lie between Q and DQ, its WeightBiasQuantization brings them to int8 on
-    loading after all, with one scale per tensor. It leaves a layer alone whose bias is dequantized. With
-    steps of 2^-24 of the largest value the bias is as exact as in float32.
-    """
-    dequantized = {node.output[0] for node in quantized.graph.node if node.op_type == "DequantizeLinear"}
-    biases = {item.name: item for item in quantized.graph.initializer}
-    for node in list(quantized.graph.node):
-        if node.name in float_layers and node.input[0] in dequantized and set(node.input[2:]) & biases.keys():
-            bias = numpy_helper.to_array(biases[node.input[2]])
-            scale = np.float32(max(float(np.abs(bias).max()), 1e-3) / 2**24)
-            stored = np.rint(bias.astype(np.float64) / np.float64(scale)).astype(np.int32)
-            parts = {
-                f"{node.name}.bias_int32": stored,
-                f"{node.name}.bias_scale": scale,
-                f"{node.name}.bias_zero_point": np.int32(0),
-            }
-            quantized.graph.initializer.extend(
-                numpy_helper.from_array(np.asarray(value), name) for name, value in parts.items()
-            )
-            output = f"{node.name}.bias_dequantized"
-            quantized.graph.node.append(
-                onnx.helper.make_node("DequantizeLinear", list(parts), [output], name=f"{output}.node")
-            )
-            node.input[2] = output
-    used = {name for node in quantized.graph.node for name in node.input}
-    unused = [item for item in quantized.graph.initializer if item.name not in used]
-    for item in unused:
-        quantized.graph.initializer.remove(item)
+    left = {node.name for node in nodes_left_in_float(prepared)}
+    others = {node.name for node in prepared.graph.node if node.op_type not in OPERATORS}
+    return write_qdq(prepared, ranges, weight_bits, {*float_layers, *left, *others})
 
 
 def _prepare(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -16,7 +16,7 @@ from kinglet.compression.doctor.graph import Graph
 from kinglet.compression.doctor.layers import Layer, Pair
 from kinglet.compression.doctor.subject import Subject
 from kinglet.compression.doctor.twin import activation_folded, limiting_node, set_weights
-from kinglet.compression.quantization import keep_in_float
+from kinglet.compression.qdq import keep_in_float
 
 INT32_MAX = float(np.iinfo(np.int32).max)
 # Room that is left in an int32 bias for the sums of products that are added to it.

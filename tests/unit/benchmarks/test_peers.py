@@ -23,6 +23,9 @@ from benchmarks.peers.scoring import Entrant, score_and_time, scores_of, size_by
 from benchmarks.peers.turns import Worker, time_workers
 from benchmarks.results import ROOT
 from kinglet.atomic import read_json, write_json
+from kinglet.compression.calibration import FixedRange, stream_histograms
+from kinglet.compression.pixel_input import pixel_ranges, share_normalization, take_pixels
+from kinglet.compression.quantization import quantize_static
 from kinglet.errors import KingletError
 from kinglet.models.export import to_onnx
 from kinglet.models.inverted_residual import BlockSpec, InvertedResidualNet, InvertedResidualSpec
@@ -71,10 +74,41 @@ def test_images_are_given_as_the_model_takes_them(tmp_path: Path) -> None:
     packed = np.random.default_rng(0).integers(0, 256, (2500, 4, 4, 1), dtype=np.uint8)
     rows = np.arange(2500)[::-1].copy()
     preprocessing = Preprocessing(4, 1, "stretch", (0.4,), (0.2,))
-    task_folder.write_normalized(tmp_path / "calibration.npy", packed, rows, preprocessing)
+    task_folder.write_inputs(tmp_path / "calibration.npy", packed, rows, preprocessing)
     task = Task(tmp_path, tmp_path, tmp_path, {})
     assert np.array_equal(task.array("calibration"), normalize(packed[rows], preprocessing))
     assert [len(batch) for batch in task.batches("calibration", 1000)] == [1000, 1000, 500]
+
+
+def test_a_model_that_takes_pixels_is_scored_and_timed_on_pixels(tmp_path: Path) -> None:
+    packed = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1), dtype=np.uint8)
+    preprocessing = Preprocessing(8, 1, "stretch", (0.4,), (0.2,), takes_pixels=True)
+    task_folder.write_inputs(tmp_path / "pixels.npy", packed, np.array([4, 1]), preprocessing)
+    np.testing.assert_array_equal(np.load(tmp_path / "pixels.npy"), packed[[4, 1]])
+    assert scoring.input_of(tmp_path / "pixels.npy") == {"shape": (8, 8, 1), "dtype": "uint8"}
+    shared = share_normalization(to_onnx(small_network(), 8, 1, {}), preprocessing)
+    assert shared is not None
+    float_model, alike = shared
+    histograms = stream_histograms(float_model, normalize(packed, alike))
+    fixed = {name: FixedRange(*of) for name, of in pixel_ranges(alike).items() if name in histograms}
+    quantized = quantize_static(float_model, {**histograms, **fixed}, "minmax")
+    (tmp_path / "model.onnx").write_bytes(take_pixels(quantized, alike).SerializeToString())
+    worker = Worker(Path(sys.executable), tmp_path / "model.onnx", tmp_path / "log")
+    logits, _ = scoring.answers_of(worker, tmp_path / "pixels.npy", "student", tmp_path)
+    assert logits.shape == (2, 3)
+    assert worker.ask("open", batch_size=2, threads=1, **scoring.input_of(tmp_path / "pixels.npy"))["runs"] >= 1
+    assert len(worker.ask("block", runs=2)["ms"]) == 2
+    worker.close()
+
+
+@pytest.mark.parametrize("saturates", [False, True])
+def test_the_file_scored_is_the_one_that_is_served_here(tmp_path: Path, monkeypatch, saturates: bool) -> None:
+    monkeypatch.setattr(task_folder, "products_saturate", lambda: saturates)
+    (tmp_path / "model.onnx").touch()
+    assert task_folder.served_file(tmp_path).name == "model.onnx"
+    (tmp_path / "model-without-vnni.onnx").touch()
+    expected = "model-without-vnni.onnx" if saturates else "model.onnx"
+    assert task_folder.served_file(tmp_path).name == expected
 
 
 def test_accuracy_is_that_on_the_images_set_aside(tmp_path: Path) -> None:
@@ -266,8 +300,8 @@ def test_models_take_turns_and_one_that_dies_leaves_the_others() -> None:
         "c": FakeWorker("c", asked, 3.0, fails=True),
     }
     failed: dict[str, str] = {}
-    shapes = dict.fromkeys(workers, (1, 4, 4))
-    timings = time_workers(workers, shapes, 1, 1, 0.01, failed, rest=lambda seconds: None)
+    inputs = {name: {"shape": (1, 4, 4), "dtype": "float32"} for name in workers}
+    timings = time_workers(workers, inputs, 1, 1, 0.01, failed, rest=lambda seconds: None)
     assert asked[:9] == [*(f"open {name}" for name in "abc"), *(f"block {name}" for name in "abcbca")]
     assert failed == {"c": "its model does not run: killed."}
     assert {name: timing.p50_ms for name, timing in timings.items()} == {"a": 1.0, "b": 2.0}
@@ -289,7 +323,7 @@ def test_a_worker_answers_and_times_a_model(entrant: Entrant, tmp_path: Path) ->
     with torch.inference_mode():
         expected = small_network()(torch.from_numpy(np.load(entrant.images)))
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
-    assert worker.ask("open", batch_size=2, threads=1, shape=[1, 8, 8])["runs"] >= 1
+    assert worker.ask("open", batch_size=2, threads=1, **scoring.input_of(entrant.images))["runs"] >= 1
     assert len(worker.ask("block", runs=3)["ms"]) == 3
     worker.close()
 
