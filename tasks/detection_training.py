@@ -28,7 +28,7 @@ from tasks.progress import progress
 from tasks.teacher import keep_teacher, phases_between, teacher_recipe
 
 # A detector's pictures are larger than a classifier's, and there are fewer of them.
-BUDGET = EpochBudget(pixels=1.4e9, fewest=8, most=150)
+BUDGET = EpochBudget(pixels=1.7e9, fewest=8, most=150)
 
 
 def train_detector(parameters: Parameters, team: Team, device: torch.device) -> None:

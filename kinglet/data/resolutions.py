@@ -34,9 +34,9 @@ def low_resolution(input_size: int) -> int:
     return low if low >= SMALLEST_LOW_RESOLUTION else input_size
 
 
-# A detector's finest feature map has a step of 8 pixels: a small object should cover two and a half of its cells. Time
+# A detector's finest feature map has a step of 8 pixels: a small object should cover more than three of its cells. Time
 # grows with the area, so that the smallest objects of large photographs remain a matter of `finetune.input_size`.
-SMALL_OBJECT = 20
+SMALL_OBJECT = 26
 SMALLEST_DETECTOR, LARGEST_DETECTOR = 192, 416
 DETECTOR_STEP = 32
 

@@ -111,8 +111,8 @@ def test_packed_images_are_letterboxed_as_serving_would(shapes: Path) -> None:
 
 @pytest.mark.parametrize(
     ("side", "long_side", "size"),
-    [(40, 640, 320), (10, 640, 416), (300, 640, 192), (10, 100, 192), (10, 300, 320)],
-    ids=["cells", "tiny", "large", "small images", "never beyond the images' own size"],
+    [(40, 640, 416), (52, 640, 320), (10, 640, 416), (300, 640, 192), (10, 100, 192), (10, 300, 320)],
+    ids=["cells", "larger", "tiny", "large", "small images", "never beyond the images' own size"],
 )
 def test_auto_takes_the_size_at_which_small_boxes_are_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, long_side: int, size: int
