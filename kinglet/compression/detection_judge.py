@@ -32,9 +32,12 @@ from kinglet.runtime.preprocessing import InputTensor, Placement, Preprocessing
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import map_batches, open_session
 
-# Of the images that judge whether a model is good enough, the first choose between variants by divergence, and say
-# what a model is worth on other processors, which is computed slowly.
+# Of the images that judge whether a model is good enough, the first say what a model is worth on other processors,
+# which is computed slowly.
 FIRST_IMAGES = 48
+# And fewer of them choose between variants, of which there are as many as layers: every image has thousands of places.
+# So many with this edge; of larger images as many as have the same area, and never fewer than the last number.
+FEW_IMAGES, USUAL_EDGE, FEWEST_IMAGES = 48, 224, 12
 BATCH_SIZE, EMULATED_BATCH_SIZE = 8, 2
 RESAMPLES, CONFIDENCE = 2000, 0.95
 
@@ -82,7 +85,7 @@ class BoxedRows:
 class DetectionJudge:
     """A `Judge` of detectors.
 
-    All images judge whether a model is good enough; the first decide between variants, so they are in random order.
+    All images judge whether a model is good enough; the first few decide between variants, so they are in random order.
     """
 
     quality_name = "map_50"
@@ -90,9 +93,11 @@ class DetectionJudge:
     def __init__(self, model: onnx.ModelProto, choice: BoxedRows, preprocessing: Preprocessing) -> None:
         """Let the float model answer the images. preprocessing: that of the model."""
         self.choice, self.first = choice, choice.first(FIRST_IMAGES)
+        edge = max(USUAL_EDGE, choice.packed.shape[1])
+        self.few = choice.first(max(FEWEST_IMAGES, FEW_IMAGES * USUAL_EDGE**2 // edge**2))
         found = answers(model, choice, preprocessing)
         self.reference = matches_of(found, choice)
-        self.first_reference = found.first(FIRST_IMAGES)
+        self.first_reference = found.first(len(self.first.rows))
 
     @property
     def reference_quality(self) -> float:
@@ -100,8 +105,8 @@ class DetectionJudge:
         return quality_of(self.first_reference, self.first)
 
     def score(self, model: onnx.ModelProto, preprocessing: Preprocessing) -> tuple[float, float]:
-        """Return agreement and divergence on the first images, as `compare` says."""
-        return compare(self.first_reference, answers(model, self.first, preprocessing))
+        """Return agreement and divergence on the first few images, as `compare` says."""
+        return compare(self.first_reference.first(len(self.few.rows)), answers(model, self.few, preprocessing))
 
     def verdict(self, model: onnx.ModelProto, preprocessing: Preprocessing, tolerance: float) -> Verdict:
         """Return whether the model is good enough. tolerance: mAP that may be lost, [0, 1)."""

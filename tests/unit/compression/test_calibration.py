@@ -11,7 +11,9 @@ from kinglet.compression.calibration import (
     minmax_range,
     mse_range,
     percentile_range,
+    range_of,
     stream_histograms,
+    thinned,
     with_zero,
 )
 from kinglet.models.export import to_onnx
@@ -179,3 +181,26 @@ def test_clipped_tensors_stay_within_their_clip():
     histograms = stream_histograms(model, torch.randn(2, 3, 32, 32).numpy() * 50)
     assert clipped
     assert all(histograms[name].low == 0 and histograms[name].high <= 6 for name in clipped)
+
+
+@pytest.mark.parametrize(
+    ("shape", "most", "step"), [((2, 3, 8, 8), 192, 1), ((2, 3, 8, 8), 100, 3), ((2, 6, 9), 20, 4)]
+)
+def test_of_many_values_some_from_everywhere_are_counted(shape, most, step):
+    values = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    found = thinned(values, most)
+    assert found.shape[1] <= most
+    np.testing.assert_array_equal(found, values.reshape(len(values), -1)[:, ::step])
+    columns = {int(value) % shape[-1] for value in found.ravel()}
+    assert columns == set(range(shape[-1]))
+
+
+def test_thinning_moves_hardly_any_range():
+    generator = np.random.default_rng(0)
+    inputs = np.abs(generator.normal(0, 1, (4, 3, 300, 300))).astype(np.float32)
+    full, thin = (np.histogram(values, 2048, (0.0, float(inputs.max())))[0] for values in (inputs, thinned(inputs)))
+    for method in ("percentile", "mse"):
+        whole, part = (
+            range_of(Histogram(0.0, float(inputs.max()), counts.astype(float)), method) for counts in (full, thin)
+        )
+        assert part[1] == pytest.approx(whole[1], rel=0.06)
