@@ -365,7 +365,36 @@ def peers_table(result: dict[str, Any]) -> str:
         "MB",
     ]
     lines = [peer_line(model) for model in figures["models"]]
-    return f"{told}\n\n{markdown_table(heads, lines, aligned_right=heads[4:])}"
+    parts = [told, markdown_table(heads, lines, aligned_right=heads[4:]), beside_the_fastest_peer(figures["models"])]
+    return "\n\n".join(part for part in parts if part)
+
+
+def beside_the_fastest_peer(models: list[dict[str, Any]]) -> str:
+    """Return in a sentence how the chosen model compares with the fastest peer that loses no more at worst.
+
+    Nothing where no peer is as good, or the chosen model was not measured.
+    """
+    measured = [model for model in models if "failed" not in model]
+    chosen = next((model for model in measured if model.get("chosen")), None)
+    if chosen is None:
+        return ""
+    at_worst = chosen["difference_to_teacher"]["low"]
+    as_good = [
+        model for model in measured if model["tool"] != "Kinglet" and model["difference_to_teacher"]["low"] >= at_worst
+    ]
+    if not as_good:
+        return ""
+    rival = min(as_good, key=lambda model: float(model["latency"]["p50_ms"]))
+    ratios = [
+        (rival["latency"]["p50_ms"] / chosen["latency"]["p50_ms"], "as fast"),
+        (chosen["throughput"]["images_per_second"] / rival["throughput"]["images_per_second"], "the images a second"),
+        (rival["size_bytes"] / chosen["size_bytes"], "smaller"),
+    ]
+    told = ", ".join(f"{ratio:.1f} times {what}" for ratio, what in ratios)
+    return (
+        f"Of the peers that lose no more at worst than the chosen model ({-100 * at_worst:.2f} points), "
+        f"{maker_in_words(rival)} is the fastest; beside it, the chosen model is {told}."
+    )
 
 
 def peer_line(model: dict[str, Any]) -> list[str]:

@@ -283,3 +283,36 @@ def test_a_result_file_says_machine_versions_date_and_command(tmp_path: Path) ->
 def test_a_control_is_said_to_be_one(control_for: str, words: str) -> None:
     made = model("small", "prune", "big", 0.9, 1.0, 1, 1.0)
     assert table.how_made(made | {"control_for": control_for}) == words
+
+
+def peer_row(tool, low, p50_ms, images_per_second=100.0, size_bytes=1000, **more):
+    return {
+        "tool": tool,
+        "name": tool,
+        "versions": {tool: "1.0"},
+        "difference_to_teacher": {"low": low, "value": low, "high": low},
+        "latency": {"p50_ms": p50_ms},
+        "throughput": {"images_per_second": images_per_second},
+        "size_bytes": size_bytes,
+        **more,
+    }
+
+
+def test_the_chosen_model_is_held_against_the_fastest_peer_that_loses_no_more():
+    chosen = peer_row("Kinglet", -0.006, 0.2, 500.0, 100, chosen=True)
+    teacher = peer_row("Kinglet", 0.0, 0.1, chosen=False)
+    rows = [
+        teacher,
+        chosen,
+        peer_row("slow", -0.001, 2.0),
+        peer_row("fast", -0.006, 0.9),
+        peer_row("worse", -0.02, 0.5),
+    ]
+    found = table.beside_the_fastest_peer([*rows, {"tool": "broken", "failed": "killed"}])
+    assert "(0.60 points), fast 1.0 is the fastest" in found
+    assert "4.5 times as fast, 5.0 times the images a second, 10.0 times smaller" in found
+
+
+@pytest.mark.parametrize("rows", [[], [peer_row("Kinglet", -0.001, 0.2, chosen=True), peer_row("worse", -0.02, 0.5)]])
+def test_nothing_is_said_where_no_peer_is_as_good(rows):
+    assert table.beside_the_fastest_peer(rows) == ""
