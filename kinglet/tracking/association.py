@@ -79,14 +79,16 @@ class ByteTrackAssociation:
         from trackers import ByteTrackTracker
 
         names = {"min_frames": "minimum_consecutive_frames", "min_iou": "minimum_iou_threshold"}
+        chosen = given(settings, **names)
+        if settings.max_lost is not None:
+            # The package counts in frames of a thirtieth of a second.
+            chosen["lost_track_buffer"] = round(settings.max_lost * 30 / rate)
         self._lowest_score = settings.lowest_score
         self._tracker: Any = ByteTrackTracker(
             frame_rate=rate,
             track_activation_threshold=settings.sure_score,
             high_conf_det_threshold=settings.sure_score,
-            **given(settings, **names),
-            # The package counts in frames of a thirtieth of a second.
-            **({} if settings.max_lost is None else {"lost_track_buffer": round(settings.max_lost * 30 / rate)}),
+            **chosen,
         )
 
     def update(self, xyxy: NDArray[np.float64], scores: NDArray[np.float64], seconds: float | None) -> Followed:

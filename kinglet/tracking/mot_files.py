@@ -79,7 +79,7 @@ def tracks_of_lines(file: Path, lines: list[Line]) -> Tracks:
         key = (line.frame, line.identity)
         if key in seen:
             raise KingletError(
-                f"{file}, line {line.number}: id {line.identity} is in frame {line.frame} already, in line {seen[key]}.",
+                f"{file}, line {line.number}: id {line.identity} is in frame {line.frame} twice, see line {seen[key]}.",
                 "An object is in one place at a time: give one of the two boxes another id.",
             )
         seen[key] = line.number

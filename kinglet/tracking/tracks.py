@@ -30,8 +30,8 @@ class Tracks:
     def __len__(self) -> int:
         return len(self.frames)
 
-    def take(self, kept: NDArray[np.bool_]) -> Tracks:
-        """Return the boxes at which `kept`, bool (n,), is true."""
+    def take(self, kept: NDArray[np.bool_] | NDArray[np.int64]) -> Tracks:
+        """Return the boxes at which `kept`, bool (n,), is true; or those at these places, int64."""
         return Tracks(self.frames[kept], self.ids[kept], self.xyxy[kept], self.labels[kept], self.scores[kept])
 
     def without_classes(self) -> Tracks:
@@ -51,17 +51,17 @@ def tracks_of(
     Raises ValueError for lengths that differ, and for an identity that is twice in a frame.
     """
     n = len(frames)
-    columns = (
+    given = Tracks(
         np.asarray(frames, np.int64),
         np.asarray(ids, np.int64),
         np.asarray(xyxy, np.float64).reshape(-1, 4),
         np.full(n, NO_CLASS) if labels is None else np.asarray(labels, np.int64),
         np.ones(n) if scores is None else np.asarray(scores, np.float64),
     )
-    if any(len(column) != n for column in columns):
-        raise ValueError(f"tracks need as many of everything, got {[len(column) for column in columns]}")
-    order = np.lexsort(columns[1::-1])
-    found = Tracks(*(column[order] for column in columns))
+    lengths = [len(column) for column in (given.ids, given.xyxy, given.labels, given.scores)]
+    if lengths != [n] * len(lengths):
+        raise ValueError(f"{n} frames need as many ids, boxes, labels and scores, got {lengths}")
+    found = given.take(np.lexsort((given.ids, given.frames)))
     twice = (np.diff(found.frames) == 0) & (np.diff(found.ids) == 0)
     if twice.any():
         place = int(np.flatnonzero(twice)[0])
