@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import Interval
@@ -12,7 +14,7 @@ from kinglet.tracking.association import Settings, joined
 from kinglet.tracking.intervals import Replicates, Tracked, replicates_of
 from kinglet.tracking.mot_files import read_tracks, read_truth
 from kinglet.tracking.scores import COMPARED, Counts, Scores, count, scores_of
-from kinglet.tracking.sequences import TRUTH, Sequence, find_sequences
+from kinglet.tracking.sequences import TRUTH, Sequence, class_names, find_sequences
 from kinglet.tracking.tracks import NO_CLASS, Tracks
 from tasks.followed_sequences import SequenceTracker, comparable, refuse_unknown_classes, truth_for
 from tasks.progress import progress
@@ -27,7 +29,7 @@ def score(truth: Path, tracks: Path) -> dict[str, Any]:
     Raises KingletError for files that cannot be read, and for a sequence without tracks.
     """
     pairs = pairs_of(truth, tracks)
-    tracked = {name: tracked_in(*files) for name, files in pairs.items()}
+    tracked = {name: tracked_in(*files, truth if truth.is_dir() else truth.parent) for name, files in pairs.items()}
     counts = {name: count(sequence.truth, sequence.tracks) for name, sequence in tracked.items()}
     replicates = replicates_of(list(tracked.values()), list(counts.values()))
     return {**scores_document(counts, replicates), "interval_over": replicates.over}
@@ -52,12 +54,32 @@ def pairs_of(truth: Path, tracks: Path) -> dict[str, tuple[Path, Path]]:
     return {name: (folder / TRUTH, tracks / f"{name}.txt") for name, folder in zip(names, folders, strict=True)}
 
 
-def tracked_in(truth_file: Path, file: Path) -> Tracked:
-    """Return one sequence of two files; where one of them names no classes, none are asked for."""
+def tracked_in(truth_file: Path, file: Path, root: Path) -> Tracked:
+    """Return one sequence of two files; where one of them has no classes, none are asked for.
+
+    Classes are the same where their numbers are, or their names, if labels.txt lies beside both files. root: where it
+    may lie for all true tracks.
+    """
     truth, tracks = read_truth(truth_file), read_tracks(file)
+    true_names = class_names(truth_file.parent, truth_file.parent.parent, root)
+    names = class_names(file.parent)
+    if true_names and names:
+        numbers = {name: number for number, name in enumerate(dict.fromkeys([*true_names, *names]), start=1)}
+        truth, tracks = named(truth, true_names, numbers, truth_file), named(tracks, names, numbers, file)
     if len(tracks) and ((truth.labels == NO_CLASS).all() or (tracks.labels == NO_CLASS).all()):
         truth, tracks = truth.without_classes(), tracks.without_classes()
     return Tracked(truth, tracks, last_frame(truth, tracks))
+
+
+def named(tracks: Tracks, names: tuple[str, ...], numbers: dict[str, int], file: Path) -> Tracks:
+    """Return tracks with their classes numbered by name; raises KingletError for a class without a name."""
+    found = dict.fromkeys(np.unique(tracks.labels).tolist(), NO_CLASS)
+    for label in found:
+        if label > len(names):
+            raise KingletError(f"{file} has class {label}, and labels.txt beside it names {len(names)}.")
+        if label != NO_CLASS:
+            found[label] = numbers[names[label - 1]]
+    return replace(tracks, labels=np.array([found[label] for label in tracks.labels.tolist()], np.int64))
 
 
 def last_frame(*parts: Tracks) -> int:

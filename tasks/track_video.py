@@ -17,7 +17,7 @@ from kinglet.tracking.association import Settings, joined
 from kinglet.tracking.frames import FrameFolder, open_frames
 from kinglet.tracking.mot_files import write_tracks
 from kinglet.tracking.pictures import VideoWriter, draw_tracks, strip_frames, strip_of
-from kinglet.tracking.sequences import FACTS, frames_in, number_in, read_facts
+from kinglet.tracking.sequences import FACTS, frames_in, number_in, read_facts, write_class_names
 from kinglet.tracking.videos import Video
 from tasks.followed_sequences import SequenceTracker
 from tasks.progress import progress
@@ -62,7 +62,8 @@ def run(request: Request) -> dict[str, Any]:
                     pictures.append(drawn)
                 report(step.frame.number, len(frames), "frames")
         tracks = joined(parts)
-        write_tracks(folder / TRACKS, tracks)
+        write_tracks(folder / TRACKS, tracks.classes_from_one())
+        write_class_names(folder, tracker.classes)
         Image.fromarray(strip_of(pictures)).save(folder / STRIP)
         rate = len(frames) / sum(spent.values())
         result = {

@@ -6,6 +6,7 @@ import configparser
 from dataclasses import dataclass
 from pathlib import Path
 
+from kinglet.atomic import write_text
 from kinglet.errors import KingletError
 from kinglet.tracking.frames import FrameFolder, open_frames
 from kinglet.tracking.tracks import NO_CLASS
@@ -78,17 +79,26 @@ def sequence_in(folder: Path, root: Path) -> Sequence:
     """Return the sequence in a folder below `root`; raises KingletError if it has no frames."""
     facts = read_facts(folder / FACTS)
     name = folder.relative_to(root).as_posix() if folder != root else folder.resolve().name
-    above = [folder / TRUTH.parent / NAMES, folder / NAMES, root / NAMES]
-    listed = next((path for path in above if path.is_file()), None)
-    names = tuple(listed.read_text(encoding="utf-8").split("\n")) if listed else ()
     return Sequence(
         name=name,
         folder=folder,
         frames=frames_in(folder, facts.get("imdir", "img1")),
         rate=number_in(facts, "framerate", folder),
         n_frames=None if (length := number_in(facts, "seqlength", folder)) is None else int(length),
-        names=tuple(word.strip() for word in names if word.strip()),
+        names=class_names(folder / TRUTH.parent, folder, root),
     )
+
+
+def class_names(*folders: Path) -> tuple[str, ...]:
+    """Return the names of classes that the first of these folders with labels.txt lists; none if none has it."""
+    listed = next((path for folder in folders if (path := folder / NAMES).is_file()), None)
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed else []
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def write_class_names(folder: Path, names: list[str]) -> None:
+    """Write labels.txt into a folder: what the class numbers of its tracks mean."""
+    write_text(folder / NAMES, "".join(f"{name}\n" for name in names))
 
 
 def frames_in(folder: Path, images: str) -> Path:

@@ -34,6 +34,10 @@ class Tracks:
         """Return the boxes at which `kept`, bool (n,), is true; or those at these places, int64."""
         return Tracks(self.frames[kept], self.ids[kept], self.xyxy[kept], self.labels[kept], self.scores[kept])
 
+    def classes_from_one(self) -> Tracks:
+        """Return the same boxes with the labels of a model, which count from 0, as the class numbers of a file."""
+        return Tracks(self.frames, self.ids, self.xyxy, self.labels + 1, self.scores)
+
     def without_classes(self) -> Tracks:
         """Return the same boxes with no class, for a comparison that asks for none."""
         return Tracks(self.frames, self.ids, self.xyxy, np.full(len(self), NO_CLASS), self.scores)
