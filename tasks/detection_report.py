@@ -94,7 +94,7 @@ def page_on_detectors(parameters: Parameters) -> str:
             parameters.report.sample_errors,
             shown_from,
         ),
-        "tracking": tracking.chapter(),
+        "tracking": tracking.chapter() if parameters.problem == "tracking" else None,
         "findings": findings(read_json(CHECK_DATA / "checks.json")),
         "quarantined": read_quarantine(CHECK_DATA / "quarantine.csv"),
         "max_listed": MAX_LISTED,

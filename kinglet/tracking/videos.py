@@ -104,8 +104,9 @@ class Video:
         except (av.FFmpegError, ValueError) as error:
             raise KingletError(f"{self.file} is no video that FFmpeg can read: {words_of(error)}.") from None
         if not container.streams.video:
+            kinds = kinds_in(container)
             container.close()
-            raise KingletError(f"{self.file} holds no video, only {kinds_in(container)}.")
+            raise KingletError(f"{self.file} holds no video, only {kinds}.")
         return container
 
     def _decode_from(self, stamp: int) -> Iterator[Any]:

@@ -20,11 +20,9 @@ WORDS = {"mota": "MOTA", "idf1": "IDF1", "hota": "HOTA"}
 STRIPS_SHOWN = 6
 
 
-def chapter(results: Path = RESULTS) -> dict[str, Any] | None:
-    """Return what the template shows, None where nothing was followed."""
+def chapter(results: Path = RESULTS) -> dict[str, Any]:
+    """Return what the template shows of a run that follows objects."""
     scores = read_json(TRACK / "scores.json")
-    if not scores["models"]:
-        return None
     names = list(scores["models"])
     return {
         **scores,
