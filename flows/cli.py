@@ -24,6 +24,7 @@ from flows.report_commands import report
 from flows.results import print_summary, spent, summary
 from flows.schedule_commands import schedule
 from flows.supervise import StoppedError, run_flow
+from flows.track_commands import track, tracks
 from kinglet.atomic import read_json
 from kinglet.errors import KingletError
 from tasks.artifacts import WORKSPACE
@@ -87,6 +88,8 @@ app.add_typer(image, name="image")
 app.add_typer(labels, name="labels")
 app.add_typer(monitor, name="monitor")
 app.add_typer(schedule, name="schedule")
+app.command()(track)
+app.add_typer(tracks, name="tracks")
 
 
 # The server reads its own options, which are those of `python -m kinglet.serving`, its help among them.

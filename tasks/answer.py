@@ -34,7 +34,7 @@ from tasks.stage import run_stage
 
 def run(parameters: Parameters) -> None:
     """Write what students learn from."""
-    KEEPING[parameters.problem](parameters)
+    KEEPING[parameters.network](parameters)
 
 
 def keep_nothing(_: Parameters) -> None:

@@ -60,6 +60,7 @@ SELECT = ARTIFACTS / "select"
 BUNDLE = ARTIFACTS / "bundle"
 GATE = ARTIFACTS / "gate"
 VERDICT = GATE / "verdict.json"
+TRACK = ARTIFACTS / "track"
 REPORT = ARTIFACTS / "report"
 # Of what servers saw: written by a check, by no stage.
 MONITOR = ARTIFACTS / "monitor"
@@ -74,6 +75,7 @@ WORKSPACE = Path(".kinglet")
 SOURCE_FACTS = INGEST / "source.json"
 # The boxes of a data set for detection, one row each: index of the image, label, x1, y1, x2, y2 in its pixels as shown.
 BOXES = INGEST / "boxes.parquet"
+FRAMES = INGEST / "frames.parquet"
 # Before the names of the columns that a person's table has beyond those that are known: none can be mistaken for a
 # measured one.
 GIVEN = "given:"

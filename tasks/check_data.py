@@ -39,7 +39,7 @@ def run(parameters: Parameters) -> None:
 
     Raises KingletError that names the images or classes if a check of severity "critical" fails.
     """
-    judged = JUDGES[parameters.problem](parameters.check)
+    judged = JUDGES[parameters.network](parameters.check)
     data_set = read_json(PROFILE / "dataset.json")
     usable = judged.usable
     findings = validate(

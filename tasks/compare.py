@@ -76,7 +76,7 @@ class TestAnswers:
 
 def run(parameters: Parameters) -> None:
     """Write comparisons.json, differences.json, slices.csv and flips.parquet."""
-    COMPARING[parameters.problem](parameters)
+    COMPARING[parameters.network](parameters)
 
 
 def compare_classifiers(parameters: Parameters) -> None:

@@ -25,7 +25,7 @@ from tasks.artifacts import (
     packed_images,
     read_input_sizes,
 )
-from tasks.chapters import detections, verdict
+from tasks.chapters import detections, tracking, verdict
 from tasks.chapters.comparisons import VERDICT_STYLES
 from tasks.chapters.data import findings, read_quarantine
 from tasks.chapters.settings import settings_rows
@@ -94,6 +94,7 @@ def page_on_detectors(parameters: Parameters) -> str:
             parameters.report.sample_errors,
             shown_from,
         ),
+        "tracking": tracking.chapter() if parameters.problem == "tracking" else None,
         "findings": findings(read_json(CHECK_DATA / "checks.json")),
         "quarantined": read_quarantine(CHECK_DATA / "quarantine.csv"),
         "max_listed": MAX_LISTED,

@@ -32,17 +32,18 @@ def refuse_what_detection_does_not_offer(parameters: Parameters, path: Path) -> 
 
     path: of the parameter file, for the sentence.
     """
-    if parameters.problem != "detection":
+    if parameters.network != "detection":
         return
     on = [key for key, off in OFF.items() if setting(parameters, key) != off]
     if on:
         raise KingletError(
-            f"{path}: problem is detection, which does not offer {', '.join(on)} yet.",
+            f"{path}: problem is {parameters.problem}, which does not offer {', '.join(on)} yet.",
             f"Set {'; '.join(f'{key}: {OFF[key]}' for key in on)}. {EXAMPLE} has all of them off.",
         )
     if parameters.data.fit == "crop":
         raise KingletError(
-            f"{path}: problem is detection, and data.fit: crop would cut boxes away.", "Set data.fit to pad or stretch."
+            f"{path}: problem is {parameters.problem}, and data.fit: crop would cut boxes away.",
+            "Set data.fit to pad or stretch.",
         )
     size = parameters.finetune.input_size
     if isinstance(size, int) and size % STRIDE:

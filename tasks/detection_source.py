@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from kinglet.data.annotations import (
 )
 from kinglet.data.annotations.facts import box_areas, coordinates
 from kinglet.data.annotations.image_files import ImageFiles
+from kinglet.data.annotations.mot import FORMAT as SEQUENCES
+from kinglet.data.annotations.mot import read_frame
 from kinglet.data.label_corrections import read_corrections
 from kinglet.data.resolutions import detector_size, low_resolution_of_detector, student_size
 from kinglet.data.sources import Record, Source, kind_of, open_unlabelled
@@ -54,8 +56,8 @@ def open_annotated(parameters: Parameters) -> OpenedSource:
     unused = [printable(path) for path in ImageFiles(root, paths).paths if path not in used]
     source = Source(
         "folder",
-        [Record(printable(image.path), image.path, given_split=image.split) for image in images],
-        partial(read_file, str(root)),
+        [Record(printable(image.path), image.path, group=image.group, given_split=image.split) for image in images],
+        partial(read_frame if found.format == SEQUENCES else read_file, str(root)),
         left_out={NOT_ANNOTATED: unused} if unused else {},
         notes=[*notes, *notes_on_classes(found), *notes_on_unlabelled(data.unlabelled)],
     )
@@ -70,7 +72,7 @@ def open_annotated(parameters: Parameters) -> OpenedSource:
         short_side,
         sizes_for(images, short_side, parameters.finetune),
         [image.boxes for image in images],
-        {
+        facts={
             "annotations": {
                 "format": found.format,
                 "n_boxes": sum(len(image.boxes) for image in images),
@@ -86,7 +88,7 @@ def refuse_corrections(data: Data) -> None:
     corrections = read_corrections(data.label_corrections)
     if corrections:
         raise KingletError(
-            f"{corrections[0].place}: a correction of an image's label, and problem is detection.",
+            f"{corrections[0].place}: a correction of an image's label, and these images have boxes.",
             "Correct boxes where they are annotated, and name a file without rows in data.label_corrections.",
         )
 
@@ -140,10 +142,7 @@ def without_labels(found: Annotations, ignore: list[str]) -> tuple[Sequence[Anno
     def kept(box: Box) -> bool:
         return box.label not in ignored
 
-    images = [
-        AnnotatedImage(image.path, image.width, image.height, tuple(filter(kept, image.boxes)), image.split)
-        for image in found.images
-    ]
+    images = [replace(image, boxes=tuple(filter(kept, image.boxes))) for image in found.images]
     if not any(image.boxes for image in images):
         raise KingletError("data.source: no box is left.", "Take a class out of data.ignore_classes.")
     return images, dict(ignored)

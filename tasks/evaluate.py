@@ -54,7 +54,7 @@ class HeldOut:
 
 def run(parameters: Parameters) -> None:
     """Write scores.json, intervals.json, predictions.parquet and confusion.csv."""
-    SCORING[parameters.problem](parameters)
+    SCORING[parameters.network](parameters)
 
 
 def score_classifiers(parameters: Parameters) -> None:

@@ -124,7 +124,7 @@ def run(parameters: Parameters) -> None:
         return
     with joined(devices) as (team, device):
         try:
-            TRAININGS[parameters.problem](parameters, team, device)
+            TRAININGS[parameters.network](parameters, team, device)
         except KingletError as error:
             leave_it_to_the_leader(team, error)
 

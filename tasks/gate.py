@@ -95,7 +95,7 @@ class Reference:
 
 def run(parameters: Parameters) -> None:
     """Write verdict.json and verdict.md."""
-    verdict = JUDGES[parameters.problem](parameters)
+    verdict = JUDGES[parameters.network](parameters)
     write_json(VERDICT, verdict)
     write_text(GATE / "verdict.md", markdown(verdict))
     print(verdict["paragraph"], file=sys.stderr)

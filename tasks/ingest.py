@@ -18,12 +18,13 @@ from kinglet.data.annotations.boxes import Box
 from kinglet.data.packing import COLUMNS, Job, Packing, create_packed_file, keep_first_channel, pack
 from kinglet.data.sources import Record, Source
 from kinglet.runtime.processors import available_processors
-from tasks.artifacts import BOXES, GIVEN, INGEST, SOURCE_FACTS, packed_images
+from tasks.artifacts import BOXES, FRAMES, GIVEN, INGEST, SOURCE_FACTS, packed_images
 from tasks.detection_source import open_annotated
 from tasks.opened_source import OpenedSource, open_classified
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.stage import end_with_parent, run_stage
+from tasks.tracking_source import open_sequences
 
 MANIFEST = INGEST / "manifest.parquet"
 UNLABELLED_MANIFEST = INGEST / "unlabelled.parquet"
@@ -36,7 +37,9 @@ RECORDS_WORTH_PROCESSES = 300
 
 
 def run(parameters: Parameters) -> None:
-    """Write `artifacts/ingest`: both manifests, source.json, one images_SIZE.npy for every size needed, boxes if any.
+    """Write `artifacts/ingest`: both manifests, source.json, one images_SIZE.npy for every size needed.
+
+    Where images have boxes or are frames, boxes.parquet and frames.parquet.
 
     Images without a label come after the others in the packed files, and have a manifest of their own.
     """
@@ -64,6 +67,8 @@ def run(parameters: Parameters) -> None:
     write_manifest(more, unlabelled.records, UNLABELLED_MANIFEST)
     if opened.boxes is not None:
         write_boxes(opened.boxes, BOXES)
+    if opened.frames is not None:
+        write_frames(opened.frames, FRAMES)
     facts = {
         "kind": source.kind,
         "channels": channels,
@@ -143,15 +148,28 @@ def write_boxes(boxes: Sequence[tuple[Box, ...]], file: Path) -> None:
     rows = [(index, box) for index, of_image in enumerate(boxes) for box in of_image]
     sides = {name: [box.xyxy[side] for _, box in rows] for side, name in enumerate(SIDES)}
     columns = {"index": [index for index, _ in rows], "label": [box.label for _, box in rows], **sides}
-    kinds = [pyarrow.int64(), pyarrow.string(), *[pyarrow.float64()] * len(SIDES)]
+    columns["identity"] = [box.identity for _, box in rows]
+    kinds = [pyarrow.int64(), pyarrow.string(), *[pyarrow.float64()] * len(SIDES), pyarrow.int64()]
     schema = pyarrow.schema(list(zip(columns, kinds, strict=True)))
     with atomic_path(file) as path:
         pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), path)
 
 
+def write_frames(frames: Sequence[tuple[str, int, float]], file: Path) -> None:
+    """Write of which sequence every image is a frame, its number there and its seconds after the first."""
+    import pyarrow
+    import pyarrow.parquet
+
+    sequences, numbers, seconds = zip(*frames, strict=True)
+    columns = {"index": range(len(frames)), "sequence": sequences, "frame": numbers, "seconds": seconds}
+    with atomic_path(file) as path:
+        pyarrow.parquet.write_table(pyarrow.table({name: list(values) for name, values in columns.items()}), path)
+
+
 OPENERS: dict[str, Callable[[Parameters], OpenedSource]] = {
     "classification": open_classified,
     "detection": open_annotated,
+    "tracking": open_sequences,
 }
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ class OpenedSource:
 
     source: with the records that are kept. unlabelled: images without a label, packed behind them. ignored: {class:
     how often it occurred} of `data.ignore_classes`. short_side: the images' usual one, in pixels. boxes: of each
-    record, None where images have classes and no boxes. facts: what source.json says besides.
+    record, None where images have classes and no boxes. frames: (sequence, number, seconds) of each record, None where
+    images are no frames. facts: what source.json says besides.
     """
 
     source: Source
@@ -43,6 +44,7 @@ class OpenedSource:
     short_side: int
     input_sizes: InputSizes
     boxes: Sequence[tuple[Box, ...]] | None = None
+    frames: Sequence[tuple[str, int, float]] | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
 

@@ -43,6 +43,7 @@ HINTS = ("features", "attention")
 NO_HINTS = "none"
 FAMILIES = ("residual", "backbone")
 ADAPTATION_METHODS = ("batch_norm", "self_training", "finetune")
+ASSOCIATIONS = ("bytetrack", "sort")
 # What stands for a target domain where the images name none.
 DEMONSTRATION = "demonstration"
 # Light to import, unlike those.
@@ -73,8 +74,10 @@ CalibrationMethod = Annotated[str, AfterValidator(one_of(*CALIBRATION_METHODS))]
 DistillationLoss = Annotated[str, AfterValidator(one_of(*DISTANCES))]
 Hints = Annotated[str, AfterValidator(one_of(NO_HINTS, *HINTS))]
 ExportRuntime = Annotated[str, AfterValidator(one_of(*EXPORT_RUNTIMES))]
+AssociationName = Annotated[str, AfterValidator(one_of(*ASSOCIATIONS))]
 AdaptationMethod = Annotated[str, AfterValidator(one_of(*ADAPTATION_METHODS))]
 
+Score = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -482,13 +485,22 @@ class Monitor(Section):
     min_labels: Annotated[int, Field(ge=20)] = 100
 
 
+class Track(Section):
+    association: AssociationName = "bytetrack"
+    sure_score: Score = 0.5
+    lowest_score: Score = 0.1
+    min_frames: Count | None = None
+    max_lost: Annotated[int, Field(ge=0)] | None = None
+    min_iou: Score | None = None
+
+
 class Report(Section):
     title: str = "Kinglet"
     sample_errors: Annotated[int, Field(ge=0, le=200)] = 24
 
 
 class Parameters(Section):
-    problem: Literal["classification", "detection"] = "classification"
+    problem: Literal["classification", "detection", "tracking"] = "classification"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data
     check: Check = Check()
@@ -509,8 +521,14 @@ class Parameters(Section):
     benchmark: Benchmark = Benchmark()
     select: Select = Select()
     gate: Gate = Gate()
+    track: Track = Track()
     monitor: Monitor = Monitor()
     report: Report = Report()
+
+    @property
+    def network(self) -> str:
+        """The problem that networks are made for: what is tracked is what a detector finds."""
+        return "detection" if self.problem == "tracking" else self.problem
 
 
 def load_parameters(path: Path = PARAMS_FILE) -> Parameters:
@@ -554,7 +572,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
 
 def refuse_augmentations_of_another_problem(parameters: Parameters, path: Path) -> None:
     """Raise KingletError if the teacher's training names an augmentation that its problem does not have."""
-    known = {"classification": AUGMENTATIONS, "detection": BOX_AUGMENTATIONS}[parameters.problem]
+    known = {"classification": AUGMENTATIONS, "detection": BOX_AUGMENTATIONS}[parameters.network]
     named = [] if parameters.finetune.augment == AUTO else parameters.finetune.augment
     unknown = [name for name in named if name not in known]
     if unknown:

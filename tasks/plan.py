@@ -20,7 +20,7 @@ DISAGREEMENTS = (0.01, 0.02, 0.05, 0.1)
 
 def run(parameters: Parameters) -> None:
     """Write plan.json; warn of what the test images are too few for."""
-    write_json(PLAN / "plan.json", PLANS[parameters.problem](parameters))
+    write_json(PLAN / "plan.json", PLANS[parameters.network](parameters))
 
 
 def plan_of_images(parameters: Parameters) -> dict[str, Any]:

@@ -40,7 +40,7 @@ DRIFT_COLUMNS = ("brightness", "contrast", "sharpness", "width", "height", "n_bo
 
 def run(parameters: Parameters) -> None:
     """Write `artifacts/profile`: images.parquet, a row per image, dataset.json, and unlabelled.parquet."""
-    labels = LABEL_FACTS[parameters.problem](pd.read_parquet(INGEST / "manifest.parquet"))
+    labels = LABEL_FACTS[parameters.network](pd.read_parquet(INGEST / "manifest.parquet"))
     images = labels.images
     unlabelled = pd.read_parquet(INGEST / "unlabelled.parquet")
     packed = np.load(packed_images(read_input_sizes().all[-1]), mmap_mode="r")

@@ -43,7 +43,7 @@ SPLITS = ("train", "validation", "test", "sealed", "adaptation", "target_test")
 
 def run(parameters: Parameters) -> None:
     """Write report.html."""
-    write_text(REPORT / "report.html", PAGES[parameters.problem](parameters))
+    write_text(REPORT / "report.html", PAGES[parameters.network](parameters))
 
 
 def page_on_classifiers(parameters: Parameters) -> str:

@@ -40,7 +40,7 @@ AUTO_PIXELS, AUTO_LEAST, AUTO_MOST = 400_000, 100, 500
 
 def run(parameters: Parameters) -> None:
     """Write scores.json, answers.parquet, and pictures.npy: the first of the images in every way and severity."""
-    SCORING[parameters.problem](parameters)
+    SCORING[parameters.network](parameters)
 
 
 def score_classifiers(parameters: Parameters) -> None:

@@ -45,7 +45,7 @@ def run(parameters: Parameters) -> None:
     Raises KingletError if a class has no image in one of the parts, or if the target domain is unknown or too small.
     """
     images = usable_images()
-    classes = CLASSES_OF[parameters.problem](images)
+    classes = CLASSES_OF[parameters.network](images)
     is_target = images_of(parameters.adapt.domain, images)
     assigned = assigned_parts(images, classes.shown, is_target, parameters)
     parts = (*SPLITS, SEALED) if parameters.split.sealed else SPLITS

@@ -12,6 +12,7 @@ from pathlib import Path
 from kinglet.data.annotations.boxes import AnnotatedImage, Annotations, Box, Finding
 from kinglet.data.annotations.coco import read_coco
 from kinglet.data.annotations.formats import AnnotationFormat, annotation_format
+from kinglet.data.annotations.mot import FORMAT, read_mot
 from kinglet.data.annotations.voc import read_voc
 from kinglet.data.annotations.yolo import read_yolo
 from kinglet.errors import KingletError
@@ -31,6 +32,7 @@ READERS: dict[str, Callable[[Path, list[str]], Annotations]] = {
     "COCO JSON": read_coco,
     "Pascal VOC XML": read_voc,
     "YOLO text": read_yolo,
+    FORMAT: read_mot,
 }
 
 

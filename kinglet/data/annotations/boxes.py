@@ -14,14 +14,20 @@ from dataclasses import dataclass, field
 ROUNDING_PIXELS = 1.0
 # An object no larger than this in both directions is a slip of the mouse.
 SMALLEST_SIDE = 1.0
+NO_IDENTITY = -1
 
 
 @dataclass(frozen=True)
 class Box:
-    """One object. xyxy: left, top, right, bottom in pixels, inside the image, with an area above 0."""
+    """One object.
+
+    xyxy: left, top, right, bottom in pixels, inside the image, with an area above 0. identity: the same in every frame
+    of a sequence that shows the object, NO_IDENTITY where images are no frames.
+    """
 
     label: str
     xyxy: tuple[float, float, float, float]
+    identity: int = NO_IDENTITY
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,8 @@ class AnnotatedImage:
     """One image and what is on it; without boxes it shows none of the classes.
 
     path: relative to the data set's folder, with forward slashes. width, height: in pixels, as shown.
-    split: train, validation or test where the set says so, else "".
+    split: train, validation or test where the set says so, else "". group: of images that belong together, such as the
+    frames of a sequence; "" for one that stands for itself.
     """
 
     path: str
@@ -37,6 +44,7 @@ class AnnotatedImage:
     height: int
     boxes: tuple[Box, ...]
     split: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
