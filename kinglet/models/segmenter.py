@@ -2,7 +2,7 @@
 
 Five maps, at strides 32 to 2, are brought together from the coarsest to the finest: each is enlarged, added to the
 next finer one of the backbone, and mixed by a depthwise 5x5 and a 1x1 convolution, which also brings it to the width
-of the next. Fine maps are narrow, so that the decoder takes a twentieth of the backbone's multiplications. Its answer
+of the next. Fine maps are narrow, so that the decoder takes a seventh of the backbone's multiplications. Its answer
 lies at stride 2: structures of a few pixels, such as cell membranes, would be lost at 8 or 16.
 
 There is no pooling over the whole image, as LR-ASPP has: what a place answers then depends on its surroundings alone,
