@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
+from kinglet.data.masked_images import VOID
 from kinglet.evidence.mask_scores import (
-    VOID,
     class_dice,
     class_iou,
     mask_confusion,
