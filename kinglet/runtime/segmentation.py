@@ -55,7 +55,7 @@ def decode_mask(logits: NDArray[np.float32], placed: Placement, width: int, heig
         best = strip[0].copy()
         for label in range(1, len(strip)):
             better = strip[label] > best
-            rows[better] = label
+            np.copyto(rows, label, where=better)
             np.maximum(best, strip[label], out=best)
         start += len(rows)
     return mask
@@ -83,7 +83,7 @@ def enlarged_strips(
     for start in range(0, height, rows):
         part = slice(start, start + rows)
         share = down[part, None]
-        yield wide[:, upper[part]] * (1 - share) + wide[:, lower[part]] * share
+        yield np.asarray(wide[:, upper[part]] * (1 - share) + wide[:, lower[part]] * share, np.float32)
 
 
 def neighbours(
