@@ -7,16 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Pixels of which nobody says what they show, and those of bars around an image.
-VOID = 255
+from kinglet.runtime.segmentation import VOID
 
 
 @dataclass(frozen=True)
 class MaskedImages:
     """Images of a part of a data set, packed at one size, with their masks.
 
-    packed: uint8 (n, size, size, channels). masks: uint8 (n, size, size), class indices or `VOID`; row i of it belongs
-    to row i of `packed`. rows: int64 (n_examples,) into both.
+    packed: uint8 (n, size, size, channels). masks: uint8 (n, size, size), class indices or `VOID`, which bars around an
+    image are as well; row i of it belongs to row i of `packed`. rows: int64 (n_examples,) into both.
     """
 
     packed: NDArray[np.uint8]

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from kinglet.data.masked_images import VOID
-
 # From how many times as many pixels of one class as of another the rare one counts more.
 UNBALANCED = 10.0
 
@@ -28,43 +26,50 @@ def segmentation_loss(
     """
 
     def loss(logits: Tensor, masks: Tensor) -> Tensor:
-        truth = masks.to(logits.device, torch.int64)
-        enlarged = functional.interpolate(logits, truth.shape[1:], mode="bilinear", align_corners=False)
+        wanted = in_classes(masks.to(logits.device), logits.shape[1])
+        enlarged = functional.interpolate(logits, masks.shape[1:], mode="bilinear", align_corners=False)
         weights = None if class_weights is None else class_weights.to(logits.device)
-        return pixel_loss(enlarged, truth, weights, label_smoothing) + dice_loss(enlarged, truth)
+        return pixel_loss(enlarged, wanted, weights, label_smoothing) + dice_loss(enlarged, wanted)
 
     return loss
 
 
-def pixel_loss(logits: Tensor, truth: Tensor, class_weights: Tensor | None, label_smoothing: float) -> Tensor:
+def in_classes(masks: Tensor, n_classes: int) -> Tensor:
+    """Return which class each pixel shows as 0 and 1, float32 (n, n_classes, height, width), all 0 where it is void.
+
+    masks: uint8 (n, height, width).
+    """
+    # By comparison, as a look-up by index has no deterministic gradient on a GPU.
+    classes = torch.arange(n_classes, device=masks.device).view(1, -1, 1, 1)
+    return (masks[:, None] == classes).to(torch.float32)
+
+
+def pixel_loss(logits: Tensor, wanted: Tensor, class_weights: Tensor | None, label_smoothing: float) -> Tensor:
     """Return the mean cross-entropy of the pixels that are not void, weighted by their classes; 0 if all are.
 
-    logits: (n, n_classes, height, width). truth: int64 (n, height, width).
+    logits, wanted: (n, n_classes, height, width), the latter as `in_classes` gives it.
     """
-    summed = functional.cross_entropy(
-        logits, truth, class_weights, ignore_index=VOID, reduction="sum", label_smoothing=label_smoothing
-    )
-    known = truth[truth != VOID]
-    weight = len(known) if class_weights is None else class_weights[known].sum()
-    return summed / max(float(weight), 1e-6)
+    logarithms = logits.log_softmax(1)
+    weights = wanted if class_weights is None else wanted * class_weights.view(1, -1, 1, 1)
+    of_pixels = weights.sum(1)
+    own = (logarithms * weights).sum(1)
+    smoothed = (1 - label_smoothing) * own + label_smoothing * logarithms.mean(1) * of_pixels
+    return -smoothed.sum() / of_pixels.sum().clamp_min(1e-6)
 
 
-def dice_loss(logits: Tensor, truth: Tensor) -> Tensor:
+def dice_loss(logits: Tensor, wanted: Tensor) -> Tensor:
     """Return 1 minus the Dice coefficient of probabilities, mean over the classes in the batch's truth; 0 without any.
 
-    All images of a batch are one region: the few pixels of a class in a window of one image say little by themselves.
+    logits, wanted: as in `pixel_loss`. All images of a batch are one region: the few pixels of a class in a window of
+    one image say little by themselves.
     Source: Milletari et al. 2016, "V-Net", section 3, with sums of probabilities in the denominator in place of their
     squares (Drozdzal et al. 2016, "The Importance of Skip Connections in Biomedical Image Segmentation", equation 2).
     """
-    n_classes = logits.shape[1]
-    known = (truth != VOID)[:, None]
-    probabilities = logits.softmax(1) * known
-    wanted = functional.one_hot(truth.clamp(max=n_classes - 1), n_classes).permute(0, 3, 1, 2) * known
-    shared = (probabilities * wanted).sum((0, 2, 3))
-    areas = wanted.sum((0, 2, 3))
+    probabilities = logits.softmax(1) * wanted.sum(1, keepdim=True)
+    shared, areas = (probabilities * wanted).sum((0, 2, 3)), wanted.sum((0, 2, 3))
     dice = 2 * shared / (probabilities.sum((0, 2, 3)) + areas).clamp_min(1e-6)
-    present = areas > 0
-    return (1 - dice[present]).mean() if present.any() else logits.sum() * 0
+    present = (areas > 0).to(torch.float32)
+    return ((1 - dice) * present).sum() / present.sum().clamp_min(1.0)
 
 
 def balancing_weights(counts: NDArray[np.int64]) -> Tensor | None:

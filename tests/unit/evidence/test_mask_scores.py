@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from kinglet.data.masked_images import VOID
 from kinglet.evidence.mask_scores import (
     class_dice,
     class_iou,
@@ -15,6 +14,7 @@ from kinglet.evidence.mask_scores import (
     mean_iou,
     pixel_accuracy,
 )
+from kinglet.runtime.segmentation import VOID
 
 TRUTH = np.array([[0, 0, 1], [1, 1, VOID]], np.uint8)
 PREDICTED = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)

@@ -9,11 +9,18 @@ import pytest
 import torch
 from torch.nn import functional
 
-from kinglet.data.masked_images import VOID
-from kinglet.training.segmentation_losses import balancing_weights, dice_loss, pixel_loss, segmentation_loss
+from kinglet.runtime.segmentation import VOID
+from kinglet.training.segmentation_losses import (
+    balancing_weights,
+    dice_loss,
+    in_classes,
+    pixel_loss,
+    segmentation_loss,
+)
 
 # One row of four pixels: of class 0, 1, 1 and void, and what is said of them.
-TRUTH = torch.tensor([[[0, 1, 1, VOID]]])
+MASK = torch.tensor([[[0, 1, 1, VOID]]], dtype=torch.uint8)
+TRUTH = in_classes(MASK, 2)
 PROBABILITIES = torch.tensor([0.8, 0.6, 0.1, 0.5])  # of class 0
 LOGITS = torch.stack([PROBABILITIES.log(), (1 - PROBABILITIES).log()])[None, :, None, :]
 
@@ -21,6 +28,16 @@ LOGITS = torch.stack([PROBABILITIES.log(), (1 - PROBABILITIES).log()])[None, :, 
 def test_the_cross_entropy_is_the_mean_over_known_pixels() -> None:
     expected = -(math.log(0.8) + math.log(0.4) + math.log(0.9)) / 3
     assert pixel_loss(LOGITS, TRUTH, None, 0.0).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_cross_entropy_is_torchs_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 5, 4, generator=generator)
+    masks = torch.randint(3, (2, 5, 4), generator=generator)
+    masks[0, :2] = VOID
+    weights = torch.tensor([0.5, 1.0, 4.0])
+    expected = functional.cross_entropy(logits, masks, weights, ignore_index=VOID)
+    torch.testing.assert_close(pixel_loss(logits, in_classes(masks, 3), weights, 0.0), expected)
 
 
 def test_a_weighted_class_counts_more() -> None:
@@ -42,7 +59,7 @@ def test_dice_is_the_overlap_of_probabilities_with_the_known_pixels_of_each_clas
 
 def test_a_class_that_no_pixel_shows_has_no_dice() -> None:
     logits = torch.cat([LOGITS, torch.full((1, 1, 1, 4), -30.0)], 1)
-    assert dice_loss(logits, TRUTH).item() == pytest.approx(dice_loss(LOGITS, TRUTH).item(), rel=1e-5)
+    assert dice_loss(logits, in_classes(MASK, 3)).item() == pytest.approx(dice_loss(LOGITS, TRUTH).item(), rel=1e-5)
 
 
 def test_a_batch_of_void_teaches_nothing() -> None:
