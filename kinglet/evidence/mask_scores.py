@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Pixels of which nobody says what they show.
-VOID = 255
+from kinglet.runtime.segmentation import VOID
 
 
 def mask_confusion(truth: NDArray[np.uint8], predicted: NDArray[np.uint8], n_classes: int) -> NDArray[np.int64]:

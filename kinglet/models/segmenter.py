@@ -84,8 +84,6 @@ class Segmenter(nn.Module):
         self.backbone = Trunk(spec, STRIDES)
         self.decoder = Decoder(self.backbone.widths, spec.widths, spec.batch_norm)
         self.classes = nn.Conv2d(spec.widths[0], spec.n_classes, 1)
-        nn.init.normal_(self.classes.weight, std=0.01)
-        nn.init.zeros_(self.classes.bias)  # type: ignore[arg-type]  # there is one
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of images."""

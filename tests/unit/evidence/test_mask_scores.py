@@ -7,7 +7,6 @@ import pytest
 from sklearn import metrics
 
 from kinglet.evidence.mask_scores import (
-    VOID,
     class_dice,
     class_iou,
     mask_confusion,
@@ -15,6 +14,7 @@ from kinglet.evidence.mask_scores import (
     mean_iou,
     pixel_accuracy,
 )
+from kinglet.runtime.segmentation import VOID
 
 TRUTH = np.array([[0, 0, 1], [1, 1, VOID]], np.uint8)
 PREDICTED = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)

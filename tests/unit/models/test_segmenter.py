@@ -34,13 +34,6 @@ from tests.unit.models.segmenter_files import (
 EDGE = SIZE // OUTPUT_STRIDE
 
 
-def test_an_untrained_segmenter_finds_all_classes_alike_at_every_place() -> None:
-    with torch.inference_mode():
-        logits = small_segmenter().eval()(torch.randn(2, 3, SIZE, SIZE))
-    assert logits.shape == (2, 3, EDGE, EDGE)
-    torch.testing.assert_close(logits.softmax(1), torch.full_like(logits, 1 / 3), atol=0.05, rtol=0)
-
-
 def test_what_lies_outside_of_its_reach_does_not_change_a_places_answer() -> None:
     """So that an image cut into tiles is answered as the whole one is."""
     network = lively_segmenter()
