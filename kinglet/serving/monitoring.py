@@ -231,7 +231,7 @@ def monitor_of(model: ServedModel, settings: Settings, log: JsonLog, metrics: Me
     """
     if not settings.monitor:
         return None
-    if model.predictor.problem == bundles.DETECTION:
+    if model.predictor.problem != bundles.CLASSIFICATION:
         raise KingletError(
             f"{model.name} is a detector, and the monitoring of detectors is not offered yet.",
             "Serve it without --monitor.",
