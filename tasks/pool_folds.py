@@ -18,7 +18,7 @@ from kinglet.evidence.cross_validation import corrected_resampled_interval
 from kinglet.evidence.metrics import accuracy, class_scores, confusion_matrix
 from tasks.artifacts import FOLD_PLAN, OUT_OF_FOLD, POOL_FOLDS, SPLIT, fold_folder
 from tasks.parameters import Parameters
-from tasks.segmentation_folds import pool_masks
+from tasks.segmentation_pooling import pool_masks
 from tasks.stage import run_stage
 
 

@@ -1,9 +1,8 @@
-"""Cross-validation where images have masks: what a fold answers, and what the folds say together."""
+"""A fold of the cross-validation where images have masks: a segmenter without it, and what it answers."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -12,10 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from kinglet.atomic import atomic_path, read_json
+from kinglet.atomic import atomic_path
 from kinglet.data.packed_masks import MaskedImages
-from kinglet.evidence.cross_validation import corrected_resampled_interval
-from kinglet.evidence.mask_scores import mask_confusion, mean_dice, mean_iou, pixel_accuracy
+from kinglet.evidence.mask_scores import mask_confusion
 from kinglet.models.export import to_onnx
 from kinglet.models.registry import normalization
 from kinglet.reporting import Report
@@ -24,17 +22,15 @@ from kinglet.runtime.segmentation import decode_masks
 from kinglet.runtime.sessions import open_session
 from kinglet.runtime.sessions import run as run_session
 from kinglet.training.schedules import EpochBudget
-from tasks.artifacts import INGEST, SPLIT, fold_folder, mask_file, packed_images, packed_masks, read_input_sizes
+from tasks.artifacts import INGEST, mask_file, packed_images, packed_masks, read_input_sizes
 from tasks.fold_run import HELD_OUT, TRAINING, VALIDATION, FoldRun
 from tasks.models import read_classes
-from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.segmentation_training import fine_tuned_segmenter, masked_images, refuse_without_classes, segmenter_recipe
 
 # What a fold may cost where nobody says its epochs: a third of a teacher. A segmenter has a decoder to learn from
 # nothing, and says little before that.
 FOLD_BUDGET = EpochBudget(pixels=65e6, fewest=1, most=60)
-SCORES = {"pixel_accuracy": pixel_accuracy, "miou": mean_iou, "dice": mean_dice}
 
 
 def answer_masks(given: FoldRun) -> None:
@@ -106,61 +102,3 @@ def write_confusions(path: Path, rows: NDArray[np.int64], confusions: NDArray[np
     )
     with atomic_path(path) as temporary:
         table.to_parquet(temporary, index=False)
-
-
-def read_confusion(path: Path, n_classes: int) -> NDArray[np.int64]:
-    """Return the confusion of all images together, int64 (n_classes, n_classes), that `write_confusions` kept."""
-    table = pd.read_parquet(path, columns=["truth", "predicted", "pixels"])
-    total = np.zeros((n_classes, n_classes), np.int64)
-    np.add.at(total, (table["truth"].to_numpy(), table["predicted"].to_numpy()), table["pixels"].to_numpy())
-    return total
-
-
-def pool_masks(parameters: Parameters) -> dict[str, Any]:
-    """Return the scores of the cross-validation, JSON-ready: by run, their spread, and pooled by repetition.
-
-    Scores are of confusions added up over images.
-    """
-    settings, confidence = parameters.crossvalidate, parameters.evaluate.confidence
-    n_classes = len(read_json(SPLIT / "classes.json"))
-    found = {
-        (repeat, fold): read_confusion(fold_folder(repeat, fold) / "predictions.parquet", n_classes)
-        for repeat in settings.repeats
-        for fold in settings.folds
-    }
-    facts = {key: read_json(fold_folder(*key) / "fold.json") for key in found}
-    runs = [
-        {
-            "repeat": repeat,
-            "fold": fold,
-            "n": facts[repeat, fold]["n"],
-            "n_training": facts[repeat, fold]["n_training"],
-            **scores_of(confusion),
-        }
-        for (repeat, fold), confusion in found.items()
-    ]
-    pooled = [
-        {
-            "repeat": repeat,
-            **scores_of(sum(confusion for (own, _), confusion in found.items() if own == repeat)),
-        }
-        for repeat in settings.repeats
-    ]
-    spread = {
-        name: corrected_resampled_interval(
-            np.array([run[name] for run in runs]), 1 / (len(settings.folds) - 1), confidence=confidence
-        ).to_dict()
-        for name in SCORES
-    }
-    return {
-        "n": sum(facts[settings.repeats[0], fold]["n"] for fold in settings.folds),
-        "epochs": max(fact["epochs"] for fact in facts.values()),
-        **spread,
-        "runs": runs,
-        "pooled": pooled,
-    }
-
-
-def scores_of(confusion: NDArray[np.int64]) -> dict[str, float]:
-    """Return the scores of a confusion by name, rounded to 6 digits after the point."""
-    return {name: round(float(score(confusion)), 6) for name, score in SCORES.items()}
