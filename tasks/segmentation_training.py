@@ -12,7 +12,7 @@ from torch import nn
 
 from kinglet.data.batches import open_packed
 from kinglet.data.mask_augmentation import COLOR, CROP, ELASTIC, FLIP, FLIP_VERTICALLY, TURN
-from kinglet.data.masked_images import MaskedImages
+from kinglet.data.packed_masks import MaskedImages
 from kinglet.data.resolutions import window_of_segmenter
 from kinglet.errors import KingletError
 from kinglet.models.registry import normalization, pretrained_segmenter
@@ -29,8 +29,8 @@ from tasks.parameters import AUTO, Finetune, Parameters
 from tasks.progress import progress
 from tasks.teacher import keep_teacher, phases_between, teacher_recipe
 
-# Ten minutes on two cores: 512 windows of 256 pixels and 80 whole images of 512 are about 54 million pixels.
-BUDGET = EpochBudget(pixels=120e6, fewest=4, most=60)
+# About ten minutes on two cores, each of which learns from 0.2 million pixels a second.
+BUDGET = EpochBudget(pixels=200e6, fewest=3, most=60)
 # Up to so many images show too little of what there is; they are turned and deformed as well.
 FEW_IMAGES = 100
 
@@ -42,7 +42,7 @@ def train_segmenter(parameters: Parameters, team: Team, device: torch.device) ->
     classes, size = read_classes(), read_input_sizes().teacher
     manifest = read_manifest()
     training, validation = (masked_images(manifest, split, size) for split in ("train", "validation"))
-    refuse_without_classes(training, validation, len(classes))
+    refuse_without_classes({"training": training, "validation": validation}, len(classes))
     recipe = segmenter_recipe(settings, size, len(training), parameters.seed, BUDGET)
     channels = training.packed.shape[3]
     checkpoint = open_checkpoint(
@@ -113,9 +113,9 @@ def masked_images(manifest: pd.DataFrame, split: str, size: int) -> MaskedImages
     return MaskedImages(open_packed(packed_images(size)), np.load(packed_masks(size), mmap_mode="r"), rows)
 
 
-def refuse_without_classes(training: MaskedImages, validation: MaskedImages, n_classes: int) -> None:
-    """Raise KingletError if there is nothing to learn from, or nothing to choose an epoch by."""
-    for images, name in ((training, "training"), (validation, "validation")):
+def refuse_without_classes(parts: dict[str, MaskedImages], n_classes: int) -> None:
+    """Raise KingletError if the images of a part say nothing of any class. parts: by what they are called."""
+    for name, images in parts.items():
         if not images.counts(n_classes).any():
             raise KingletError(
                 f"None of the {len(images)} {name} images has a pixel with a class.",

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kinglet.data.batches import gather
-from kinglet.data.masked_images import MaskedImages
+from kinglet.data.packed_masks import MaskedImages
 from kinglet.runtime.segmentation import VOID
 
 FLIP, FLIP_VERTICALLY, CROP, TURN, ELASTIC, COLOR = "flip", "flip_vertically", "crop", "turn", "elastic", "color"

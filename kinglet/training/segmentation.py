@@ -13,7 +13,7 @@ from torch.nn import functional
 from kinglet.data.augmentation import color, random_colors
 from kinglet.data.batches import gather, standardize
 from kinglet.data.mask_augmentation import COLOR, show
-from kinglet.data.masked_images import MaskedImages
+from kinglet.data.packed_masks import MaskedImages
 from kinglet.evidence.mask_scores import mask_confusion, mean_iou
 from kinglet.reporting import Report, silent
 from kinglet.training.checkpoints import Checkpoint

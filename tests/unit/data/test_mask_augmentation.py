@@ -8,7 +8,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from kinglet.data.mask_augmentation import CROP, ELASTIC, MASK_AUGMENTATIONS, TURN, show
-from kinglet.data.masked_images import MaskedImages
+from kinglet.data.packed_masks import MaskedImages
 from kinglet.runtime.segmentation import VOID
 
 SIZE = 64

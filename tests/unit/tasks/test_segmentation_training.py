@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from kinglet.data import mask_augmentation
 from kinglet.errors import KingletError
 from kinglet.runtime.segmentation import VOID
 from kinglet.runtime.sessions import read_metadata
@@ -116,8 +117,6 @@ def test_few_images_are_turned_and_deformed_and_many_are_not() -> None:
 
 
 def test_the_known_augmentations_are_those_of_the_library() -> None:
-    from kinglet.data import mask_augmentation
-
     assert mask_augmentation.MASK_AUGMENTATIONS == MASK_AUGMENTATIONS
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kinglet.data.masked_images import MaskedImages
+from kinglet.data.packed_masks import MaskedImages
 from kinglet.evidence.mask_scores import mean_iou
 from kinglet.models.inverted_residual import BlockSpec
 from kinglet.models.segmenter import Segmenter, SegmenterSpec
