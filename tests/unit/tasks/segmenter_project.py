@@ -20,7 +20,7 @@ from kinglet.runtime.device import this_device
 from kinglet.runtime.preprocessing import Preprocessing, resize
 from kinglet.runtime.segmentation import VOID
 from kinglet.runtime.sessions import CLASSES_KEY, PREPROCESSING_KEY
-from tasks.artifacts import BENCHMARK, INGEST, SPLIT, ModelCard, mask_file, write_card
+from tasks.artifacts import BENCHMARK, INGEST, POOL_FOLDS, SPLIT, ModelCard, mask_file, write_card
 from tasks.parameters import Parameters
 from tasks.segmentation_bundle import pack_segmenter
 from tests.unit.tasks.detector_project import latency_of
@@ -85,11 +85,29 @@ def build_segmenter_project(root: Path, n: int = 30, recipes: tuple[Recipe, ...]
         for split in ("train", "validation", "test")
     }
     write_json(root / SPLIT / "counts.json", counts)
+    write_json(root / POOL_FOLDS / "scores.json", cross_validated(n))
     for recipe in recipes:
         write_segmenter(root, recipe)
     models = {recipe.name: latency_of(root, recipe) for recipe in recipes}
     facts = {"device": this_device().to_dict(), "threads": 1, "seconds_per_model": 2.0}
     write_json(root / BENCHMARK / "latency.json", {**facts, "models": models})
+
+
+def cross_validated(n: int) -> dict:
+    """Return what pool_folds leaves of two folds."""
+    between = {"value": 0.8, "low": 0.7, "high": 0.9}
+    scores = ("miou", "dice", "pixel_accuracy")
+    runs = [{"repeat": 1, "fold": fold, "n": n // 2, **dict.fromkeys(scores, 0.75 + 0.1 * fold)} for fold in (0, 1)]
+    return {
+        "folds": 2,
+        "repeats": 1,
+        "n": n,
+        "epochs": 3.0,
+        "notes": [],
+        **{name: {**between, "deviation": 0.07} for name in scores},
+        "runs": runs,
+        "pooled": [{"repeat": 1, **dict.fromkeys(scores, between)}],
+    }
 
 
 def photos_of_blots(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
