@@ -142,6 +142,16 @@ def packed_images(input_size: int) -> Path:
     return INGEST / f"images_{input_size}.npy"
 
 
+def packed_masks(input_size: int) -> Path:
+    """Return the file with the masks of all images at one resolution, uint8 (n, size, size)."""
+    return INGEST / f"masks_{input_size}.npy"
+
+
+def mask_file(index: int) -> Path:
+    """Return the file with an image's mask in the image's own pixels, an 8-bit gray PNG."""
+    return INGEST / "masks" / f"{index}.png"
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """The facts about one model, kept as `model.json` beside its `model.onnx` (and `model.pt`), or what it became.

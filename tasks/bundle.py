@@ -28,6 +28,7 @@ from tasks.model_card import CardEvidence, model_card
 from tasks.monitoring_reference import reference_of
 from tasks.opened_models import OpenedModel, files_of, open_model
 from tasks.parameters import Parameters
+from tasks.segmentation_bundle import bundle_segmenter
 from tasks.stage import run_stage
 
 GOLDEN_IMAGES = 10
@@ -182,6 +183,7 @@ def read_evidence(name: str, reason: str) -> CardEvidence:
 PACKERS: dict[str, Callable[[Path, ModelCard, str], None]] = {
     bundles.CLASSIFICATION: bundle_classifier,
     bundles.DETECTION: bundle_detector,
+    bundles.SEGMENTATION: bundle_segmenter,
 }
 
 

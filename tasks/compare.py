@@ -28,6 +28,7 @@ from tasks.detection_compare import compare_detectors
 from tasks.image_slices import slice_columns, slices_csv
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
+from tasks.segmentation_compare import compare_segmenters
 from tasks.stage import run_stage
 
 SLICE_COLUMNS = (
@@ -249,7 +250,11 @@ def write_flips(answers: TestAnswers, teacher: str, models: list[str]) -> None:
         pa.parquet.write_table(pa.concat_tables(parts), temporary, compression="zstd")
 
 
-COMPARING = {"classification": compare_classifiers, "detection": compare_detectors}
+COMPARING = {
+    "classification": compare_classifiers,
+    "detection": compare_detectors,
+    "segmentation": compare_segmenters,
+}
 
 if __name__ == "__main__":
     run_stage(run)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import asdict
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kinglet.atomic import atomic_path, write_json
-from kinglet.errors import KingletError
+from kinglet.atomic import atomic_path
 from kinglet.models.export import to_onnx
 from kinglet.models.registry import normalization
 from kinglet.reporting import Report
@@ -26,11 +24,13 @@ from kinglet.runtime.sessions import gather_logits, open_session, softmax
 from kinglet.runtime.sessions import run as run_session
 from kinglet.training.loop import ImageSet
 from kinglet.training.schedules import EpochBudget
-from tasks.artifacts import FOLDS, InputSizes, fold_folder, packed_images, read_input_sizes
+from tasks.artifacts import InputSizes, packed_images, read_input_sizes
 from tasks.finetune import fine_tuned, phases_of, recipe_of
-from tasks.models import channels_of, image_set, open_checkpoint, prepare_training, read_classes, read_manifest
+from tasks.fold_run import HELD_OUT, TRAINING, VALIDATION, FoldRun, images_of_parts
+from tasks.models import channels_of, image_set, prepare_training, read_classes
 from tasks.parameters import AUTO, Crossvalidate, Finetune, Parameters
 from tasks.progress import progress
+from tasks.segmentation_folds import answer_masks
 from tasks.stage import run_stage
 
 # What a fold may cost where nobody says its epochs: pixels that are learnt from, and those that are answered, which
@@ -38,8 +38,6 @@ from tasks.stage import run_stage
 PIXELS = 20e6
 COST_OF_AN_ANSWER = 0.2
 FEWEST_EPOCHS, MOST_EPOCHS = 0.1, 30
-# Training images that say which epoch's weights are kept. The images of the fold itself must not.
-VALIDATION_SHARE, MOST_VALIDATION_IMAGES = 0.1, 1000
 
 
 def run(parameters: Parameters, repeat: int, fold: int) -> None:
@@ -47,34 +45,35 @@ def run(parameters: Parameters, repeat: int, fold: int) -> None:
 
     Raises KingletError if the folds were not assigned with the settings of now.
     """
-    settings, seed = parameters.finetune, parameters.seed + 1000 * repeat + fold
+    seed = parameters.seed + 1000 * repeat + fold
     prepare_training(seed)
     threads = threads_of_a_fold(parameters.crossvalidate)
     torch.set_num_threads(threads)
+    ANSWERING[parameters.network](FoldRun(parameters, repeat, fold, seed, threads))
+
+
+def answer_classes(given: FoldRun) -> None:
+    """Train a classifier without the fold, and write its probabilities for the fold's images."""
+    parameters, settings = given.parameters, given.parameters.finetune
     classes, sizes = read_classes(), read_input_sizes()
-    held_out, training, validation = parts_of(repeat, fold, sizes)
+    held_out, training, validation = parts_of(given.repeat, given.fold, sizes)
     phases = phases_of_a_fold(settings, parameters.crossvalidate, sizes, len(training.rows), len(held_out.rows))
-    recipe = recipe_of(settings, phases, seed)
-    checkpoint = open_checkpoint(
-        f"crossvalidate-{repeat}-{fold}",
-        {"finetune": settings.model_dump(), "recipe": asdict(recipe), "threads": threads},
-        [packed_images(sizes.teacher), FOLDS],
-    )
-    with progress(f"fold {fold}" if len(parameters.crossvalidate.repeats) == 1 else f"fold {repeat}-{fold}") as report:
+    recipe = recipe_of(settings, phases, given.seed)
+    checkpoint = given.checkpoint(recipe, [packed_images(sizes.teacher)])
+    with progress(given.title) as report:
         network, history = fine_tuned(
             settings, training, validation, len(classes), recipe, sizes.low_resolution, checkpoint, report
         )
-        probabilities = answers_of(network, held_out, sizes.teacher, parameters.data.fit, len(classes), threads, report)
-    folder = fold_folder(repeat, fold)
-    write_predictions(folder / "predictions.parquet", held_out, probabilities)
-    facts = {
-        "n": len(held_out.rows),
-        "n_training": len(training.rows),
-        "n_validation": len(validation.rows),
-        "epochs": round(sum(epochs for epochs, _ in phases), 2),
-        "history": history,
-    }
-    write_json(folder / "fold.json", facts)
+        fit, threads = parameters.data.fit, given.threads
+        probabilities = answers_of(network, held_out, sizes.teacher, fit, len(classes), threads, report)
+    write_predictions(given.folder / "predictions.parquet", held_out, probabilities)
+    given.keep_facts(
+        n=len(held_out.rows),
+        n_training=len(training.rows),
+        n_validation=len(validation.rows),
+        recipe=recipe,
+        history=history,
+    )
     checkpoint.clear()
 
 
@@ -85,28 +84,8 @@ def threads_of_a_fold(settings: Crossvalidate) -> int:
 
 def parts_of(repeat: int, fold: int, sizes: InputSizes) -> tuple[ImageSet, ImageSet, ImageSet]:
     """Return the images of the fold, and of the others those to learn from and those that say when it is best."""
-    plan = pd.read_parquet(FOLDS)
-    plan = plan[plan["repeat"] == repeat]
-    if fold not in set(plan["fold"]):
-        raise KingletError(f"{FOLDS} holds no fold {fold} of repetition {repeat}.", "Run `dvc repro`.")
-    images = read_manifest().merge(plan, on="index")
-    others = images[images["fold"] != fold]
-    share = min(VALIDATION_SHARE, MOST_VALIDATION_IMAGES / len(others))
-    # One set that belongs together at the least.
-    limit = max(share, others["draw"].min() + np.finfo(float).eps)
-    for part, chosen in (
-        ("held out", images["fold"] == fold),
-        ("validation", (images["fold"] != fold) & (images["draw"] < limit)),
-        ("train", (images["fold"] != fold) & (images["draw"] >= limit)),
-    ):
-        images.loc[chosen, "split"] = part
-    if not (images["split"] == "train").any():
-        raise KingletError(
-            f"Fold {fold} of the cross-validation leaves no image to learn from: all others belong together.",
-            "Name no folds in crossvalidate.folds ([]), or add images that belong to no group.",
-        )
-    edges = {sizes.teacher, sizes.low_resolution}
-    held_out, training, validation = (image_set(images, part, edges) for part in ("held out", "train", "validation"))
+    images, edges = images_of_parts(repeat, fold), {sizes.teacher, sizes.low_resolution}
+    held_out, training, validation = (image_set(images, part, edges) for part in (HELD_OUT, TRAINING, VALIDATION))
     return held_out, training, validation
 
 
@@ -156,6 +135,13 @@ def write_predictions(path: Path, images: ImageSet, probabilities: NDArray[np.fl
     }
     with atomic_path(path) as temporary:
         pa.parquet.write_table(pa.table(columns), temporary, compression="zstd")
+
+
+# What a fold leaves, by the problem.
+ANSWERING: dict[str, Callable[[FoldRun], None]] = {
+    "classification": answer_classes,
+    "segmentation": answer_masks,
+}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from kinglet.atomic import atomic_path, read_json, write_json, write_text
-from kinglet.evidence.detection_changes import SliceChange, slice_changes
-from kinglet.evidence.detection_intervals import DrawnScores, bounds_of_difference, detection_intervals, draw_scores
+from kinglet.evidence.detection_intervals import draw_scores
 from kinglet.evidence.detection_matches import Matches, Objects, match_objects
 from kinglet.evidence.detection_outcomes import (
     NEWLY_FALSE,
@@ -20,29 +20,29 @@ from kinglet.evidence.detection_outcomes import (
     changes,
     size_of,
 )
-from kinglet.evidence.non_inferiority import verdict_of_bounds
+from kinglet.evidence.detection_scores import map_50
+from kinglet.evidence.image_bootstrap import DrawnScores
+from kinglet.evidence.image_gate import MAP_50
+from kinglet.evidence.image_slices import SliceChange, slice_changes
 from kinglet.evidence.slices import Slice, slices_of
 from tasks.artifacts import COMPARE, EVALUATE
 from tasks.detection_answers import SIDES, BoxedImages, read_boxed, read_found
-from tasks.detection_evaluate import HEADLINE, json_interval, json_of, same_objects
+from tasks.detection_evaluate import HEADLINE, same_objects
+from tasks.image_scores import (
+    comparison_head,
+    hurt_slices,
+    json_interval,
+    json_of,
+    judged,
+    read_intervals,
+    slice_columns_of,
+    slice_row,
+)
 from tasks.image_slices import slice_columns, slices_csv
 from tasks.parameters import Parameters
 
 KINDS = (NEWLY_MISSED, NEWLY_FOUND, NEWLY_FALSE, NO_LONGER_FALSE)
-SLICE_COLUMNS = (
-    "column",
-    "value",
-    "images",
-    "objects",
-    "teacher_map_50",
-    "map_50",
-    "change",
-    "change_low",
-    "change_high",
-    "p",
-    "p_corrected",
-    "is_established",
-)
+SHOWN = "objects"
 FLIPS = pa.schema(
     [
         ("model", pa.string()),
@@ -75,22 +75,17 @@ def compare_detectors(parameters: Parameters) -> None:
     differences = {name: drawn[name].minus(drawn[teacher], is_same=same[name]) for name in others}
     by_slice = {name: changes_of_slices(matches[name], matches[teacher], slices, parameters) for name in others}
     flips = {name: changes(matches[name], matches[teacher], shown_from) for name in others}
-    rows = {name: [slice_row(item) for item in of_model] for name, of_model in by_slice.items()}
-    write_text(COMPARE / "slices.csv", slices_csv(SLICE_COLUMNS, rows))
+    rows = {name: [slice_row(item, HEADLINE, SHOWN) for item in of_model] for name, of_model in by_slice.items()}
+    write_text(COMPARE / "slices.csv", slices_csv(slice_columns_of(HEADLINE, SHOWN), rows))
     write_flips(flips, images)
     write_json(
         COMPARE / "differences.json",
-        {name: json_of(intervals_of(difference, parameters), classes) for name, difference in differences.items()},
+        {name: json_of(read_intervals(of_model, settings), classes) for name, of_model in differences.items()},
     )
     comparisons = {
-        "teacher": teacher,
-        "headline": HEADLINE,
+        **comparison_head(teacher, MAP_50, parameters),
         "test_images": len(images),
         "test_objects": len(images.truths),
-        "margin": parameters.select.max_accuracy_drop,
-        "confidence": settings.confidence,
-        "power": parameters.plan.power,
-        "correction": parameters.compare.correction,
         "slices": len(slices),
         "slices_too_small": too_small,
         "models": {
@@ -99,12 +94,6 @@ def compare_detectors(parameters: Parameters) -> None:
         },
     }
     write_json(COMPARE / "comparisons.json", comparisons)
-
-
-def intervals_of(difference: DrawnScores, parameters: Parameters) -> Any:
-    """Return the differences of all scores with their intervals."""
-    settings = parameters.evaluate
-    return detection_intervals(difference, method=settings.interval, confidence=settings.confidence)
 
 
 def comparison(
@@ -116,26 +105,14 @@ def comparison(
     parameters: Parameters,
 ) -> dict[str, Any]:
     """Return what is known about a model beside the teacher, JSON-ready; the verdict is about map_50."""
-    confidence = parameters.evaluate.confidence
-    n = int(difference.rests_on[difference.column(HEADLINE)])
-    judged = verdict_of_bounds(
-        bounds_of_difference(difference, difference.column(HEADLINE), confidence),
-        n,
-        parameters.select.max_accuracy_drop,
-        same_model=difference.is_same,
-        confidence=confidence,
-        power=parameters.plan.power,
-    )
-    intervals = intervals_of(difference, parameters).overall
-    hurt = [item for item in by_slice if item.is_established and item.change.value < 0]
+    intervals = read_intervals(difference, parameters.evaluate).overall
     return {
         HEADLINE: round(float(drawn.values[drawn.column(HEADLINE)]), 6),
         "difference": json_interval(intervals[HEADLINE]),
         "difference_map": json_interval(intervals["map"]),
-        **judged.to_dict(),
+        **judged(difference, MAP_50, parameters),
         **{kind.replace(" ", "_"): counts_of(flips[kind], classes) for kind in KINDS},
-        "slices_hurt": len(hurt),
-        "worst_slice": slice_row(by_slice[0]) if by_slice else None,
+        **hurt_slices(by_slice, HEADLINE, SHOWN),
     }
 
 
@@ -155,31 +132,14 @@ def changes_of_slices(
 ) -> list[SliceChange]:
     """Return what became of every slice of the images under a model, worst first."""
     return slice_changes(
-        own,
-        of_teacher,
+        partial(map_50, own),
+        partial(map_50, of_teacher),
+        np.bincount(own.truths.images, minlength=own.n_images),
         slices,
         correction=parameters.compare.correction,
         confidence=parameters.evaluate.confidence,
         seed=parameters.seed,
     )
-
-
-def slice_row(item: SliceChange) -> dict[str, Any]:
-    """Return one slice as a row: numbers rounded, p-values to 4 digits."""
-    return {
-        "column": item.column,
-        "value": item.value,
-        "images": item.n,
-        "objects": item.objects,
-        "teacher_map_50": round(item.of_reference, 6),
-        "map_50": round(item.of_model, 6),
-        "change": round(item.change.value, 6),
-        "change_low": round(item.change.low, 6),
-        "change_high": round(item.change.high, 6),
-        "p": float(f"{item.p:.4g}"),
-        "p_corrected": float(f"{item.p_corrected:.4g}"),
-        "is_established": item.is_established,
-    }
 
 
 def write_flips(flips: dict[str, dict[str, Objects]], images: BoxedImages) -> None:

@@ -37,6 +37,8 @@ from tasks.opened_models import open_model
 from tasks.parameters import Evaluate, Parameters
 from tasks.progress import Report, progress
 from tasks.scored_models import HELD_OUT, facts_of, report_rows, teacher_name
+from tasks.segmentation_answers import MASKS
+from tasks.segmentation_evaluate import score_segmenters
 from tasks.stage import run_stage
 
 # Test images on which arithmetic without VNNI is emulated: a big network takes 10 ms an image.
@@ -53,7 +55,8 @@ class HeldOut:
 
 
 def run(parameters: Parameters) -> None:
-    """Write scores.json, intervals.json, predictions.parquet and confusion.csv."""
+    """Write scores.json, intervals.json, predictions.parquet, confusion.csv and masks, empty where there are none."""
+    MASKS.mkdir(parents=True, exist_ok=True)
     SCORING[parameters.network](parameters)
 
 
@@ -328,7 +331,11 @@ def write_confusion(
         pa.csv.write_csv(table, temporary)
 
 
-SCORING = {"classification": score_classifiers, "detection": score_detectors}
+SCORING = {
+    "classification": score_classifiers,
+    "detection": score_detectors,
+    "segmentation": score_segmenters,
+}
 
 if __name__ == "__main__":
     run_stage(run)

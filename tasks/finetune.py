@@ -29,6 +29,7 @@ from tasks.models import (
 )
 from tasks.parameters import AUTO, Finetune, Parameters
 from tasks.progress import progress
+from tasks.segmentation_training import train_segmenter
 from tasks.side_by_side import leave_it_to_the_leader, run_side_by_side
 from tasks.stage import run_stage
 from tasks.teacher import keep_teacher, phases_between, teacher_recipe
@@ -163,7 +164,7 @@ def train_teacher(parameters: Parameters, team: Team, device: torch.device) -> N
     )
 
 
-TRAININGS = {"classification": train_teacher, "detection": train_detector}
+TRAININGS = {"classification": train_teacher, "detection": train_detector, "segmentation": train_segmenter}
 
 
 if __name__ == "__main__":

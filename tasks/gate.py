@@ -27,11 +27,9 @@ from kinglet.evidence.gate import (
     accuracy_check,
     class_drop_check,
     class_floor_check,
-    golden_check,
     incomparable,
     is_accepted,
 )
-from kinglet.runtime import bundles
 from kinglet.runtime.device import this_device
 from kinglet.runtime.predictor import Predictor
 from tasks.artifacts import (
@@ -52,6 +50,7 @@ from tasks.gate_policy import (
     budget_checks,
     champion_digest,
     data_check_of,
+    golden_check_of,
     latency_of,
     policy_of,
     robustness_of,
@@ -61,6 +60,7 @@ from tasks.gate_words import markdown, paragraph
 from tasks.image_tables import read_parquet
 from tasks.opened_models import digest_of
 from tasks.parameters import Parameters
+from tasks.segmentation_gate import judge_segmenter
 from tasks.stage import run_stage
 
 CHAMPION, TEACHER_WORD = "champion", "teacher"
@@ -111,7 +111,7 @@ def judge(parameters: Parameters) -> dict[str, Any]:
         robustness_of(challenger.name, parameters),
         *champion_robustness(challenger.name, reference, part, classes, parameters),
         *budget_checks(challenger.latency, reference.latency_ms, reference.word, parameters),
-        golden_check(golden_problem(challenger.bundle)),
+        golden_check_of(challenger.bundle),
         data_check_of(parameters),
         *sealed_checks(reference.digest, parameters),
     ]
@@ -248,16 +248,7 @@ def champion_robustness(
     return [champion_robustness_check(name, reference.champion, part, classes, parameters)]
 
 
-def golden_problem(bundle: Predictor) -> str:
-    """Return why the bundle does not answer its golden images as stored, as a sentence; empty if it does."""
-    try:
-        bundle.check_golden(BUNDLE / bundles.GOLDEN)
-    except KingletError as error:
-        return error.message
-    return ""
-
-
-JUDGES = {"classification": judge, "detection": judge_detector}
+JUDGES = {"classification": judge, "detection": judge_detector, "segmentation": judge_segmenter}
 
 if __name__ == "__main__":
     run_stage(run)

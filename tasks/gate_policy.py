@@ -6,8 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from kinglet.atomic import read_json
+from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import Interval
-from kinglet.evidence.gate import Check, data_check, limit_check, robustness_check, slowdown_check
+from kinglet.evidence.gate import Check, data_check, golden_check, limit_check, robustness_check, slowdown_check
+from kinglet.runtime import bundles
+from kinglet.runtime.predictor import Predictor
+from kinglet.runtime.segmentation_predictor import SegmentationPredictor
 from tasks.artifacts import BUNDLE, CHECK_DATA, ROBUSTNESS
 from tasks.champion import bundle_digest
 from tasks.parameters import Parameters
@@ -62,6 +66,15 @@ def budget_checks(
         limit_check("memory", latency["peak_memory_mb"], policy["memory_mb"], "MB"),
         limit_check("size", latency["size_bytes"] / 1e6, policy["size_mb"], "MB"),
     ]
+
+
+def golden_check_of(bundle: Predictor | SegmentationPredictor) -> Check:
+    """Return whether the bundle, opened, answers its golden images as stored."""
+    try:
+        bundle.check_golden(BUNDLE / bundles.GOLDEN)
+    except KingletError as error:
+        return golden_check(error.message)
+    return golden_check("")
 
 
 def data_check_of(parameters: Parameters) -> Check:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from kinglet.evidence.gate import FAILED, NOT_JUDGED, PASSED, percent
+from kinglet.evidence.image_gate import MAP_50, MIOU
 
 SIGNS = {PASSED: "passed", FAILED: "**failed**", NOT_JUDGED: "not judged"}
+# What a model is judged by where it is not the accuracy.
+HEADLINES = (MAP_50, MIOU)
+COMPARED = ("accuracy", *(headline.word for headline in HEADLINES))
 FIRST_RUN = "There is no champion yet, so it was held against its fp32 teacher."
 
 
@@ -31,17 +35,18 @@ def against(verdict: dict[str, Any]) -> str:
     """Return what the challenger was held against, and the scores of both."""
     word, said = verdict["reference"], measured(verdict)
     first = f" {FIRST_RUN}" if word != "champion" else ""
-    comparison = next(check for check in verdict["checks"] if check["name"] in ("accuracy", "mAP50"))
+    comparison = next(check for check in verdict["checks"] if check["name"] in COMPARED)
     # What failed is told with the other failures.
     return f"{said}.{first}" + ("" if comparison["outcome"] == FAILED else f" {comparison['reason']}")
 
 
 def measured(verdict: dict[str, Any]) -> str:
-    """Return the scores of challenger and reference: the accuracy, or a detector's map_50."""
+    """Return the scores of challenger and reference: the accuracy, or another headline."""
     word, n = verdict["reference"], f"{verdict['images']:,} test images"
-    if "map_50" in verdict:
-        scores = verdict["map_50"]
-        said, beside = f"Its mAP50 is {share(scores['challenger'])} on {n}", f"that of the {word}"
+    headline = next((headline for headline in HEADLINES if headline.name in verdict), None)
+    if headline is not None:
+        scores = verdict[headline.name]
+        said, beside = f"Its {headline.word} is {share(scores['challenger'])} on {n}", f"that of the {word}"
     else:
         scores = verdict["accuracy"]
         said, beside = f"It is right on {share(scores['challenger'])} of {n}", f"the {word} on"

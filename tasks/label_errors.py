@@ -18,20 +18,24 @@ from tasks.artifacts import LABEL_ERROR_COUNTS, OUT_OF_FOLD, POOL_FOLDS, SPLIT, 
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
 
+# Problems whose images have no label of their own, and what the counts say of them.
+WITHOUT_LABELS = {"segmentation": "Pixels whose class is probably wrong are not looked for in masks."}
 COLUMNS = ("index", "path", "label", "likely_label", "confidence", "label_confidence")
 
 
 def run(parameters: Parameters) -> None:
     """Write suspicious.csv, the most suspicious first, and counts.json; without folds both say that there is nothing.
 
-    Images that `data.label_corrections` says to keep are not listed again.
+    So they do for masks, whose wrong pixels are not looked for. Images that `data.label_corrections` says to keep are
+    not listed again.
     """
     classes: list[str] = read_json(SPLIT / "classes.json")
     kept = {item.path for item in read_corrections(parameters.data.label_corrections) if item.decision == KEEP}
     counts: dict[str, Any] = {"n": 0, "suspicious": 0, "estimated": 0, "kept": 0, "by_class": {}}
     rows: list[dict[str, Any]] = []
-    answers = pa.parquet.read_table(OUT_OF_FOLD)
-    if len(answers):
+    if parameters.network in WITHOUT_LABELS:
+        counts["note"] = WITHOUT_LABELS[parameters.network]
+    elif len(answers := pa.parquet.read_table(OUT_OF_FOLD)):
         unseen = [classes.index(name) for name in read_json(POOL_FOLDS / "scores.json")["classes_in_one_fold"]]
         rows, counts = suspicious(answers, classes, unseen, kept)
     write_rows(SUSPICIOUS_LABELS, rows)

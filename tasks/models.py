@@ -36,7 +36,7 @@ from tasks.artifacts import (
 
 CLASSIFICATION = "classification"
 # What a network returns, as its file calls it, by problem.
-OUTPUTS = {CLASSIFICATION: (OUTPUT_NAME,), "detection": DETECTOR_OUTPUTS}
+OUTPUTS = {CLASSIFICATION: (OUTPUT_NAME,), "detection": DETECTOR_OUTPUTS, "segmentation": (OUTPUT_NAME,)}
 
 
 def prepare_training(seed: int, n_processes: int = 1) -> None:

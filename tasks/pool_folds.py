@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from kinglet.evidence.cross_validation import corrected_resampled_interval
 from kinglet.evidence.metrics import accuracy, class_scores, confusion_matrix
 from tasks.artifacts import FOLD_PLAN, OUT_OF_FOLD, POOL_FOLDS, SPLIT, fold_folder
 from tasks.parameters import Parameters
+from tasks.segmentation_pooling import pool_masks
 from tasks.stage import run_stage
 
 
@@ -37,21 +39,29 @@ class Fold:
 
 
 def run(parameters: Parameters) -> None:
-    """Write scores.json and out_of_fold.parquet; both are empty without folds."""
-    settings, confidence, seed = parameters.crossvalidate, parameters.evaluate.confidence, parameters.seed
-    plan = read_json(FOLD_PLAN)
-    folds = [read_fold(repeat, fold) for repeat in settings.repeats for fold in settings.folds]
+    """Write scores.json and out_of_fold.parquet; both are empty without folds.
+
+    The latter holds classes of images, and none where the problem is another.
+    """
+    settings = parameters.crossvalidate
+    scores, folds = POOLING[parameters.network](parameters) if settings.folds else ({}, [])
     write_answers(OUT_OF_FOLD, folds)
-    scores: dict[str, Any] = {"folds": len(settings.folds), "repeats": len(settings.repeats), **plan}
-    if folds:
-        scores |= {
-            "n": len(pooled_answers(folds)[0]),
-            "epochs": max(fold.facts["epochs"] for fold in folds),
-            **spread_scores(folds, len(settings.folds), confidence),
-            "runs": [run_scores(fold) for fold in folds],
-            "pooled": [pooled_scores(folds, repeat, confidence, seed) for repeat in settings.repeats],
-        }
-    write_json(POOL_FOLDS / "scores.json", scores)
+    facts = {"folds": len(settings.folds), "repeats": len(settings.repeats), **read_json(FOLD_PLAN)}
+    write_json(POOL_FOLDS / "scores.json", {**facts, **scores})
+
+
+def pool_classes(parameters: Parameters) -> tuple[dict[str, Any], list[Fold]]:
+    """Return the scores, JSON-ready, and the folds with their answers."""
+    settings, confidence, seed = parameters.crossvalidate, parameters.evaluate.confidence, parameters.seed
+    folds = [read_fold(repeat, fold) for repeat in settings.repeats for fold in settings.folds]
+    scores = {
+        "n": len(pooled_answers(folds)[0]),
+        "epochs": max(fold.facts["epochs"] for fold in folds),
+        **spread_scores(folds, len(settings.folds), confidence),
+        "runs": [run_scores(fold) for fold in folds],
+        "pooled": [pooled_scores(folds, repeat, confidence, seed) for repeat in settings.repeats],
+    }
+    return scores, folds
 
 
 def read_fold(repeat: int, number: int) -> Fold:
@@ -145,6 +155,13 @@ def write_answers(path: Path, folds: list[Fold]) -> None:
         )
     with atomic_path(path) as temporary:
         pa.parquet.write_table(table, temporary, compression="zstd")
+
+
+# Scores of the folds by the problem, and what they answer where that is a class of an image.
+POOLING: dict[str, Callable[[Parameters], tuple[dict[str, Any], list[Fold]]]] = {
+    "classification": pool_classes,
+    "segmentation": lambda parameters: (pool_masks(parameters), []),
+}
 
 
 if __name__ == "__main__":

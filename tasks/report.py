@@ -36,6 +36,7 @@ from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.report_page import Evidence, page_of, render
 from tasks.report_rows import control_rows
+from tasks.segmentation_report import page_on_segmenters
 from tasks.stage import run_stage
 
 SPLITS = ("train", "validation", "test", "sealed", "adaptation", "target_test")
@@ -155,7 +156,11 @@ def search_charts(trials: list[dict[str, Any]]) -> dict[str, str]:
     }
 
 
-PAGES = {"classification": page_on_classifiers, "detection": page_on_detectors}
+PAGES = {
+    "classification": page_on_classifiers,
+    "detection": page_on_detectors,
+    "segmentation": page_on_segmenters,
+}
 
 if __name__ == "__main__":
     run_stage(run)

@@ -32,6 +32,7 @@ from tasks.opened_models import OpenedModel, open_model
 from tasks.parameters import ALL, AUTO, Parameters, Robustness
 from tasks.progress import progress
 from tasks.scored_models import teacher_name
+from tasks.segmentation_robustness import score_segmenters
 from tasks.stage import run_stage
 
 # What `images: auto` comes to: so many pixels of the largest input, between these numbers of images.
@@ -162,7 +163,11 @@ def write_answers(rows: NDArray[np.int64], answers: dict[str, Answers]) -> None:
         pa.parquet.write_table(pa.concat_tables(parts), temporary, compression="zstd")
 
 
-SCORING = {"classification": score_classifiers, "detection": score_detectors}
+SCORING = {
+    "classification": score_classifiers,
+    "detection": score_detectors,
+    "segmentation": score_segmenters,
+}
 
 if __name__ == "__main__":
     run_stage(run)

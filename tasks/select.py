@@ -18,7 +18,7 @@ from tasks.stage import run_stage
 
 ACCURACY = "accuracy"
 # What sentences call the scores that models are chosen by.
-WORDS = {ACCURACY: "accuracy", "map_50": "mAP50"}
+WORDS = {ACCURACY: "accuracy", "map_50": "mAP50", "miou": "mIoU"}
 
 
 def run(parameters: Parameters) -> None:

@@ -12,7 +12,9 @@ import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -139,3 +141,10 @@ def augment(pixels: Tensor, names: Collection[str], random: Tensor) -> Tensor:
             pixels = augmentation.apply(pixels, numbers.to(pixels.device))
             first += augmentation.n_random
     return pixels
+
+
+def random_colors(seed: int, epoch: int, positions: NDArray[np.int64]) -> Tensor:
+    """Return what `color` takes for examples in an epoch, the same whichever batch they are in."""
+    wanted = AUGMENTATIONS["color"].n_random
+    drawn = [np.random.default_rng([seed, epoch, int(position), 1]).random(wanted) for position in positions]
+    return torch.from_numpy(np.stack(drawn)).to(torch.float32)

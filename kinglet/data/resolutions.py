@@ -56,6 +56,19 @@ def low_resolution_of_detector(input_size: int) -> int:
     return min(_multiple(input_size * LOW_RESOLUTION, DETECTOR_STEP, DETECTOR_STEP), input_size)
 
 
+# A network without a look at the whole image learns as much from the pixels of windows as from those of whole images,
+# and from more different ones for its time. Smaller windows than these show too little around a place.
+SMALLEST_WINDOW = 128
+
+
+def window_of_segmenter(input_size: int) -> int:
+    """Return the edge in pixels, a multiple of 32, of the windows that the first part of a segmenter's training shows.
+
+    Half of `input_size`, 128 at least; `input_size` itself where that is less.
+    """
+    return min(_multiple(input_size / 2, DETECTOR_STEP, SMALLEST_WINDOW), input_size)
+
+
 # Below three quarters of a picture's own size, and half of a pretrained network's, accuracy falls fast.
 RESIDUAL_SHARES = (0.75, 1.0)
 BACKBONE_SHARES = (0.5, 0.625, 0.75, 1.0)

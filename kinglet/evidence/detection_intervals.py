@@ -1,84 +1,14 @@
-"""Intervals of a detector's scores, and of the differences of two, by resampling the images.
-
-Objects of one image are no independent examples, so whole images are drawn. The same images are drawn for every model,
-so that a difference is paired.
-"""
+"""A detector's scores over images and over resamples of them, for `image_bootstrap` to make intervals of."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kinglet.evidence.bootstrap import (
-    Cells,
-    Interval,
-    Method,
-    acceleration,
-    bca_bounds,
-    draw_counts,
-    enclosing,
-    leave_one_out,
-    require_examples,
-    unseen_share,
-    within,
-)
+from kinglet.evidence.bootstrap import Method, require_examples
 from kinglet.evidence.detection_matches import Matches
 from kinglet.evidence.detection_scores import CLASS_SCORES, detection_scores
-
-RESAMPLES = 2000
-# Of a single image, resampling shows no spread whatever it holds.
-FEWEST_IMAGES = 2
-
-
-@dataclass(frozen=True)
-class DrawnScores:
-    """A model's scores, or differences of two models' scores, and how they spread when the images are drawn anew.
-
-    names: of the overall scores; after them come CLASS_SCORES, each for all classes. values: float64 (n_scores,).
-    drawn: (n_resamples, n_scores). left_out: without each image in turn, (n_images, n_scores), empty where only
-    percentiles are wanted. rests_on: images that define each score, int64 (n_scores,). is_difference, is_same: whether
-    it is of two models, and whether those found the very same. NaN where no object defines a score.
-    """
-
-    names: tuple[str, ...]
-    n_classes: int
-    values: NDArray[np.float64]
-    drawn: NDArray[np.float64]
-    left_out: NDArray[np.float64]
-    rests_on: NDArray[np.int64]
-    is_difference: bool = False
-    is_same: bool = False
-
-    def minus(self, other: DrawnScores, *, is_same: bool = False) -> DrawnScores:
-        """Return by how much these scores differ from another model's, over the same images."""
-        return DrawnScores(
-            self.names,
-            self.n_classes,
-            self.values - other.values,
-            self.drawn - other.drawn,
-            self.left_out - other.left_out,
-            self.rests_on,
-            is_difference=True,
-            is_same=is_same,
-        )
-
-    def column(self, name: str) -> int:
-        """Return where an overall score stands."""
-        return self.names.index(name)
-
-    def class_column(self, name: str, label: int) -> int:
-        """Return where a score of one class stands."""
-        return len(self.names) + CLASS_SCORES.index(name) * self.n_classes + label
-
-
-@dataclass(frozen=True)
-class DetectionIntervals:
-    """Scores with their intervals; None for those that no object defines. by_class: one for each class."""
-
-    overall: dict[str, Interval | None]
-    by_class: dict[str, list[Interval | None]]
+from kinglet.evidence.image_bootstrap import RESAMPLES, DrawnScores, draw_images
 
 
 def draw_scores(
@@ -90,17 +20,13 @@ def draw_scores(
     Raises ValueError without images.
     """
     n = require_examples(matches.n_images)
-    cells = Cells(np.ones(n, np.int64), np.zeros(n, np.int64))
-    found = detection_scores(matches, np.ones((1, n)), shown_from)
+    names = detection_scores(matches, np.ones((1, n)), shown_from).names
 
     def table(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         return detection_scores(matches, weights, shown_from).table
 
-    drawn = np.concatenate([table(weights) for weights in draw_counts(cells, resamples, seed)])
-    without = [table(weights) for weights in leave_one_out(cells)] if method == "bca" else []
-    left_out = np.concatenate(without) if without else np.empty((0, found.table.shape[1]))
-    rests_on = images_behind(matches, found.names)
-    return DrawnScores(found.names, matches.n_classes, found.table[0], drawn, left_out, rests_on)
+    rests_on = images_behind(matches, names)
+    return draw_images(table, names, CLASS_SCORES, rests_on, n, method=method, resamples=resamples, seed=seed)
 
 
 def images_behind(matches: Matches, names: tuple[str, ...]) -> NDArray[np.int64]:
@@ -113,58 +39,3 @@ def images_behind(matches: Matches, names: tuple[str, ...]) -> NDArray[np.int64]
     of_class = [images_with(matches.truths.labels == label) for label in range(matches.n_classes)]
     everything = images_with(np.ones(len(matches.truths), bool))
     return np.array([*(of_size.get(name, everything) for name in names), *of_class * len(CLASS_SCORES)], np.int64)
-
-
-def detection_intervals(
-    drawn: DrawnScores, *, method: Method = "percentile", confidence: float = 0.95
-) -> DetectionIntervals:
-    """Return every score with its interval.
-
-    Resamples that leave a score without an object have no part in its interval. Where resampling shows no spread at
-    the end of the scale, or between two models that are not the same, the exact binomial bound for the number of
-    images takes its place; the interval of a score that a single image defines is the whole scale.
-    Source: Efron and Tibshirani 1993, chapter 13 (percentile) and section 14.3 (BCa).
-    """
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    found = [interval_of(drawn, column, method, tails, confidence) for column in range(len(drawn.values))]
-    n_overall = len(drawn.names)
-    parts = [found[n_overall + drawn.n_classes * part :][: drawn.n_classes] for part in range(len(CLASS_SCORES))]
-    return DetectionIntervals(dict(zip(drawn.names, found, strict=False)), dict(zip(CLASS_SCORES, parts, strict=True)))
-
-
-def interval_of(
-    scores: DrawnScores, column: int, method: Method, tails: list[float], confidence: float
-) -> Interval | None:
-    """Return one score with its interval; None if no object defines it."""
-    value = float(scores.values[column])
-    if np.isnan(value):
-        return None
-    n = int(scores.rests_on[column])
-    if n < FEWEST_IMAGES and not scores.is_same:
-        return Interval(value, -1.0 if scores.is_difference else 0.0, 1.0)
-    drawn = scores.drawn[:, column]
-    drawn = drawn[~np.isnan(drawn)]
-    if method == "bca":
-        left_out = scores.left_out[:, column]
-        left_out = left_out[~np.isnan(left_out)][:, None]
-        cells = Cells(np.ones(len(left_out), np.int64), np.zeros(len(left_out), np.int64))
-        bounds = bca_bounds(scores.values[[column]], drawn[:, None], acceleration(left_out, cells), confidence)
-        low, high = (float(bound[0]) for bound in bounds)
-    else:
-        low, high = map(float, np.quantile(drawn, tails))
-    if not scores.is_difference:
-        return within(enclosing(value, low, high), n, confidence)
-    margin = unseen_share(n, confidence) * (low == high and not scores.is_same)
-    return enclosing(value, low - margin, high + margin, lowest=-1)
-
-
-def bounds_of_difference(difference: DrawnScores, column: int, confidence: float) -> Interval:
-    """Return the difference of one score with two bounds, each of which holds with the confidence on its own.
-
-    column: as `DrawnScores.column` says. What `non_inferiority.verdict_of_bounds` judges by.
-    Raises ValueError for a score that no object defines.
-    """
-    found = interval_of(difference, column, "percentile", [1 - confidence, confidence], 2 * confidence - 1)
-    if found is None:
-        raise ValueError("no object defines this score")
-    return found

@@ -21,14 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kinglet.models.inverted_residual import (
-    BlockSpec,
-    ConvBatchNorm,
-    InvertedResidualBlock,
-    InvertedResidualNet,
-    InvertedResidualSpec,
-    SpecOfBlocks,
-)
+from kinglet.models.inverted_residual import ConvBatchNorm, InvertedResidualNet
+from kinglet.models.trunk import SeparableConv, SpecOnBackbone, Trunk, load_trunk
 
 STRIDES = (8, 16, 32)
 # What a place says before it has learnt anything: hardly ever an object, and a box four strides wide.
@@ -38,89 +32,14 @@ LARGEST_LOGARITHM = 5.0
 
 
 @dataclass(frozen=True)
-class DetectorSpec(SpecOfBlocks):
+class DetectorSpec(SpecOnBackbone):
     """Everything needed to rebuild a detector.
 
-    stem, blocks, batch_norm_eps, batch_norm_momentum: of the backbone. width: channels of the pyramid and the head.
-    depth: convolutions of the head.
+    width: channels of the pyramid and the head. depth: convolutions of the head. The rest is as in `SpecOnBackbone`.
     """
 
-    in_channels: int
-    stem: int
-    blocks: tuple[BlockSpec, ...]
-    n_classes: int
     width: int = 96
     depth: int = 2
-    batch_norm_eps: float = 1e-3
-    batch_norm_momentum: float = 0.1
-
-    @classmethod
-    def on(cls, backbone: InvertedResidualSpec, n_classes: int) -> DetectorSpec:
-        """Return the specification of a detector on a backbone."""
-        return cls(
-            backbone.in_channels,
-            backbone.stem,
-            backbone.blocks,
-            n_classes,
-            batch_norm_eps=backbone.batch_norm_eps,
-            batch_norm_momentum=backbone.batch_norm_momentum,
-        )
-
-
-class Backbone(nn.Module):
-    """The blocks of a classifier, without its end."""
-
-    def __init__(self, spec: DetectorSpec) -> None:
-        super().__init__()
-        batch_norm: dict[str, Any] = {"eps": spec.batch_norm_eps, "momentum": spec.batch_norm_momentum}
-        self.stem = ConvBatchNorm(spec.in_channels, spec.stem, 3, 2, **batch_norm)
-        self.last_of_stride, self.widths = last_blocks(spec)
-        widths = [spec.stem, *(block.out for block in spec.blocks)]
-        # What lies behind the last map is not computed.
-        self.blocks = nn.ModuleList(
-            InvertedResidualBlock(width, block, **batch_norm)
-            for width, block in zip(widths, spec.blocks[: self.last_of_stride[-1] + 1], strict=False)
-        )
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Return the maps at `STRIDES` of images (n, in_channels, size, size)."""
-        x = self.stem(x)
-        maps = []
-        for index, block in enumerate(self.blocks):
-            x = block(x)
-            if index in self.last_of_stride:
-                maps.append(x)
-        return maps
-
-
-def last_blocks(spec: DetectorSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the indices of the last block at each of `STRIDES`, and the channels there.
-
-    Raises ValueError for a backbone without a block at one of them.
-    """
-    last: dict[int, int] = {}
-    stride = 2
-    for index, block in enumerate(spec.blocks):
-        stride *= block.stride
-        last[stride] = index
-    if missing := [str(stride) for stride in STRIDES if stride not in last]:
-        raise ValueError(f"the backbone has no block at stride {', '.join(missing)}")
-    indices = tuple(last[stride] for stride in STRIDES)
-    return indices, tuple(spec.blocks[index].out for index in indices)
-
-
-class SeparableConv(nn.Sequential):
-    """Depthwise 5x5 convolution and 1x1 convolution, each with batch normalization and ReLU6."""
-
-    def __init__(self, width: int, stride: int, batch_norm: dict[str, Any]) -> None:
-        super().__init__(
-            ConvBatchNorm(width, width, 5, stride, width, **batch_norm), ConvBatchNorm(width, width, 1, **batch_norm)
-        )
-
-    def share_convolutions(self, other: SeparableConv) -> None:
-        """Take another one's convolutions in place of the own; the normalizations stay."""
-        for own, shared in zip(self.children(), other.children(), strict=True):
-            own[0] = shared[0]  # type: ignore[index,operator]  # both are sequences
 
 
 class Pyramid(nn.Module):
@@ -131,8 +50,8 @@ class Pyramid(nn.Module):
         self.lateral = nn.ModuleList(
             ConvBatchNorm(channels, width, 1, activation=False, **batch_norm) for channels in widths
         )
-        self.down = nn.ModuleList(SeparableConv(width, 1, batch_norm) for _ in widths[1:])
-        self.up = nn.ModuleList(SeparableConv(width, 2, batch_norm) for _ in widths[1:])
+        self.down = nn.ModuleList(SeparableConv(width, width, 1, batch_norm) for _ in widths[1:])
+        self.up = nn.ModuleList(SeparableConv(width, width, 2, batch_norm) for _ in widths[1:])
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Return maps (n, width, height, width) as fine as those given, the finest first."""
@@ -150,7 +69,7 @@ class Head(nn.Module):
 
     def __init__(self, width: int, depth: int, n_classes: int, batch_norm: dict[str, Any]) -> None:
         super().__init__()
-        towers = [[SeparableConv(width, 1, batch_norm) for _ in range(depth)] for _ in STRIDES]
+        towers = [[SeparableConv(width, width, 1, batch_norm) for _ in range(depth)] for _ in STRIDES]
         for tower in towers[1:]:
             for own, first in zip(tower, towers[0], strict=True):
                 own.share_convolutions(first)
@@ -208,11 +127,10 @@ class Detector(nn.Module):
 
     def __init__(self, spec: DetectorSpec) -> None:
         super().__init__()
-        batch_norm: dict[str, Any] = {"eps": spec.batch_norm_eps, "momentum": spec.batch_norm_momentum}
         self.spec = spec
-        self.backbone = Backbone(spec)
-        self.pyramid = Pyramid(self.backbone.widths, spec.width, batch_norm)
-        self.head = Head(spec.width, spec.depth, spec.n_classes, batch_norm)
+        self.backbone = Trunk(spec, STRIDES)
+        self.pyramid = Pyramid(self.backbone.widths, spec.width, spec.batch_norm)
+        self.head = Head(spec.width, spec.depth, spec.n_classes, spec.batch_norm)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return class logits and boxes of images."""
@@ -233,6 +151,5 @@ def detector_on(classifier: InvertedResidualNet, n_classes: int, seed: int) -> D
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Detector(DetectorSpec.on(classifier.spec, n_classes))
-    given = classifier.state_dict()
-    network.backbone.load_state_dict({name: given[name] for name in network.backbone.state_dict()})
+    load_trunk(network.backbone, classifier)
     return network

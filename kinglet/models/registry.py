@@ -15,6 +15,7 @@ from kinglet.models import efficientnet_lite, inverted_residual, mobilenet_v2, r
 from kinglet.models.detector import Detector, DetectorSpec, detector_on
 from kinglet.models.inverted_residual import InvertedResidualNet, InvertedResidualSpec
 from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec
+from kinglet.models.segmenter import Segmenter, SegmenterSpec, segmenter_on
 from kinglet.models.weights import PackagedWeights, adapt_stem, load_packaged
 
 # Of pixels in [0, 1]: the networks were trained with these, on RGB and, averaged, for gray.
@@ -97,14 +98,33 @@ def pretrained_detector(name: str, channels: int, n_classes: int, seed: int) -> 
     name: a key of `BACKBONES`. channels: 1 or 3. Pyramid and head are random, the same for the same seed.
     Raises KingletError for another name, as other zoos' networks do not show the maps that a detector needs.
     """
+    network = detector_on(pretrained_backbone(name, channels, "detector"), n_classes, seed)
+    return network, architecture_of(network)
+
+
+def pretrained_segmenter(name: str, channels: int, n_classes: int, seed: int) -> tuple[Segmenter, dict[str, Any]]:
+    """Return a segmenter on a backbone with ImageNet weights, and its architecture as data.
+
+    name: a key of `BACKBONES`. channels: 1 or 3. The decoder is random, the same for the same seed.
+    Raises KingletError for another name, as other zoos' networks do not show the maps that a segmenter needs.
+    """
+    network = segmenter_on(pretrained_backbone(name, channels, "segmenter"), n_classes, seed)
+    return network, architecture_of(network)
+
+
+def pretrained_backbone(name: str, channels: int, purpose: str) -> InvertedResidualNet:
+    """Return a classifier whose maps a network of another kind is built on. purpose: that kind, for the error.
+
+    Raises KingletError for a name that is no key of `BACKBONES`.
+    """
     if name not in BACKBONES:
         raise KingletError(
-            f"params.yaml: finetune.backbone is {name!r}, which no detector is built on.",
+            f"params.yaml: finetune.backbone is {name!r}, which no {purpose} is built on.",
             f"Take one of: {', '.join(BACKBONES)}.",
         )
     classifier, _ = pretrained(name, channels, 1, 0.0)
-    network = detector_on(classifier, n_classes, seed)  # type: ignore[arg-type]  # all of BACKBONES are of this kind
-    return network, architecture_of(network)
+    assert isinstance(classifier, InvertedResidualNet)
+    return classifier
 
 
 def architecture_of(network: nn.Module) -> dict[str, Any]:
@@ -115,6 +135,8 @@ def architecture_of(network: nn.Module) -> dict[str, Any]:
         return {"family": "residual-cnn", "spec": residual_cnn.read_spec(network).to_dict()}
     if isinstance(network, Detector):
         return {"family": "detector", "spec": network.spec.to_dict()}
+    if isinstance(network, Segmenter):
+        return {"family": "segmenter", "spec": network.spec.to_dict()}
     if isinstance(network, ZooClassifier):
         return network.architecture
     raise TypeError(f"no architecture is known for {type(network).__name__}")
@@ -130,6 +152,8 @@ def rebuild(architecture: dict[str, Any], state: dict[str, Tensor]) -> nn.Module
         network = ResidualCnn(ResidualCnnSpec.from_dict(spec))
     elif family == "detector":
         network = Detector(DetectorSpec.from_dict(spec))
+    elif family == "segmenter":
+        network = Segmenter(SegmenterSpec.from_dict(spec))
     else:
         network = ZooClassifier(**spec, weights=False)
     network.load_state_dict(state)

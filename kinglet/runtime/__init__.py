@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from kinglet.runtime.detection_predictor import DetectionPredictor
     from kinglet.runtime.predictor import Predictor
     from kinglet.runtime.predictors import open_predictor
+    from kinglet.runtime.segmentation_predictor import SegmentationPredictor
 
-__all__ = ["DetectionPredictor", "Predictor", "open_predictor"]
+__all__ = ["DetectionPredictor", "Predictor", "SegmentationPredictor", "open_predictor"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +23,10 @@ def __getattr__(name: str) -> Any:
         from kinglet.runtime.detection_predictor import DetectionPredictor
 
         return DetectionPredictor
+    if name == "SegmentationPredictor":
+        from kinglet.runtime.segmentation_predictor import SegmentationPredictor
+
+        return SegmentationPredictor
     if name == "open_predictor":
         from kinglet.runtime.predictors import open_predictor
 

@@ -35,18 +35,22 @@ NEEDED = (PREPROCESSING, LABELS)
 RUNTIME = "runtime"
 
 # The key of preprocessing.json that counts the changes to what a bundle holds; files that lack it are of format 1.
-# Bundles of detectors are of format 3, others whose model takes pixels of format 2; all others stay of format 1,
-# which earlier versions open too.
+# Bundles of detectors and segmenters are of format 3, others whose model takes pixels of format 2; all others stay of
+# format 1, which earlier versions open too.
 FORMAT_KEY, FORMAT = "format", 3
 # The keys of preprocessing.json that say what a model answers with, and from which score a detector's boxes count.
 # Files that lack the first are of classifiers.
 PROBLEM, THRESHOLDS = "problem", "thresholds"
-CLASSIFICATION, DETECTION = "classification", "detection"
+CLASSIFICATION, DETECTION, SEGMENTATION = PROBLEMS = ("classification", "detection", "segmentation")
 
 # The golden probabilities of processors that add 8-bit products exactly, and those of x86 without VNNI.
 EXACT, SATURATED = "probabilities", "probabilities_without_vnni"
 # And those of detectors: objects as rows of a table (kinglet.runtime.golden_detections).
 EXACT_DETECTIONS, SATURATED_DETECTIONS = "detections", "detections_without_vnni"
+# And those of segmenters: the classes of all pixels, uint8 (n, input_size, input_size). Beside each stands the share of
+# an image's pixels that may be of another class.
+EXACT_MASKS, SATURATED_MASKS = "masks", "masks_without_vnni"
+MASK_TOLERANCES = {EXACT_MASKS: "tolerance", SATURATED_MASKS: "tolerance_without_vnni"}
 # How far answers may be from the golden ones, where it is not the tolerance below.
 TOLERANCE = "tolerance"
 
@@ -90,7 +94,7 @@ def verify(folder: Path) -> list[str]:
 
 def format_of(preprocessing: Preprocessing, problem: str = CLASSIFICATION) -> int:
     """Return the format of a bundle whose model has this preprocessing and solves this problem."""
-    if problem == DETECTION:
+    if problem != CLASSIFICATION:
         return FORMAT
     return 2 if preprocessing.takes_pixels else 1
 
@@ -140,14 +144,14 @@ def facts_of(folder: Path) -> dict[str, Any]:
 
 
 def problem_of(folder: Path) -> str:
-    """Return what a bundle's model answers with, "classification" or "detection".
+    """Return what a bundle's model answers with, one of PROBLEMS.
 
     Raises KingletError if this version of Kinglet does not know it.
     """
     problem = str(facts_of(folder).get(PROBLEM, CLASSIFICATION))
-    if problem not in (CLASSIFICATION, DETECTION):
+    if problem not in PROBLEMS:
         raise KingletError(
-            f"{folder / PREPROCESSING} names the problem {problem!r}; known here: {CLASSIFICATION}, {DETECTION}.",
+            f"{folder / PREPROCESSING} names the problem {problem!r}; known here: {', '.join(PROBLEMS)}.",
             "Open the bundle with the version of Kinglet that made it, or a newer one.",
         )
     return problem

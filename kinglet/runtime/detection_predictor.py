@@ -5,9 +5,8 @@ Needs onnxruntime, numpy and Pillow only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +16,13 @@ from kinglet.runtime import bundles
 from kinglet.runtime.detection import Detections
 from kinglet.runtime.engines import RUNTIMES
 from kinglet.runtime.golden_detections import TOLERANCES, largest_difference, objects_in
-from kinglet.runtime.opened_bundle import open_bundle
-from kinglet.runtime.predictor import MAX_PIXELS, batches, read_image
-from kinglet.runtime.preprocessing import InputTensor, Placement, placement, prepare
+from kinglet.runtime.placed_predictor import PlacedPredictor
+from kinglet.runtime.predictor import batches
+from kinglet.runtime.preprocessing import Placement, prepare
 from kinglet.runtime.thresholds import Thresholds
 
 
-class DetectionPredictor:
+class DetectionPredictor(PlacedPredictor[Detections]):
     """A detector opened from a bundle; safe to call from several threads at once.
 
     >>> predictor = DetectionPredictor("artifacts/bundle")
@@ -35,49 +34,12 @@ class DetectionPredictor:
     problem = bundles.DETECTION
 
     def __init__(self, bundle: Path | str, threads: int | None = None, saturates: bool | None = None) -> None:
-        """Open the bundle.
-
-        threads, saturates: as for `Predictor`. `thresholds` holds those of the bundle.
-        Raises KingletError that names the file if one is missing, damaged or not what the checksums say, or says what
-        opens the bundle if it is no detector's.
-        """
-        opened = open_bundle(Path(bundle), threads, saturates, bundles.DETECTION)
-        self.runtime, self.model_file, self.saturates = opened.runtime, opened.model_file, opened.saturates
-        self.classes, self.preprocessing = opened.classes, opened.preprocessing
-        self.thresholds = Thresholds(**opened.facts[bundles.THRESHOLDS])
-        self._compute = opened.engine.run
-
-    def predict(self, images: Iterable[NDArray[np.uint8]]) -> list[Detections]:
-        """Return the objects in images of any size, each in pixels of its own image.
-
-        images: uint8 arrays of shape (height, width) or (height, width, 1 or 3), RGB; or one array of
-        shape (n, height, width, 1 or 3).
-        Raises ValueError that says which image has another shape or type.
-        """
-        if isinstance(images, np.ndarray) and images.ndim != 4:
-            raise ValueError(f"predict takes a list of images or an array of 4 dimensions, got shape {images.shape}")
-        return [found for start, batch in batches(images) for found in self._find(batch, start)]
-
-    def predict_files(self, paths: Sequence[Path | str], max_pixels: int = MAX_PIXELS) -> list[Detections]:
-        """Return the objects in image files, turned as their EXIF data say.
-
-        Raises KingletError that names the first file which is missing or cannot be decoded.
-        """
-        return self.predict(read_image(Path(path), max_pixels) for path in paths)
-
-    def outputs(self, tensors: InputTensor) -> NDArray[np.float32]:
-        """Return logits and boxes of inputs that are prepared already, side by side, float32 (n, places, classes + 4).
-
-        tensors: as `kinglet.runtime.preprocessing.prepare` makes them, n at least 1.
-        """
-        return self._compute(tensors)
-
-    def placement(self, width: int, height: int) -> Placement:
-        """Return where an image of this size lies in the model's input."""
-        return placement(width, height, self.preprocessing.input_size, self.preprocessing.fit)
+        """Open the bundle; see `PlacedPredictor`. `thresholds` holds those of the bundle."""
+        super().__init__(bundle, threads, saturates)
+        self.thresholds = Thresholds(**self.facts[bundles.THRESHOLDS])
 
     def decode(self, outputs: NDArray[np.float32], placements: Sequence[Placement]) -> list[Detections]:
-        """Return the objects in images from the detector's outputs; placements: of each image in the input."""
+        """Return the objects in images from logits and boxes side by side, float32 (n, places, classes + 4)."""
         return self.thresholds.decode(outputs, placements)
 
     def check_golden(self, golden: Path, tolerance: float | None = None) -> float:
@@ -104,14 +66,3 @@ class DetectionPredictor:
                 f"The bundle was made with another version of {RUNTIMES[self.runtime].title} or on another kind of "
                 "processor.",
             ) from None
-
-    def _find(self, images: list[NDArray[np.uint8]], start: int) -> list[Detections]:
-        tensors: list[Any] = []
-        placements = []
-        for position, image in enumerate(images, start):
-            try:
-                tensors.append(prepare([np.asarray(image)], self.preprocessing))
-            except ValueError as error:
-                raise ValueError(f"image {position}: {error}") from None
-            placements.append(self.placement(image.shape[1], image.shape[0]))
-        return self.decode(self._compute(np.concatenate(tensors)), placements)

@@ -17,7 +17,11 @@ from kinglet.runtime.vnni import products_saturate
 logger = logging.getLogger(__name__)
 
 # What opens the bundle of a problem.
-PREDICTORS = {bundles.CLASSIFICATION: "Predictor", bundles.DETECTION: "DetectionPredictor"}
+PREDICTORS = {
+    bundles.CLASSIFICATION: "Predictor",
+    bundles.DETECTION: "DetectionPredictor",
+    bundles.SEGMENTATION: "SegmentationPredictor",
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ def open_bundle(folder: Path, threads: int | None, saturates: bool | None, probl
     if found != problem:
         raise KingletError(
             f"{folder} is a bundle for {found}, not for {problem}.",
-            f"Open it with kinglet.runtime.{PREDICTORS[found]}; kinglet.runtime.open_predictor opens both.",
+            f"Open it with kinglet.runtime.{PREDICTORS[found]}; kinglet.runtime.open_predictor opens all.",
         )
     runtime = bundles.runtime_of(folder)
     saturates = products_saturate() if saturates is None else saturates

@@ -7,16 +7,17 @@ from pathlib import Path
 from kinglet.runtime import bundles
 from kinglet.runtime.detection_predictor import DetectionPredictor
 from kinglet.runtime.predictor import Predictor
+from kinglet.runtime.segmentation_predictor import SegmentationPredictor
 
-PREDICTORS: dict[str, type[Predictor] | type[DetectionPredictor]] = {
+AnyPredictor = Predictor | DetectionPredictor | SegmentationPredictor
+PREDICTORS: dict[str, type[Predictor] | type[DetectionPredictor] | type[SegmentationPredictor]] = {
     bundles.CLASSIFICATION: Predictor,
     bundles.DETECTION: DetectionPredictor,
+    bundles.SEGMENTATION: SegmentationPredictor,
 }
 
 
-def open_predictor(
-    bundle: Path | str, threads: int | None = None, saturates: bool | None = None
-) -> Predictor | DetectionPredictor:
+def open_predictor(bundle: Path | str, threads: int | None = None, saturates: bool | None = None) -> AnyPredictor:
     """Return the predictor of a bundle, opened; threads and saturates as for `Predictor`.
 
     Raises KingletError if the bundle cannot be used, or is of a problem that this version of Kinglet does not know.

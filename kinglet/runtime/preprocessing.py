@@ -81,6 +81,11 @@ class Placement:
         return ((xyxy - self.offsets) / self.scales).clip(0, ends).astype(xyxy.dtype)
 
     @property
+    def input_size(self) -> int:
+        """The edge of the input in pixels, of an image that lies in it whole."""
+        return round(max(self.width * self.scale_x, self.height * self.scale_y))
+
+    @property
     def scales(self) -> NDArray[np.float64]:
         """What the four numbers of a box are multiplied by."""
         return np.array([self.scale_x, self.scale_y] * 2, np.float64)

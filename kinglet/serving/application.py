@@ -194,14 +194,18 @@ class Application:
         return body
 
     async def predict(self, request: Request) -> Response:
-        """Answer with the classes of one image or of several, or with the objects in them."""
-        asked = self.problem.read_query(request.scope["query_string"])
+        """Answer with the classes of one image or of several, with the objects in them, or with their masks."""
+        query, picture = request.scope["query_string"], self.problem.picture
+        asked = self.problem.read_query(query)
         uploads = await self._uploads(request)
         answer = await self.inference.answer(uploads)
         request.facts["images"] = len(uploads)
         if self.monitor is not None:
             sizes = [(facts.width, facts.height) for facts in answer.images]
             self.monitor.take(Seen(request.id, answer.squares, sizes, answer.outputs))
+        if picture is not None and picture.wanted(query, request.headers.get(b"accept", b"")):
+            body = await self.inference.in_pool(lambda: picture.make(self.model, answer))
+            return Response(body, ((b"content-type", picture.media_type.encode()),))
         if self.problem.takes_time:
             found = await self.inference.in_pool(lambda: self.problem.predictions(self.model, answer, asked))
         else:

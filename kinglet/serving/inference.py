@@ -41,7 +41,8 @@ Result = TypeVar("Result")
 class Answer:
     """What the model gives for n images, the facts of each image, and where the time went, in seconds.
 
-    outputs: float32, the first axis of length n; logits of a classifier, logits and boxes of a detector side by side.
+    outputs: float32, the first axis of length n; logits of a classifier or a segmenter, logits and boxes of a
+    detector side by side.
     squares: the pixels that the model saw, uint8 (n, input_size, input_size, channels).
     """
 

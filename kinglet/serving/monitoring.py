@@ -41,6 +41,8 @@ SECONDS_BETWEEN_LOOKS = 0.1
 IMAGES_AT_ONCE, BYTES_AT_ONCE = 64, 4_000_000
 # Answers are written before the interval ends where so many wait; what cannot be written beyond twice that is lost.
 MAX_ANSWERS = 20_000
+# What a model is called whose answers are no classes.
+UNMONITORED = {bundles.DETECTION: "detector", bundles.SEGMENTATION: "segmenter"}
 ANSWER_COLUMNS = ("id", "image", "class", "confidence")
 
 
@@ -227,13 +229,14 @@ def parts_of(waiting: Sequence[Seen]) -> list[list[Seen]]:
 def monitor_of(model: ServedModel, settings: Settings, log: JsonLog, metrics: Metrics) -> Monitor | None:
     """Return what notes the answers of a server; None if it was not asked for, or if the bundle has no reference.
 
-    Raises KingletError for a detector.
+    Raises KingletError for a model that does not answer with classes.
     """
     if not settings.monitor:
         return None
-    if model.predictor.problem == bundles.DETECTION:
+    if model.predictor.problem != bundles.CLASSIFICATION:
+        word = UNMONITORED[model.predictor.problem]
         raise KingletError(
-            f"{model.name} is a detector, and the monitoring of detectors is not offered yet.",
+            f"{model.name} is a {word}, and the monitoring of {word}s is not offered yet.",
             "Serve it without --monitor.",
         )
     if not model.reference:

@@ -7,7 +7,7 @@ from typing import Any
 
 from kinglet import __version__
 from kinglet.serving.open_inference import DATATYPE
-from kinglet.serving.problems import problem_of
+from kinglet.serving.problems import Problem, problem_of
 from kinglet.serving.refusals import STATUS_OF
 from kinglet.serving.served_model import ServedModel
 from kinglet.serving.settings import Settings
@@ -44,7 +44,7 @@ def own_paths(model: ServedModel, settings: Settings) -> dict[str, Any]:
         f"The {problem.answers} of one image, or of up to "
         f"{settings.max_images} in a multipart body. At most {settings.max_body_bytes:,} bytes and "
         f"{settings.max_pixels:,} pixels each.",
-        json_content("Predictions", f"The {problem.answers}, the most probable first."),
+        answers(problem),
         (413, 415, 422),
     )
     predict["requestBody"] = {"required": True, "content": content}
@@ -58,6 +58,14 @@ def own_paths(model: ServedModel, settings: Settings) -> dict[str, Any]:
         "/metrics": {"get": operation("metrics", "What Prometheus reads.", text)},
         "/openapi.json": {"get": operation("openapi", "This document.", json_content("Document", "The document."))},
     }
+
+
+def answers(problem: Problem) -> dict[str, Any]:
+    """Return the good answer of /predict: JSON, and the picture of a problem that has one."""
+    response = json_content("Predictions", f"The {problem.answers}, {problem.order}.")
+    if problem.picture is not None:
+        response["content"][problem.picture.media_type] = {"schema": {"type": "string", "format": "binary"}}
+    return response
 
 
 def protocol_paths(model: ServedModel) -> dict[str, Any]:

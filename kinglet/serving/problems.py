@@ -10,9 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.runtime import bundles
-from kinglet.serving import class_answers, object_answers
+from kinglet.serving import class_answers, mask_answers, object_answers
 from kinglet.serving.inference import Answer
 from kinglet.serving.served_model import ServedModel
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An answer that is a picture and no JSON.
+
+    wanted: whether the query of /predict and the header Accept ask for it. make: its bytes. media_type: what it is.
+    """
+
+    wanted: Callable[[bytes, bytes], bool]
+    make: Callable[[ServedModel, Answer], bytes]
+    media_type: str
 
 
 @dataclass(frozen=True)
@@ -21,8 +33,9 @@ class Problem:
 
     does: what a model of these classes does. read_query: what the query of /predict asks for. predictions: the answers
     to the images of a request. takes_time: whether they are for a worker to make. tensors, shapes: what /v2 answers.
-    parameter, prediction_schema: for the OpenAPI document. noun: what the page's title says is done. answers: what the
-    document calls the answer.
+    parameter, prediction_schema: for the OpenAPI document. title: what the page's title says is done. answers: what the
+    document calls the answer. order: how it says that they are sorted, or what comes with them. picture: the answer to
+    one image that is no JSON.
     """
 
     does: Callable[[Sequence[str]], str]
@@ -35,6 +48,8 @@ class Problem:
     prediction_schema: Callable[[ServedModel], dict[str, Any]]
     title: str
     answers: str
+    order: str
+    picture: Picture | None = None
 
 
 PROBLEMS = {
@@ -49,6 +64,7 @@ PROBLEMS = {
         class_answers.prediction_schema,
         "classify an image",
         "classes",
+        "the most probable first",
     ),
     bundles.DETECTION: Problem(
         object_answers.does,
@@ -61,6 +77,21 @@ PROBLEMS = {
         object_answers.prediction_schema,
         "find objects in an image",
         "objects",
+        "the surest first",
+    ),
+    bundles.SEGMENTATION: Problem(
+        mask_answers.does,
+        mask_answers.read_query,
+        mask_answers.predictions,
+        True,
+        mask_answers.tensors,
+        mask_answers.shapes,
+        mask_answers.parameter,
+        mask_answers.prediction_schema,
+        "segment an image",
+        "masks",
+        "with the share of every class",
+        Picture(mask_answers.wants_picture, mask_answers.picture, mask_answers.PNG_TYPE),
     ),
 }
 

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.decoding import ImageFacts, decode
-from kinglet.runtime.detection_predictor import DetectionPredictor
-from kinglet.runtime.predictor import Predictor
-from kinglet.runtime.predictors import open_predictor
+from kinglet.runtime.predictors import AnyPredictor, open_predictor
 from kinglet.runtime.preprocessing import model_input, square_of
 
 VERSION_DIGITS = 12
@@ -41,13 +39,13 @@ class ServedModel:
     """A model that has proved to answer as the machine that made it.
 
     name: what it is called in /v2. version: the first digits of the SHA-256 of the bundle's checksums, so of
-    everything in it. card: the model card as Markdown. golden_difference: the largest difference of a probability, or
-    of an object's score.
+    everything in it. card: the model card as Markdown. golden_difference: the largest difference of a probability, of
+    an object's score, or the largest share of other pixels.
     compute_ms: the median time of one inference at batch 1 on this machine, now. reference: the file that monitoring
     compares with, as it lies in the bundle; empty in bundles from before there was one.
     """
 
-    predictor: Predictor | DetectionPredictor
+    predictor: AnyPredictor
     name: str
     version: str
     card: str
@@ -103,7 +101,7 @@ def name_in(card: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", title.group(1)).strip("-.") or DEFAULT_NAME if title else DEFAULT_NAME
 
 
-def median_compute_ms(predictor: Predictor | DetectionPredictor) -> float:
+def median_compute_ms(predictor: AnyPredictor) -> float:
     """Return how long one inference takes, in milliseconds, the median of a few."""
     facts = predictor.preprocessing
     image = model_input(np.zeros((1, facts.input_size, facts.input_size, facts.channels), np.uint8), facts)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kinglet.data.augmentation import AUGMENTATIONS, color
+from kinglet.data.augmentation import color, random_colors
 from kinglet.data.batches import gather, standardize
 from kinglet.data.box_augmentation import COLOR, MOSAIC_SHARE, show
 from kinglet.data.boxed_images import BoxedImages, Objects
@@ -72,13 +72,6 @@ def fit_detector(
         slack=lambda _: 0.0,
     )
     return train(network, objective, recipe, device=device, team=team, checkpoint=checkpoint, report=report)
-
-
-def random_colors(seed: int, epoch: int, positions: NDArray[np.int64]) -> Tensor:
-    """Return what `color` takes for examples in an epoch, the same whichever batch they are in."""
-    n_random = AUGMENTATIONS[COLOR].n_random
-    drawn = [np.random.default_rng([seed, epoch, int(position), 1]).random(n_random) for position in positions]
-    return torch.from_numpy(np.stack(drawn)).to(torch.float32)
 
 
 @torch.inference_mode()

@@ -5,32 +5,34 @@ from __future__ import annotations
 from typing import Any
 
 from kinglet.atomic import read_json
-from kinglet.evidence.fold_chart import accuracy_of_folds
+from kinglet.evidence.fold_chart import score_of_folds
 from tasks.artifacts import POOL_FOLDS
 from tasks.report_rows import percent
 
+OF_CLASSES = {"accuracy": "accuracy", "f1_macro": "F1 macro"}
 # Points below the teacher from where on the folds say little about it.
 FAR_BELOW = 0.02
 
 
-def chapter(teacher: dict[str, Any], confidence: float) -> dict[str, Any] | None:
+def chapter(teacher: dict[str, Any], confidence: float, words: dict[str, str] = OF_CLASSES) -> dict[str, Any] | None:
     """Return what the template shows, None without folds.
 
-    teacher: its scores by split, as in scores.json.
+    teacher: its scores by split, as in scores.json. words: {score: its word}; the first is drawn.
     """
     scores = read_json(POOL_FOLDS / "scores.json")
     if not scores["folds"]:
         return None
-    reference = teacher["test"]["accuracy"]["value"]
-    mean = scores["accuracy"]
-    accuracies = [run["accuracy"] for run in scores["runs"]]
+    drawn, word = next(iter(words.items()))
+    reference, mean = teacher["test"][drawn]["value"], scores[drawn]
+    of_folds = [run[drawn] for run in scores["runs"]]
     charts = {
-        name: accuracy_of_folds(accuracies, mean, reference, width=width)
+        name: score_of_folds(of_folds, mean, reference, width=width, word=word)
         for name, width in (("wide", 900), ("narrow", 380))
     }
     return {
         **scores,
         "confidence": confidence,
+        "words": words,
         "charts": charts,
         "far": remark(reference - mean["value"], scores["epochs"]),
     }

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from kinglet.evidence.detection_matches import LOOSEST_IOU, WHOLE, Objects, match_objects
 from kinglet.evidence.detection_outcomes import Outcomes, outcomes_of
 from kinglet.runtime.preprocessing import Placement, placement
+from tasks.chapters.pictures import inside_of, jpeg_uri
 from tasks.detection_answers import BoxedImages
 
 # How a box is drawn, by what became of it; missed ones are the true boxes.
 RIGHT, FALSE, MISSED = "right", "false", "missed"
-JPEG_QUALITY = 88
 
 
 def chapter(
@@ -78,7 +75,7 @@ def picture(
     """Return one image without the borders of its square, and the boxes of every model in pixels of what is left."""
     width, height = images.sizes[place].tolist()
     placed = placement(width, height, len(square), fit)
-    inside = np.rint(placed.to_input(np.array([[0.0, 0, width, height]]))[0]).astype(int)
+    inside = inside_of(placed)
     shown = square[inside[1] : inside[3], inside[0] : inside[2]]
     return {
         "uri": jpeg_uri(shown),
@@ -124,10 +121,3 @@ def boxes_of(
                 }
             )
     return {"boxes": boxes, **counts}
-
-
-def jpeg_uri(image: NDArray[np.uint8]) -> str:
-    """Return pixels as a data URI; a photo is a tenth of the size that it has as PNG."""
-    written = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(written, "JPEG", quality=JPEG_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()

@@ -3,9 +3,10 @@ import pytest
 from scipy.stats import bootstrap
 
 from kinglet.evidence.bootstrap import Interval
-from kinglet.evidence.detection_intervals import bounds_of_difference, detection_intervals, draw_scores
+from kinglet.evidence.detection_intervals import draw_scores
 from kinglet.evidence.detection_matches import LOOSEST_IOU, WHOLE, Objects, match_objects
 from kinglet.evidence.detection_scores import map_50
+from kinglet.evidence.image_bootstrap import bounds_of_difference, intervals_of
 from kinglet.evidence.non_inferiority import NOT_ESTABLISHED, NOT_WORSE, WORSE, verdict_of_bounds
 from tests.unit.evidence.found_objects import made_detections, made_objects
 
@@ -22,12 +23,12 @@ def drawn():
 
 
 def test_an_interval_encloses_its_score_and_stays_on_the_scale(drawn):
-    found = detection_intervals(drawn["one"])
+    found = intervals_of(drawn["one"])
     every = [*found.overall.values(), *(item for of_score in found.by_class.values() for item in of_score)]
     assert len(every) == 10 + 5 * 3
     assert all(0 <= item.low <= item.value <= item.high <= 1 for item in every if item)
     assert found.overall["map_50"].high - found.overall["map_50"].low > 0.02
-    wide = detection_intervals(drawn["one"], confidence=0.99).overall["map_50"]
+    wide = intervals_of(drawn["one"], confidence=0.99).overall["map_50"]
     assert wide.low <= found.overall["map_50"].low < found.overall["map_50"].high <= wide.high
 
 
@@ -51,15 +52,15 @@ def test_bounds_are_those_of_scipy_on_whole_images(method, name):
         rng=np.random.default_rng(0),
     ).confidence_interval
     drawn = draw_scores(matches, 0.3, method=method, resamples=3000)
-    found = detection_intervals(drawn, method=method).overall["map_50"]
+    found = intervals_of(drawn, method=method).overall["map_50"]
     # Two drawings of 3,000 resamples differ by their own chance.
     assert found.low == pytest.approx(expected.low, abs=0.012)
     assert found.high == pytest.approx(expected.high, abs=0.012)
 
 
 def test_a_paired_difference_is_drawn_over_the_same_images(drawn):
-    difference = detection_intervals(drawn["one"].minus(drawn["other"])).overall["map_50"]
-    both = [detection_intervals(item).overall["map_50"] for item in drawn.values()]
+    difference = intervals_of(drawn["one"].minus(drawn["other"])).overall["map_50"]
+    both = [intervals_of(item).overall["map_50"] for item in drawn.values()]
     assert difference.value == pytest.approx(both[0].value - both[1].value)
     widths = [item.high - item.low for item in both]
     # Images that are hard for one are hard for both, in part.
@@ -68,12 +69,12 @@ def test_a_paired_difference_is_drawn_over_the_same_images(drawn):
 
 
 def test_a_model_and_itself_differ_by_nothing(drawn):
-    found = detection_intervals(drawn["one"].minus(drawn["one"], is_same=True))
+    found = intervals_of(drawn["one"].minus(drawn["one"], is_same=True))
     assert {item for item in found.overall.values() if item} == {Interval(0, 0, 0)}
 
 
 def test_that_two_models_agree_on_these_images_does_not_make_them_one(drawn):
-    found = detection_intervals(drawn["one"].minus(drawn["one"])).overall["map_50"]
+    found = intervals_of(drawn["one"].minus(drawn["one"])).overall["map_50"]
     assert found.value == 0
     assert -0.3 < found.low < -0.05
     assert found.high == -found.low
@@ -82,7 +83,7 @@ def test_that_two_models_agree_on_these_images_does_not_make_them_one(drawn):
 def test_everything_found_leaves_room_for_what_these_images_do_not_show():
     truths = made_objects(0)
     perfect = Objects(truths.images, truths.labels, truths.xyxy, np.full(len(truths), 0.9))
-    found = detection_intervals(draw_scores(match_objects(truths, perfect, 20, 3), 0.3, resamples=100)).overall["map"]
+    found = intervals_of(draw_scores(match_objects(truths, perfect, 20, 3), 0.3, resamples=100)).overall["map"]
     assert found.value == found.high == 1
     assert 0.7 < found.low < 0.9
 
@@ -92,11 +93,11 @@ def test_what_no_object_defines_has_no_interval_and_what_one_image_defines_the_w
     truths = Objects(np.array([0, 1, 1]), np.array([0, 0, 1]), xyxy)
     found = Objects(np.array([0, 1]), np.array([0, 1]), xyxy[[0, 2]], np.array([0.9, 0.8]))
     drawn = draw_scores(match_objects(truths, found, 2, 3), 0.3, resamples=200)
-    intervals = detection_intervals(drawn)
+    intervals = intervals_of(drawn)
     assert intervals.overall["map_small"] is None
     assert intervals.by_class["map_50"][2] is None
     assert intervals.by_class["map_50"][1] == Interval(pytest.approx(1), 0, 1)
-    with pytest.raises(ValueError, match="no object defines"):
+    with pytest.raises(ValueError, match="nothing in these images defines"):
         bounds_of_difference(drawn.minus(drawn), drawn.column("map_small"), 0.95)
     bounds = bounds_of_difference(drawn.minus(drawn), drawn.class_column("map_50", 0), 0.95)
     assert bounds.low < bounds.value == 0 < bounds.high

@@ -1,7 +1,9 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
-from kinglet.evidence.detection_changes import slice_changes
+from kinglet.evidence.corruption_curves import between, curves_of
 from kinglet.evidence.detection_matches import Objects, match_objects
 from kinglet.evidence.detection_outcomes import (
     NEWLY_FALSE,
@@ -12,7 +14,8 @@ from kinglet.evidence.detection_outcomes import (
     outcomes_of,
     size_of,
 )
-from kinglet.evidence.detection_robustness import between, curves_of
+from kinglet.evidence.detection_scores import map_50
+from kinglet.evidence.image_slices import slice_changes
 from kinglet.evidence.slices import Slice
 from tests.unit.evidence.found_objects import made_detections, made_objects
 
@@ -70,26 +73,26 @@ def test_a_slice_that_loses_is_told_from_one_that_does_not():
     # In the second half of the images nothing is found any more.
     worse = teacher.take(teacher.images < 30)
     slices = [Slice("half", "first", np.arange(30)), Slice("half", "second", np.arange(30, 60))]
-    worst, best = slice_changes(
-        match_objects(truths, worse, 60, 3), match_objects(truths, teacher, 60, 3), slices, resamples=200
-    )
+    own, theirs = (partial(map_50, match_objects(truths, found, 60, 3)) for found in (worse, teacher))
+    shown = np.bincount(truths.images, minlength=60)
+    worst, best = slice_changes(own, theirs, shown, slices, resamples=200)
     assert (worst.value, worst.is_established, worst.of_model) == ("second", True, 0)
     assert worst.change.high < 0
     assert (best.value, best.is_established, best.change.value, best.p) == ("first", False, 0, 1)
-    assert best.objects + worst.objects == len(truths)
+    assert best.shown + worst.shown == len(truths)
 
 
 def test_what_corruption_takes_is_told_from_what_was_gone_before():
     truths = made_objects(5, 40)
     clean, corrupted = (
-        match_objects(truths, made_detections(truths, 1, 40, noise=noise), 40, 3) for noise in (0.02, 0.25)
+        partial(map_50, match_objects(truths, made_detections(truths, 1, 40, noise=noise), 40, 3))
+        for noise in (0.02, 0.25)
     )
-    weak = match_objects(truths, made_detections(truths, 1, 40, noise=0.25), 40, 3)
     kept, lost = (
-        curves_of([clean, clean, clean], resamples=200),
-        curves_of([clean, corrupted, corrupted], resamples=200),
+        curves_of([clean, clean, clean], 40, resamples=200),
+        curves_of([clean, corrupted, corrupted], 40, resamples=200),
     )
-    as_before = curves_of([weak, weak, weak], resamples=200)
+    as_before = curves_of([corrupted, corrupted, corrupted], 40, resamples=200)
     assert between(lost.corrupted(), kept.corrupted(), 0.95).high < 0
     assert between(lost.beyond_clean(), kept.beyond_clean(), 0.95).high < 0
     assert between(as_before.corrupted(), kept.corrupted(), 0.95).high < 0

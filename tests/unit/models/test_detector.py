@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from kinglet.errors import KingletError
-from kinglet.models.detector import Detector, DetectorSpec, last_blocks, places
+from kinglet.models.detector import STRIDES, Detector, DetectorSpec, places
 from kinglet.models.export import to_onnx
 from kinglet.models.inverted_residual import BlockSpec
 from kinglet.models.onnx_graph import DETECTOR_OUTPUTS
 from kinglet.models.registry import BACKBONES, architecture_of, pretrained, pretrained_detector, rebuild
+from kinglet.models.trunk import last_blocks
 from kinglet.training.schedules import WeightAverage, layerwise_groups
 
 SIZE = 64
@@ -34,6 +35,14 @@ def small_detector(n_classes: int = 3, channels: int = 3) -> Detector:
 
 
 def lively(network: nn.Module) -> nn.Module:
+    """Give every normalization statistics of its own, and let places and boxes differ."""
+    with_own_normalizations(network)
+    for convolution in (*network.head.classes, *network.head.distances):
+        nn.init.normal_(convolution.weight, std=0.2)
+    return network.eval()
+
+
+def with_own_normalizations(network: nn.Module) -> nn.Module:
     """Give every normalization statistics and scales of its own, so that folding a wrong one shows."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
@@ -43,8 +52,6 @@ def lively(network: nn.Module) -> nn.Module:
             module.running_var.copy_(torch.rand(n, generator=generator) * 0.2 + 0.1)
             module.weight.data.copy_(torch.rand(n, generator=generator) + 0.5)
             module.bias.data.copy_(torch.rand(n, generator=generator))
-    for convolution in (*network.head.classes, *network.head.distances):
-        nn.init.normal_(convolution.weight, std=0.2)
     return network.eval()
 
 
@@ -107,7 +114,7 @@ def test_a_detector_rebuilt_from_its_card_and_weights_answers_alike() -> None:
 def test_every_backbone_carries_a_detector_with_its_pretrained_weights_in_it() -> None:
     for name, backbone in BACKBONES.items():
         spec = DetectorSpec.on(backbone.spec(3, 1, 0.0), 2)
-        indices, _ = last_blocks(spec)
+        indices, _ = last_blocks(spec, STRIDES)
         stride = 2 * np.cumprod([one.stride for one in spec.blocks])
         assert [stride[index] for index in indices] == [8, 16, 32], name
     network, _ = pretrained_detector("mobilenet-v2", 3, 2, seed=0)

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 import tasks.compare
-import tasks.detection_gate
 import tasks.evaluate
 import tasks.gate
+import tasks.image_gate
 import tasks.report
 import tasks.robustness
 import tasks.select
@@ -138,7 +138,7 @@ def test_a_champion_takes_the_teachers_place(copied, monkeypatch):
     write_bundle(copied, TEACHER, Path("champion"))
     # What `benchmark` measures of two bundles is tested there.
     speed = Interval(1.0, 0.9, 1.1)
-    monkeypatch.setattr(tasks.detection_gate, "side_by_side", lambda *_: (speed, speed))
+    monkeypatch.setattr(tasks.image_gate, "side_by_side", lambda *_: (speed, speed))
     tasks.gate.run(parameters(gate=LENIENT))
     verdict = read_json(VERDICT)
     assert verdict["reference"] == "champion"

@@ -1,4 +1,4 @@
-"""What a detector is worth on corrupted images: map_50 in every variant of them, and its spread over the images."""
+"""What a model is worth on corrupted images: its score in every variant of them, and its spread over the images."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.evidence.bootstrap import Interval, enclosing
-from kinglet.evidence.detection_matches import Matches
-from kinglet.evidence.detection_scores import map_50
+from kinglet.evidence.image_bootstrap import Score
 
 RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
 class Curves:
-    """map_50 of a model in every variant of the same images, the clean ones first.
+    """A score of a model in every variant of the same images, the clean ones first.
 
     values: float64 (n_variants,). drawn: over resamples of the images, (n_resamples, n_variants).
     """
@@ -29,21 +28,20 @@ class Curves:
         return float(self.values[1:].mean()), self.drawn[:, 1:].mean(axis=1)
 
     def beyond_clean(self) -> tuple[float, NDArray[np.float64]]:
-        """Return by how much that mean differs from map_50 on the clean images, and the same of every resample."""
+        """Return by how much that mean differs from the score on the clean images, and the same of every resample."""
         value, drawn = self.corrupted()
         return value - float(self.values[0]), drawn - self.drawn[:, 0]
 
 
-def curves_of(matches: list[Matches], *, resamples: int = RESAMPLES, seed: int = 0) -> Curves:
-    """Return map_50 in every variant, over the images and over resamples of them, the same for every model.
+def curves_of(scores: list[Score], n_images: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Curves:
+    """Return the score in every variant, over the images and over resamples of them, the same for every model.
 
-    matches: of each variant, the clean images first, all of the same images.
+    scores: of each variant, the clean images first, all of the same images.
     """
-    n = matches[0].n_images
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-    weights = np.concatenate([np.ones((1, n)), drawn])
-    table = np.stack([map_50(variant, weights) for variant in matches], axis=1)
-    # A resample without any object says nothing.
+    drawn = np.random.default_rng(seed).multinomial(n_images, np.full(n_images, 1 / n_images), size=resamples)
+    weights = np.concatenate([np.ones((1, n_images)), drawn])
+    table = np.stack([score(weights) for score in scores], axis=1)
+    # A resample that leaves the score undefined says nothing.
     return Curves(table[0], table[1:][~np.isnan(table[1:]).any(axis=1)])
 
 

@@ -1,14 +1,14 @@
-"""Where does a detector lose? Its change against a reference on parts of the test images."""
+"""Where does a model lose? Its change against a reference on parts of the test images, by resampling them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kinglet.evidence.bootstrap import Interval, enclosing
-from kinglet.evidence.detection_matches import Matches
-from kinglet.evidence.detection_scores import map_50
+from kinglet.evidence.image_bootstrap import Score
 from kinglet.evidence.slices import CORRECTIONS, Slice
 
 RESAMPLES = 1000
@@ -18,16 +18,16 @@ RESAMPLES = 1000
 class SliceChange:
     """What became of the images of a slice.
 
-    n, objects: its images and the objects in them. of_reference, of_model: map_50 there. change: the model's minus the
-    reference's, with its paired interval over the images of the slice. p: two-sided, of no change, from the same
-    resamples; p_corrected: allowing for all slices looked at. is_established: the change is more than chance, at the
-    confidence, after that correction.
+    n, shown: its images and what they show, in objects or pixels. of_reference, of_model: the score there. change: the
+    model's minus the reference's, with its paired interval over the images of the slice. p: two-sided, of no change,
+    from the same resamples; p_corrected: allowing for all slices looked at. is_established: the change is more than
+    chance, at the confidence, after that correction.
     """
 
     column: str
     value: str
     n: int
-    objects: int
+    shown: int
     of_reference: float
     of_model: float
     change: Interval
@@ -37,8 +37,9 @@ class SliceChange:
 
 
 def slice_changes(
-    matches: Matches,
-    of_reference: Matches,
+    score: Score,
+    of_reference: Score,
+    shown: NDArray[np.int64],
     slices: list[Slice],
     *,
     correction: str = "holm",
@@ -46,22 +47,22 @@ def slice_changes(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[SliceChange]:
-    """Return what became of every slice that shows an object, the one that lost most first.
+    """Return what became of every slice that shows something, the one that lost most first.
 
-    matches, of_reference: of the same images. correction: a key of `slices.CORRECTIONS`. A p-value is at least
-    2 / (resamples + 1): so many resamples cannot tell a rarer chance.
+    score, of_reference: of the same images. shown: objects or pixels in each of them, int64 (n_images,). correction: a
+    key of `slices.CORRECTIONS`. A p-value is at least 2 / (resamples + 1): so many resamples cannot tell a rarer
+    chance.
     Source: Davison and Hinkley 1997, section 4.4.1, for p-values from resamples.
     """
     found: list[SliceChange] = []
     for item in slices:
-        in_slice = np.isin(matches.truths.images, item.rows)
-        if not in_slice.any():
+        if not shown[item.rows].any():
             continue
-        weights = np.zeros((1 + resamples, matches.n_images))
+        weights = np.zeros((1 + resamples, len(shown)))
         weights[0, item.rows] = 1
         n = len(item.rows)
         weights[1:, item.rows] = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
-        own, theirs = map_50(matches, weights), map_50(of_reference, weights)
+        own, theirs = score(weights), of_reference(weights)
         changes = own - theirs
         drawn = changes[1:][~np.isnan(changes[1:])]
         low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist()
@@ -71,7 +72,7 @@ def slice_changes(
                 column=item.column,
                 value=item.value,
                 n=n,
-                objects=int(in_slice.sum()),
+                shown=int(shown[item.rows].sum()),
                 of_reference=float(theirs[0]),
                 of_model=float(own[0]),
                 change=enclosing(float(changes[0]), low, high, lowest=-1),

@@ -1,0 +1,97 @@
+"""How segmenters are trained, and how their answers are asked for."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from kinglet.data.augmentation import color, random_colors
+from kinglet.data.batches import gather, standardize
+from kinglet.data.mask_augmentation import COLOR, show
+from kinglet.data.packed_masks import MaskedImages
+from kinglet.evidence.mask_scores import mask_confusion, mean_iou
+from kinglet.reporting import Report, silent
+from kinglet.training.checkpoints import Checkpoint
+from kinglet.training.epochs import Epoch, Objective, Recipe, train
+from kinglet.training.loop import evaluation_batch
+from kinglet.training.parallel import ALONE, Team
+from kinglet.training.segmentation_losses import balancing_weights, segmentation_loss
+
+# Pictures of an epoch, at the least: few images are shown several times, each time another way. Otherwise an epoch of
+# twenty images would be three steps, and be over before the average of the weights has followed.
+SHOWN_IN_AN_EPOCH = 128
+
+
+def times_shown(n_images: int) -> int:
+    """Return how many pictures of each image an epoch shows."""
+    return max(1, math.ceil(SHOWN_IN_AN_EPOCH / n_images))
+
+
+def fit_segmenter(
+    network: nn.Module,
+    training: MaskedImages,
+    validation: MaskedImages,
+    recipe: Recipe,
+    *,
+    n_classes: int,
+    mean: list[float],
+    std: list[float],
+    device: torch.device,
+    label_smoothing: float = 0.0,
+    team: Team = ALONE,
+    checkpoint: Checkpoint | None = None,
+    report: Report = silent,
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Train the segmenter `network`; return its weights of the epoch with the best validation mIoU, and the history.
+
+    validation: packed at the size that the network is used at. The sizes of the recipe's phases are multiples of 32,
+    of pictures made from the training images as they are packed. The rest is as `train` says.
+    """
+
+    def pictures(epoch: Epoch, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        places = positions % len(training)
+        shown, masks = show(training, positions, places, epoch.input_size, recipe.augment, (recipe.seed, epoch.index))
+        shown = shown.to(device)
+        if COLOR in recipe.augment:
+            shown = color(shown, random_colors(recipe.seed, epoch.index, positions).to(device))
+        return standardize(shown, mean, std), masks.to(device)
+
+    objective = Objective(
+        n_examples=len(training) * times_shown(len(training)),
+        show=pictures,
+        loss=segmentation_loss(balancing_weights(training.counts(n_classes)), label_smoothing),
+        score=lambda average: float(
+            np.nan_to_num(mean_iou(confusions(average, validation, n_classes, mean, std, device).sum(0)))
+        ),
+        score_name="miou",
+        slack=lambda _: 0.0,
+    )
+    return train(network, objective, recipe, device=device, team=team, checkpoint=checkpoint, report=report)
+
+
+@torch.inference_mode()
+def confusions(
+    network: nn.Module,
+    images: MaskedImages,
+    n_classes: int,
+    mean: list[float],
+    std: list[float],
+    device: torch.device,
+) -> NDArray[np.int64]:
+    """Return what packed images' pixels are taken for, int64 (n_images, n_classes, n_classes), by the truth in rows."""
+    network.eval()
+    found = np.zeros((len(images), n_classes, n_classes), np.int64)
+    batch_size = evaluation_batch(images.size)
+    for start in range(0, len(images), batch_size):
+        rows = images.rows[start : start + batch_size]
+        logits = network(standardize(gather(images.packed, rows).to(device), mean, std)).float()
+        enlarged = functional.interpolate(logits, (images.size, images.size), mode="bilinear", align_corners=False)
+        for offset, predicted in enumerate(enlarged.argmax(1).to(torch.uint8).cpu().numpy()):
+            truth = np.asarray(images.masks[rows[offset]])
+            found[start + offset] = mask_confusion(truth, predicted, n_classes)
+    return found
