@@ -33,7 +33,7 @@ PARAMS_FILE = Path("params.yaml")
 # that torch takes. A test holds them equal.
 AUGMENTATIONS = ("flip", "flip_vertically", "crop", "rotate", "shift", "color", "erase", "mixup")
 BOX_AUGMENTATIONS = ("flip", "flip_vertically", "crop", "mosaic", "color")
-MASK_AUGMENTATIONS = ("flip", "flip_vertically", "crop", "turn", "elastic", "color")
+MASK_AUGMENTATIONS = ("flip", "flip_vertically", "turn", "crop", "scale", "elastic", "color")
 AUGMENTATIONS_OF = {
     "classification": AUGMENTATIONS,
     "detection": BOX_AUGMENTATIONS,
