@@ -17,12 +17,12 @@ from kinglet.data.resolutions import student_size, teacher_size
 from kinglet.data.sources import Record, Source, kind_of, open_source
 from kinglet.data.sources.folder import list_files
 from kinglet.errors import KingletError
-from tasks.detection_settings import EXAMPLE
+from tasks.offered_settings import EXAMPLES
 from tasks.parameters import PARAMS_FILE, load_parameters
 
 PARAMETER_FOLDER = Path("params")
 # What the parameter file of a data set with boxes is written from; of images with classes it is params.yaml.
-DETECTION_PARAMETERS = Path(EXAMPLE)
+DETECTION_PARAMETERS = Path(EXAMPLES["detection"])
 # Enough to know how large the images usually are.
 IMAGES_LOOKED_AT = 200
 

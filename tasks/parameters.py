@@ -25,7 +25,7 @@ from pydantic import (
 from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 from tasks.artifacts import TEACHER, as_fast_as_pruned, searched_students, untaught
-from tasks.detection_settings import refuse_what_detection_does_not_offer
+from tasks.offered_settings import refuse_what_is_not_offered
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -33,6 +33,12 @@ PARAMS_FILE = Path("params.yaml")
 # that torch takes. A test holds them equal.
 AUGMENTATIONS = ("flip", "flip_vertically", "crop", "rotate", "shift", "color", "erase", "mixup")
 BOX_AUGMENTATIONS = ("flip", "flip_vertically", "crop", "mosaic", "color")
+MASK_AUGMENTATIONS = ("flip", "flip_vertically", "crop", "color")
+AUGMENTATIONS_OF = {
+    "classification": AUGMENTATIONS,
+    "detection": BOX_AUGMENTATIONS,
+    "segmentation": MASK_AUGMENTATIONS,
+}
 BACKBONES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "mobilenet-v2")
 ZOOS = ("timm", "torchvision")
 # How quantization-aware training comes to the sizes of its steps.
@@ -112,7 +118,7 @@ def auto_all_or_count(value: Any) -> Any:
 
 def auto_or_augmentations(value: Any) -> Any:
     """Return a value that is "auto" or a list of augmentations' names; raises ValueError for any other."""
-    known = tuple(dict.fromkeys((*AUGMENTATIONS, *BOX_AUGMENTATIONS)))
+    known = tuple(dict.fromkeys(name for names in AUGMENTATIONS_OF.values() for name in names))
     if value == AUTO or (isinstance(value, list) and all(name in known for name in value)):
         return value
     raise ValueError(f"auto, or a list of {', '.join(known)}")
@@ -488,7 +494,7 @@ class Report(Section):
 
 
 class Parameters(Section):
-    problem: Literal["classification", "detection"] = "classification"
+    problem: Literal["classification", "detection", "segmentation"] = "classification"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data
     check: Check = Check()
@@ -523,7 +529,7 @@ def load_parameters(path: Path = PARAMS_FILE) -> Parameters:
         parameters = Parameters.model_validate(content)
     except ValidationError as error:
         raise KingletError(f"{path}: " + "; ".join(describe(item) for item in error.errors()) + ".") from None
-    refuse_what_detection_does_not_offer(parameters, path)
+    refuse_what_is_not_offered(parameters, path)
     refuse_augmentations_of_another_problem(parameters, path)
     refuse_wrong_models(parameters, path)
     refuse_hints_of_unknown_networks(parameters, path)
@@ -554,7 +560,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
 
 def refuse_augmentations_of_another_problem(parameters: Parameters, path: Path) -> None:
     """Raise KingletError if the teacher's training names an augmentation that its problem does not have."""
-    known = {"classification": AUGMENTATIONS, "detection": BOX_AUGMENTATIONS}[parameters.problem]
+    known = AUGMENTATIONS_OF[parameters.problem]
     named = [] if parameters.finetune.augment == AUTO else parameters.finetune.augment
     unknown = [name for name in named if name not in known]
     if unknown:

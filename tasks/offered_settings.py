@@ -1,0 +1,70 @@
+"""What a problem does not offer yet: settings that would be on, told before anything is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kinglet.errors import KingletError
+
+if TYPE_CHECKING:
+    from tasks.parameters import Parameters
+
+# Of the networks' levels, the coarsest sees the image in steps of so many pixels.
+STRIDE = 32
+
+# Settings of steps that know classes of images only, and how each is off.
+OFF_BESIDE_CLASSES: dict[str, Any] = {
+    "search.survivors": 0,
+    "distill.students": {},
+    "prune.models": [],
+    "adapt.models": [],
+    "domains.most": 0,
+    "quantize.qat_epochs": 0,
+    "export.runtimes": [],
+}
+OFF: dict[str, dict[str, Any]] = {
+    "detection": {**OFF_BESIDE_CLASSES, "crossvalidate.folds": []},
+    "segmentation": OFF_BESIDE_CLASSES,
+}
+# What the parameter file of a data set is written from.
+EXAMPLES = {problem: f"params/{problem}.yaml" for problem in OFF}
+# What an image loses at its edges, and who takes only some sizes.
+CUT_AWAY = {"detection": "boxes", "segmentation": "parts of masks"}
+NETWORKS = {"detection": "a detector", "segmentation": "a segmenter"}
+
+
+def refuse_what_is_not_offered(parameters: Parameters, path: Path) -> None:
+    """Raise KingletError if a setting is on that only classification has, or an image would lose what it shows.
+
+    path: of the parameter file, for the sentence.
+    """
+    problem = parameters.problem
+    if problem not in OFF:
+        return
+    off = OFF[problem]
+    on = [key for key in off if setting(parameters, key) != off[key]]
+    if on:
+        raise KingletError(
+            f"{path}: problem is {problem}, which does not offer {', '.join(on)} yet.",
+            f"Set {'; '.join(f'{key}: {off[key]}' for key in on)}. {EXAMPLES[problem]} has all of them off.",
+        )
+    if parameters.data.fit == "crop":
+        raise KingletError(
+            f"{path}: problem is {problem}, and data.fit: crop would cut {CUT_AWAY[problem]} away.",
+            "Set data.fit to pad or stretch.",
+        )
+    size = parameters.finetune.input_size
+    if isinstance(size, int) and size % STRIDE:
+        raise KingletError(
+            f"{path}: finetune.input_size is {size}; {NETWORKS[problem]}'s is a multiple of {STRIDE}.",
+            f"Set it to {max(1, round(size / STRIDE)) * STRIDE}, or to auto.",
+        )
+
+
+def setting(parameters: Parameters, key: str) -> Any:
+    """Return the value of a setting, its key as sections and name with dots between them."""
+    value: Any = parameters
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value

@@ -1,0 +1,100 @@
+"""What a problem does not offer is said with the parameters, before anything is computed."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kinglet.errors import KingletError
+from tasks.offered_settings import EXAMPLES, OFF
+from tasks.parameters import Parameters, load_parameters
+
+SETTINGS: dict[str, Any] = {
+    "problem": "detection",
+    "data": {"source": "cells", "images": "cells", "fit": "pad"},
+    "finetune": {"backbone": "efficientnet-lite0", "input_size": 320},
+    "crossvalidate": {"folds": []},
+    "domains": {"most": 0},
+    "quantize": {"qat_epochs": 0},
+}
+# What only classification offers, switched on.
+ON: dict[str, dict[str, Any]] = {
+    "search": {"survivors": 1},
+    "distill": {"students": {"small": {"stages": [{"width": 8, "stride": 2}]}}},
+    "prune": {"models": ["teacher"]},
+    "adapt": {"models": ["teacher"]},
+    "domains": {"most": 8},
+    "quantize": {"qat_epochs": 1},
+    "export": {"runtimes": ["opencv"]},
+}
+
+
+def loaded(tmp_path: Path, problem: str = "detection", **changes: dict[str, Any]) -> Parameters:
+    settings = {**copy.deepcopy(SETTINGS), "problem": problem}
+    for section, values in changes.items():
+        settings.setdefault(section, {}).update(values)
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return load_parameters(path)
+
+
+@pytest.mark.parametrize("problem", list(OFF))
+def test_settings_with_all_of_it_off_are_accepted(tmp_path: Path, problem: str) -> None:
+    assert loaded(tmp_path, problem).problem == problem
+    assert loaded(tmp_path, problem, data={"fit": "stretch"}, finetune={"input_size": "auto"}).data.fit == "stretch"
+
+
+@pytest.mark.parametrize("problem", list(OFF))
+def test_the_example_of_a_problem_can_be_loaded(problem: str) -> None:
+    assert load_parameters(Path(__file__).parents[3] / EXAMPLES[problem]).problem == problem
+
+
+def test_masks_are_cross_validated(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "segmentation", crossvalidate={"folds": [1, 2]}).crossvalidate.folds == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("problem", "section", "values"),
+    [
+        *[(problem, section, values) for problem in OFF for section, values in ON.items()],
+        ("detection", "crossvalidate", {"folds": [1, 2]}),
+    ],
+)
+def test_a_step_that_knows_classes_only_is_refused_when_it_is_on(
+    tmp_path: Path, section: str, values: dict[str, Any], problem: str
+) -> None:
+    key = f"{section}.{next(iter(values))}"
+    with pytest.raises(KingletError, match=rf"problem is {problem}, which does not offer {key} yet\.") as caught:
+        loaded(tmp_path, problem, **{section: values})
+    assert caught.value.hint == f"Set {key}: {OFF[problem][key]}. {EXAMPLES[problem]} has all of them off."
+
+
+def test_all_that_is_on_is_named_at_once_and_classification_keeps_it(tmp_path: Path) -> None:
+    on = {"search": {"survivors": 2}, "domains": {"most": 1}}
+    with pytest.raises(KingletError, match=r"does not offer search\.survivors, domains\.most yet"):
+        loaded(tmp_path, **on)
+    path = tmp_path / "params.yaml"
+    path.write_text(path.read_text().replace("problem: detection", "problem: classification"))
+    assert load_parameters(path).search.survivors == 2
+
+
+@pytest.mark.parametrize(
+    ("problem", "section", "values", "said", "hint"),
+    [
+        ("detection", "data", {"fit": "crop"}, r"data\.fit: crop would cut boxes away", "pad or stretch"),
+        ("segmentation", "data", {"fit": "crop"}, r"data\.fit: crop would cut parts of masks away", "pad or stretch"),
+        ("detection", "finetune", {"input_size": 300}, "is 300; a detector's is a multiple of 32", "to 288"),
+        ("segmentation", "finetune", {"input_size": 300}, "is 300; a segmenter's is a multiple of 32", "to 288"),
+        ("detection", "finetune", {"input_size": 16}, r"finetune\.input_size is 16", "to 32"),
+    ],
+)
+def test_what_boxes_and_masks_do_not_allow_is_refused(
+    tmp_path: Path, problem: str, section: str, values: dict[str, Any], said: str, hint: str
+) -> None:
+    with pytest.raises(KingletError, match=said) as caught:
+        loaded(tmp_path, problem, **{section: values})
+    assert hint in caught.value.hint
