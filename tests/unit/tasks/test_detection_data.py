@@ -15,7 +15,7 @@ from pyarrow.parquet import read_schema
 from kinglet.errors import KingletError
 from kinglet.runtime.decoding import decode
 from kinglet.runtime.preprocessing import resize
-from tasks import check_data, ingest, plan, profile, split
+from tasks import check_data, ingest, plan, profile, split, worker_processes
 from tasks.parameters import Parameters
 from tests.unit.tasks.annotated_folder import (
     SQUARES,
@@ -265,8 +265,8 @@ def test_two_runs_write_the_same_bytes(shapes: Path, monkeypatch: pytest.MonkeyP
 
     run_all(settings())
     before = contents()
-    monkeypatch.setattr(ingest, "RECORDS_WORTH_PROCESSES", 10)
-    monkeypatch.setattr(ingest, "RECORDS_PER_JOB", 5)
+    monkeypatch.setattr(worker_processes, "IMAGES_WORTH_PROCESSES", 10)
+    monkeypatch.setattr(worker_processes, "IMAGES_PER_JOB", 5)
     run_all(settings())
     assert contents() == before
 
