@@ -74,6 +74,10 @@ WORKSPACE = Path(".kinglet")
 SOURCE_FACTS = INGEST / "source.json"
 # The boxes of a data set for detection, one row each: index of the image, label, x1, y1, x2, y2 in its pixels as shown.
 BOXES = INGEST / "boxes.parquet"
+# Of a data set for segmentation: each mask in its image's own pixels, called INDEX.png, and the classes in the order of
+# their index there.
+MASKS = INGEST / "masks"
+MASK_CLASSES = INGEST / "classes.json"
 # Before the names of the columns that a person's table has beyond those that are known: none can be mistaken for a
 # measured one.
 GIVEN = "given:"
@@ -138,6 +142,11 @@ def fold_folder(repeat: int, fold: int) -> Path:
 def packed_images(input_size: int) -> Path:
     """Return the file of packed images of this edge length in pixels."""
     return INGEST / f"images_{input_size}.npy"
+
+
+def packed_masks(input_size: int) -> Path:
+    """Return the file of packed masks of this edge length in pixels, rows as those of `packed_images`."""
+    return INGEST / f"masks_{input_size}.npy"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from tasks.detection_source import open_annotated
 from tasks.opened_source import OpenedSource, open_classified
 from tasks.parameters import Parameters
 from tasks.progress import progress
+from tasks.segmentation_source import open_masked
 from tasks.stage import run_stage
 from tasks.worker_processes import in_processes, job_ranges
 
@@ -112,6 +113,7 @@ def write_manifest(rows: list[dict[str, Any]], records: list[Record], manifest: 
 OPENERS: dict[str, Callable[[Parameters], OpenedSource]] = {
     "classification": open_classified,
     "detection": open_annotated,
+    "segmentation": open_masked,
 }
 
 if __name__ == "__main__":

@@ -56,6 +56,16 @@ def low_resolution_of_detector(input_size: int) -> int:
     return min(_multiple(input_size * LOW_RESOLUTION, DETECTOR_STEP, DETECTOR_STEP), input_size)
 
 
+# Masks have details of a few pixels, which smaller pictures do not show. Time grows with the area, so that the
+# details of large photographs remain a matter of `finetune.input_size`.
+SMALLEST_SEGMENTER, LARGEST_SEGMENTER = 192, 512
+
+
+def segmenter_size(long_side: int) -> int:
+    """Return the edge in pixels at which a segmenter takes images: about their own long side, a multiple of 32."""
+    return _multiple(min(long_side, LARGEST_SEGMENTER), DETECTOR_STEP, SMALLEST_SEGMENTER)
+
+
 # Below three quarters of a picture's own size, and half of a pretrained network's, accuracy falls fast.
 RESIDUAL_SHARES = (0.75, 1.0)
 BACKBONE_SHARES = (0.5, 0.625, 0.75, 1.0)

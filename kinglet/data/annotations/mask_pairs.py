@@ -62,28 +62,29 @@ def pair_masks(paths: list[str]) -> MaskPairs:
     masks = [file for file in files if _holds_masks(file)] or _masks_beside(files)
     taken = set(masks)
     images = [file for file in files if file not in taken]
-    by_key, by_name = defaultdict(list), defaultdict(list)
+    by_key: dict[_Key, list[str]] = defaultdict(list)
+    by_name: dict[str, list[str]] = defaultdict(list)
     for image in images:
         for stem in _names(image, _IMAGE_ENDING):
-            by_key[_key(image, stem)].append(image)
-            by_name[stem].append(image)
+            by_key[_key(image, stem)].append(str(image))
+            by_name[stem].append(str(image))
     found: dict[str, str] = {}
     alone = []
     for mask in masks:
         names = _names(mask, _MASK_ENDING)
-        same = next((by_key[key] for stem in names if (key := _key(mask, stem)) in by_key), [])
+        same = next((by_key[key] for stem in names if (key := _key(mask, stem)) in by_key), None)
         same = same or next((by_name[stem] for stem in names if len(by_name.get(stem, [])) == 1), [])
         if not same:
             alone.append(str(mask))
             continue
         if len(same) > 1:
             raise KingletError(f"{mask} is the mask of {same[0]} and of {same[1]}.", "Give the images other names.")
-        image = str(same[0])
-        if image in found:
+        (of_mask,) = same
+        if of_mask in found:
             raise KingletError(
-                f"{image} has two masks, {found[image]} and {mask}.", "Keep one mask for an image in the folder."
+                f"{of_mask} has two masks, {found[of_mask]} and {mask}.", "Keep one mask for an image in the folder."
             )
-        found[image] = str(mask)
+        found[of_mask] = str(mask)
     without = tuple(str(image) for image in images if str(image) not in found)
     return MaskPairs(dict(sorted(found.items())), without, tuple(alone))
 

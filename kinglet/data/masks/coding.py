@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.data.masks.class_table import ClassTable
-from kinglet.data.masks.stored_masks import UNKNOWN_CODE, VOID, StoredMask, UnusableMaskError
+from kinglet.data.masks.faults import UNKNOWN_CODE, VOID, UnusableMaskError
+from kinglet.data.masks.stored_masks import StoredMask
 from kinglet.errors import KingletError
 
 BACKGROUND, FOREGROUND = "background", "foreground"

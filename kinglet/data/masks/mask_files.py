@@ -15,8 +15,9 @@ from kinglet.data.annotations.mask_pairs import MaskPairs, pair_masks
 from kinglet.data.annotations.voc import splits_of
 from kinglet.data.masks.class_table import find_class_table
 from kinglet.data.masks.coding import Coding, code_in_words, coding_of_numbers, coding_of_table
+from kinglet.data.masks.faults import UnusableMaskError
 from kinglet.data.masks.masked_images import MaskedImage, MaskedSet, as_shown, checked, used_only
-from kinglet.data.masks.stored_masks import StoredMask, UnusableMaskError, read_stored_mask
+from kinglet.data.masks.stored_masks import StoredMask, read_stored_mask
 from kinglet.errors import KingletError
 
 COLORS_SHOWN = 5

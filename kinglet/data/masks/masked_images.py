@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from kinglet.data.annotations.boxes import Finding
 from kinglet.data.annotations.image_files import ImageSize
-from kinglet.data.masks.stored_masks import ALL_VOID, OTHER_SIZE, UnusableMaskError
+from kinglet.data.masks.faults import ALL_VOID, OTHER_SIZE, UnusableMaskError
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class MaskedImage:
     path: relative to the data set's folder, with forward slashes. width, height: in pixels, as shown; 0 where the
     image cannot be read. drawn_from: what `MaskedSet.masks` draws the mask from. pixels: of each class. void: pixels
     without a class. split: train, validation or test where the set says so, else "". problem: why there is no mask, ""
-    if there is one. fault: the same as one of `stored_masks.FAULTS`.
+    if there is one. fault: the same as one of `faults.FAULTS`.
     """
 
     path: str
@@ -88,9 +88,9 @@ def turned(mask: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
 
     Source: CIPA DC-008 (Exif 3.0), tag Orientation.
     """
-    flipped = {2: np.fliplr, 3: lambda pixels: np.rot90(pixels, 2), 4: np.flipud, 5: np.transpose}
-    flipped |= {6: lambda pixels: np.rot90(pixels, -1), 7: lambda pixels: np.rot90(pixels, 2).T, 8: np.rot90}
-    return flipped[orientation](mask) if orientation in flipped else mask
+    quarter_turns = {3: 2, 6: -1, 7: 2, 8: 1}.get(orientation, 0)
+    upright = np.rot90({2: mask[:, ::-1], 4: mask[::-1]}.get(orientation, mask), quarter_turns)
+    return upright.T if orientation in (5, 7) else upright
 
 
 def without_classes(found: MaskedSet, names: Sequence[str]) -> MaskedSet:

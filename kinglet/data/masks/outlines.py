@@ -19,8 +19,8 @@ from kinglet.data.annotations.boxes import Findings
 from kinglet.data.annotations.coco import CocoImage, categories_of, coco_files, images_of, label_of, refuse_second
 from kinglet.data.annotations.image_files import ImageFiles
 from kinglet.data.masks.coding import BACKGROUND, MOST_CLASSES
+from kinglet.data.masks.faults import VOID
 from kinglet.data.masks.masked_images import MaskedImage, MaskedSet, as_shown, checked, used_only
-from kinglet.data.masks.stored_masks import VOID
 from kinglet.errors import KingletError
 
 # Run lengths as pycocotools writes them: {"size": [height, width], "counts": bytes}.

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from kinglet.data.masks.faults import VOID
 from kinglet.data.masks.masked_images import MaskedImage, Masks
-from kinglet.data.masks.stored_masks import VOID
 from kinglet.runtime.preprocessing import placement
 
 

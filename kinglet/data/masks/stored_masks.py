@@ -8,27 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+from kinglet.data.masks.faults import UnusableMaskError
 from kinglet.runtime.decoding import UndecodableImageError, opened, upright
 
-# What 255 means in every kind of mask: the pixel has no class.
-VOID = 255
 # Formats that keep the look of an image and not its numbers.
 LOSSY = ("JPEG", "WEBP")
 # Of PNG files with two or four bits per pixel, by how much Pillow stretches the numbers.
 STRETCHED = {"L;2": 85, "L;4": 17}
-
-
-# What can be wrong with a mask.
-UNREAD, OTHER_SIZE, UNKNOWN_CODE, ALL_VOID = "unread", "other_size", "unknown_code", "all_void"
-FAULTS = (UNREAD, OTHER_SIZE, UNKNOWN_CODE, ALL_VOID)
-
-
-class UnusableMaskError(ValueError):
-    """A mask cannot be used; the text says why, in words that follow its name. fault: one of FAULTS."""
-
-    def __init__(self, reason: str, fault: str = UNREAD) -> None:
-        super().__init__(reason)
-        self.fault = fault
 
 
 @dataclass(frozen=True)
