@@ -75,7 +75,12 @@ WORKSPACE = Path(".kinglet")
 SOURCE_FACTS = INGEST / "source.json"
 # The boxes of a data set for detection, one row each: index of the image, label, x1, y1, x2, y2 in its pixels as shown.
 BOXES = INGEST / "boxes.parquet"
+# Of a data set for tracking: which frame of which sequence an image is.
 FRAMES = INGEST / "frames.parquet"
+# Of a data set for segmentation: each mask in its image's own pixels, called INDEX.png, and the classes in the order of
+# their index there.
+MASKS = INGEST / "masks"
+MASK_CLASSES = INGEST / "classes.json"
 # Before the names of the columns that a person's table has beyond those that are known: none can be mistaken for a
 # measured one.
 GIVEN = "given:"
@@ -143,13 +148,13 @@ def packed_images(input_size: int) -> Path:
 
 
 def packed_masks(input_size: int) -> Path:
-    """Return the file with the masks of all images at one resolution, uint8 (n, size, size)."""
+    """Return the file of packed masks of this edge length in pixels, rows as those of `packed_images`."""
     return INGEST / f"masks_{input_size}.npy"
 
 
 def mask_file(index: int) -> Path:
     """Return the file with an image's mask in the image's own pixels, an 8-bit gray PNG."""
-    return INGEST / "masks" / f"{index}.png"
+    return MASKS / f"{index}.png"
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,12 @@ from tasks.detection_checks import judge_annotated
 from tasks.judged_images import Judged, judge_classes
 from tasks.parameters import Check as Limits
 from tasks.parameters import Parameters
+from tasks.segmentation_checks import judge_masked
 from tasks.stage import run_stage
 
 QUARANTINE = CHECK_DATA / "quarantine.csv"
-# No box, no row.
-ODD_BOXES = CHECK_DATA / "boxes.csv"
+# No boxes or masks, no row.
+ODD_ANNOTATIONS = CHECK_DATA / "annotations.csv"
 CHECKS = CHECK_DATA / "checks.json"
 DOCS = CHECK_DATA / "docs"
 KEPT_AFTER_FAILURE = WORKSPACE / "check_data"
@@ -35,7 +36,7 @@ NAMES_IN_ERROR = 5
 
 
 def run(parameters: Parameters) -> None:
-    """Write `artifacts/check_data`: quarantine.csv, boxes.csv, checks.json, docs/.
+    """Write `artifacts/check_data`: quarantine.csv, annotations.csv, checks.json, docs/.
 
     Raises KingletError that names the images or classes if a check of severity "critical" fails.
     """
@@ -52,7 +53,7 @@ def run(parameters: Parameters) -> None:
         judged.checks,
         DOCS,
     )
-    for table, file in ((judged.quarantined, QUARANTINE), (judged.boxes, ODD_BOXES)):
+    for table, file in ((judged.quarantined, QUARANTINE), (judged.listed, ODD_ANNOTATIONS)):
         with atomic_path(file) as path:
             table.to_csv(path, index=False, lineterminator="\n")
     write_json(CHECKS, summary(judged, findings, data_set))
@@ -99,8 +100,9 @@ def tell(findings: list[Finding], judged: Judged, has_reference: bool) -> None:
     if len(judged.quarantined):
         count = len(judged.quarantined)
         print(f"note: {count} files are left out, listed with reasons in {QUARANTINE}", file=sys.stderr)
-    if len(judged.boxes):
-        print(f"note: {len(judged.boxes)} boxes to look at are listed with reasons in {ODD_BOXES}", file=sys.stderr)
+    if len(judged.listed):
+        count = len(judged.listed)
+        print(f"note: {count} annotations to look at are listed with reasons in {ODD_ANNOTATIONS}", file=sys.stderr)
     if not has_reference:
         print("note: drift: no reference yet; accept this version: python -m tasks.profile --accept", file=sys.stderr)
 
@@ -132,7 +134,11 @@ def refuse_critical(findings: list[Finding], judged: pd.DataFrame) -> None:
     )
 
 
-JUDGES: dict[str, Callable[[Limits], Judged]] = {"classification": judge_classes, "detection": judge_annotated}
+JUDGES: dict[str, Callable[[Limits], Judged]] = {
+    "classification": judge_classes,
+    "detection": judge_annotated,
+    "segmentation": judge_masked,
+}
 
 if __name__ == "__main__":
     run_stage(run)

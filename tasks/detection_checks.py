@@ -53,7 +53,7 @@ def judge_annotated(limits: Limits) -> Judged:
             drift_columns=drift_columns(),
         ),
         tables={BOXES: annotation_table(boxes, found["dropped"])},
-        boxes=listed(boxes, found),
+        listed=listed(boxes, found),
         counts={
             "n_boxes": len(kept),
             "boxes_by_class": occurrences,

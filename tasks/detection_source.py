@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from kinglet.atomic import atomic_path
 from kinglet.data.annotations import (
     READERS,
     AnnotatedImage,
     Annotations,
     Box,
-    Finding,
     annotation_format,
     read_annotations,
 )
@@ -24,21 +24,21 @@ from kinglet.data.annotations.facts import box_areas, coordinates
 from kinglet.data.annotations.image_files import ImageFiles
 from kinglet.data.annotations.mot import FORMAT as SEQUENCES
 from kinglet.data.annotations.mot import read_frame
-from kinglet.data.label_corrections import read_corrections
 from kinglet.data.resolutions import detector_size, low_resolution_of_detector, student_size
-from kinglet.data.sources import Record, Source, kind_of, open_unlabelled
+from kinglet.data.sources import Record, Source
 from kinglet.data.sources.folder import list_files, read_file
 from kinglet.data.sources.records import printable
 from kinglet.errors import KingletError
-from tasks.artifacts import InputSizes
+from tasks.annotated_source import folder_of, notes_on_unlabelled, refuse_corrections, tell_findings
+from tasks.artifacts import BOXES, InputSizes
 from tasks.opened_source import OpenedSource, tell
-from tasks.parameters import AUTO, Data, Finetune, Parameters
+from tasks.parameters import AUTO, Finetune, Parameters
 
 WHAT_IS_READ = f"Name a folder with {', '.join(READERS)}, or set problem to classification."
 NOT_ANNOTATED = "image files that no annotation uses"
 # Of the objects, so many are smaller than what counts as a small one.
 SMALL_QUANTILE = 0.05
-FINDINGS_SHOWN = 5
+SIDES = ("x1", "y1", "x2", "y2")
 
 
 def open_annotated(parameters: Parameters) -> OpenedSource:
@@ -47,8 +47,8 @@ def open_annotated(parameters: Parameters) -> OpenedSource:
     Raises KingletError for a source without boxes, or settings that boxes do not allow.
     """
     data = parameters.data
-    refuse_corrections(data)
-    root = folder_of(data.source)
+    refuse_corrections(data, parameters.problem)
+    root = folder_of(data.source, "boxes", WHAT_IS_READ)
     paths = list_files(root)
     found, notes = annotations_in(root, paths)
     images, ignored = without_labels(found, data.ignore_classes)
@@ -59,7 +59,11 @@ def open_annotated(parameters: Parameters) -> OpenedSource:
         [Record(printable(image.path), image.path, group=image.group, given_split=image.split) for image in images],
         partial(read_frame if found.format == SEQUENCES else read_file, str(root)),
         left_out={NOT_ANNOTATED: unused} if unused else {},
-        notes=[*notes, *notes_on_classes(found), *notes_on_unlabelled(data.unlabelled)],
+        notes=[
+            *notes,
+            *notes_on_classes(found),
+            *notes_on_unlabelled(data.unlabelled, f"{parameters.problem} learns from images with boxes"),
+        ],
     )
     tell(source, ignored, "boxes")
     tell_findings("annotations are left out", found.dropped)
@@ -71,7 +75,7 @@ def open_annotated(parameters: Parameters) -> OpenedSource:
         ignored,
         short_side,
         sizes_for(images, short_side, parameters.finetune),
-        [image.boxes for image in images],
+        partial(write_boxes, [image.boxes for image in images], BOXES),
         facts={
             "annotations": {
                 "format": found.format,
@@ -81,24 +85,6 @@ def open_annotated(parameters: Parameters) -> OpenedSource:
             }
         },
     )
-
-
-def refuse_corrections(data: Data) -> None:
-    """Raise KingletError if labels of whole images are to be corrected: a box has another."""
-    corrections = read_corrections(data.label_corrections)
-    if corrections:
-        raise KingletError(
-            f"{corrections[0].place}: a correction of an image's label, and these images have boxes.",
-            "Correct boxes where they are annotated, and name a file without rows in data.label_corrections.",
-        )
-
-
-def folder_of(location: str) -> Path:
-    """Return the folder of a data set; raises KingletError for a source of another kind."""
-    kind = kind_of(location)
-    if kind != "folder":
-        raise KingletError(f"data.source: {location} is a {kind}, which holds no boxes.", WHAT_IS_READ)
-    return Path(location)
 
 
 def annotations_in(root: Path, paths: list[str]) -> tuple[Annotations, list[str]]:
@@ -155,12 +141,6 @@ def notes_on_classes(found: Annotations) -> list[str]:
     return [f"classes without a box are left out: {', '.join(empty)}"] if empty else []
 
 
-def notes_on_unlabelled(location: str) -> list[str]:
-    """Return in words that images without a label are not learned from, nothing where there are none."""
-    count = len(open_unlabelled(location).records) if location else 0
-    return [f"{count} images in {location} are not used: detection learns from images with boxes"] if count else []
-
-
 def sizes_for(images: Sequence[AnnotatedImage], short_side: int, settings: Finetune) -> InputSizes:
     """Return the edge lengths that the models take, "auto" chosen by the images and the size of their boxes."""
     size = settings.input_size
@@ -177,9 +157,19 @@ def chosen_size(images: Sequence[AnnotatedImage]) -> int:
     return detector_size(small, round(float(np.median([max(image.width, image.height) for image in images]))))
 
 
-def tell_findings(what: str, findings: Sequence[Finding]) -> None:
-    """Print to stderr how many findings there are, and the first of them with their places."""
-    if findings:
-        shown = "; ".join(f"{finding.place}: {finding.reason}" for finding in findings[:FINDINGS_SHOWN])
-        more = f"; and {len(findings) - FINDINGS_SHOWN} more" if len(findings) > FINDINGS_SHOWN else ""
-        print(f"note: {len(findings)} {what}: {shown}{more}", file=sys.stderr)
+def write_boxes(boxes: Sequence[tuple[Box, ...]], file: Path, _rows: list[dict[str, Any]]) -> None:
+    """Write a row for every box, in the order of the images and of each one's boxes.
+
+    boxes: of each image, the first being that of `index` 0.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [(index, box) for index, of_image in enumerate(boxes) for box in of_image]
+    sides = {name: [box.xyxy[side] for _, box in rows] for side, name in enumerate(SIDES)}
+    columns = {"index": [index for index, _ in rows], "label": [box.label for _, box in rows], **sides}
+    columns["identity"] = [box.identity for _, box in rows]
+    kinds = [pyarrow.int64(), pyarrow.string(), *[pyarrow.float64()] * len(SIDES), pyarrow.int64()]
+    schema = pyarrow.schema(list(zip(columns, kinds, strict=True)))
+    with atomic_path(file) as path:
+        pyarrow.parquet.write_table(pyarrow.table(columns, schema=schema), path)

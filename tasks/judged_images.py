@@ -1,6 +1,6 @@
 """What `check_data` judges: the images, and what is expected of them. Here for images that have one class each.
 
-Boxes are judged by `tasks.detection_checks`.
+Boxes are judged by `tasks.detection_checks`, masks by `tasks.segmentation_checks`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Judged:
 
     images: a row per image with the columns of `judge_images`. quarantined: path and reason of those that are left
     out. usable: {class: usable images that show it}. occurrences: {class: what its balance is judged by}. n_usable:
-    usable images. tables: {name: rows} that checks read besides. boxes: place and reason of every box to look at.
+    usable images. tables: {name: rows} that checks read besides. listed: place and reason of annotations to look at.
     counts: what checks.json says besides.
     """
 
@@ -37,7 +37,7 @@ class Judged:
     n_usable: int
     checks: list[Check]
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    boxes: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LISTED))
+    listed: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=LISTED))
     counts: dict[str, Any] = field(default_factory=dict)
 
 

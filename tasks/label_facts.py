@@ -1,6 +1,6 @@
 """What `profile` notes of the labels of a data set. Here for images that have one class each.
 
-Boxes are described by `tasks.detection_profile`.
+Boxes are described by `tasks.detection_profile`, masks by `tasks.segmentation_profile`.
 """
 
 from __future__ import annotations

@@ -1,17 +1,16 @@
 """What `ingest` packs: the images that a source holds, and at which sizes. Here for images that have one class each.
 
-Images with boxes are opened by `tasks.detection_source`.
+Images with boxes are opened by `tasks.detection_source`, those with masks by `tasks.segmentation_source`.
 """
 
 from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from kinglet.data.annotations.boxes import Box
 from kinglet.data.label_corrections import DROPPED, correct, read_corrections
 from kinglet.data.packing import usual_short_side
 from kinglet.data.resolutions import (
@@ -28,14 +27,17 @@ from tasks.artifacts import TEACHER, InputSizes, untaught
 from tasks.parameters import AUTO, Parameters, Prune, Search
 
 
+def nothing_to_write(_rows: list[dict[str, Any]]) -> None:
+    """Write nothing: what an image is labelled with stands in the manifest."""
+
+
 @dataclass(frozen=True)
 class OpenedSource:
     """A source whose images are to be packed.
 
     source: with the records that are kept. unlabelled: images without a label, packed behind them. ignored: {class:
-    how often it occurred} of `data.ignore_classes`. short_side: the images' usual one, in pixels. boxes: of each
-    record, None where images have classes and no boxes. frames: (sequence, number, seconds) of each record, None where
-    images are no frames. facts: what source.json says besides.
+    how often it occurred} of `data.ignore_classes`. short_side: the images' usual one, in pixels. write_annotations:
+    writes boxes or masks, given the manifest's rows of the records. facts: what source.json says besides.
     """
 
     source: Source
@@ -43,8 +45,7 @@ class OpenedSource:
     ignored: dict[str, int]
     short_side: int
     input_sizes: InputSizes
-    boxes: Sequence[tuple[Box, ...]] | None = None
-    frames: Sequence[tuple[str, int, float]] | None = None
+    write_annotations: Callable[[list[dict[str, Any]]], None] = nothing_to_write
     facts: dict[str, Any] = field(default_factory=dict)
 
 

@@ -33,7 +33,7 @@ PARAMS_FILE = Path("params.yaml")
 # that torch takes. A test holds them equal.
 AUGMENTATIONS = ("flip", "flip_vertically", "crop", "rotate", "shift", "color", "erase", "mixup")
 BOX_AUGMENTATIONS = ("flip", "flip_vertically", "crop", "mosaic", "color")
-MASK_AUGMENTATIONS = ("flip", "flip_vertically", "crop", "turn", "elastic", "color")
+MASK_AUGMENTATIONS = ("flip", "flip_vertically", "turn", "crop", "scale", "elastic", "color")
 AUGMENTATIONS_OF = {
     "classification": AUGMENTATIONS,
     "detection": BOX_AUGMENTATIONS,
@@ -177,6 +177,8 @@ class Check(Section):
     Of detection alone: max_dropped_annotations, a share of the annotations. max_without_boxes: a share of the images.
     tiny_box_pixels: the square root of a box's area at the network's input. huge_box_share: of its image's area.
     same_object_iou: from which intersection over union on two boxes cover the same.
+    Of segmentation alone: max_void, a share of an image's pixels that have no class. max_one_class: a share of the
+    images, those that show one class only. max_dropped_annotations counts masks there.
     """
 
     min_images_per_class: Annotated[int, Field(ge=3)] = 10
@@ -192,6 +194,8 @@ class Check(Section):
     tiny_box_pixels: Annotated[float, Field(ge=0)] = 8
     huge_box_share: Annotated[float, Field(gt=0, le=1)] = 0.95
     same_object_iou: Annotated[float, Field(gt=0, le=1)] = 0.9
+    max_void: Share = 0.5
+    max_one_class: Share = 0.5
 
 
 class Split(Section):

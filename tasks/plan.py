@@ -12,6 +12,7 @@ from kinglet.evidence.power import images_for_margin, power_to_prove, provable_m
 from tasks.artifacts import PLAN, SPLIT
 from tasks.detection_plan import plan_of_boxes
 from tasks.parameters import Parameters
+from tasks.segmentation_plan import plan_of_masks
 from tasks.stage import run_stage
 
 # Other shares of disagreement that the plan is reckoned for, as nobody knows it beforehand.
@@ -82,6 +83,7 @@ def warning(plan: dict[str, Any]) -> str:
 PLANS: dict[str, Callable[[Parameters], dict[str, Any]]] = {
     "classification": plan_of_images,
     "detection": plan_of_boxes,
+    "segmentation": plan_of_masks,
 }
 
 if __name__ == "__main__":

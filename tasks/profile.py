@@ -26,6 +26,7 @@ from tasks.detection_profile import box_facts
 from tasks.label_facts import LabelFacts, class_facts
 from tasks.parameters import Parameters
 from tasks.progress import progress
+from tasks.segmentation_profile import mask_facts
 from tasks.stage import exit_code_of, run_stage
 
 IMAGE_FACTS = PROFILE / "images.parquet"
@@ -152,7 +153,11 @@ def accept() -> None:
     print(f"{REFERENCE} now describes this data set ({len(images)} images); commit it.", file=sys.stderr)
 
 
-LABEL_FACTS: dict[str, Callable[[pd.DataFrame], LabelFacts]] = {"classification": class_facts, "detection": box_facts}
+LABEL_FACTS: dict[str, Callable[[pd.DataFrame], LabelFacts]] = {
+    "classification": class_facts,
+    "detection": box_facts,
+    "segmentation": mask_facts,
+}
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--accept"]:

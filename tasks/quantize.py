@@ -43,6 +43,7 @@ from tasks.detection_quantize import detection_ladder
 from tasks.models import image_set, load_model, prepare_training, read_manifest
 from tasks.parameters import LEARNED, Parameters, Quantize
 from tasks.progress import progress
+from tasks.segmentation_quantize import segmentation_ladder
 from tasks.stage import run_stage
 
 # Training images that no calibration and no training of this step sees. They judge whether a model is good enough.
@@ -214,6 +215,9 @@ def train(simulated: torch.nn.Module, training: Training, mean: list[float], std
 LADDERS: dict[str, Callable[[Given], tuple[Bench, dict[str, Step]]]] = {
     "classification": classification_ladder,
     "detection": lambda given: detection_ladder(
+        given.folder, given.card, given.settings, given.seed, given.report, warn
+    ),
+    "segmentation": lambda given: segmentation_ladder(
         given.folder, given.card, given.settings, given.seed, given.report, warn
     ),
 }

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from kinglet.atomic import atomic_path, write_json
+from kinglet.atomic import atomic_path, read_json, write_json
 from kinglet.data.splits import (
     ADAPTATION,
     FEWEST_TO_ADAPT,
@@ -23,6 +23,7 @@ from kinglet.data.splits import (
     ShownClasses,
     any_number_each,
     assign_splits,
+    in_every_pixel,
     missing_classes,
     one_class_each,
     split_counts,
@@ -97,6 +98,12 @@ def classes_of_images(images: pd.DataFrame) -> ShownClasses:
 def classes_of_boxes(images: pd.DataFrame) -> ShownClasses:
     """Return the classes of the boxes of each image."""
     return any_number_each([list(labels) for labels in images["box_labels"]])
+
+
+def classes_of_masks(images: pd.DataFrame) -> ShownClasses:
+    """Return the classes of the pixels of each image, in the order of their index in the masks."""
+    names: list[str] = read_json(PROFILE / "dataset.json")["masks"]["classes"]
+    return in_every_pixel(names, np.array(images["class_pixels"].tolist(), np.int64).reshape(-1, len(names)))
 
 
 def assigned_parts(
@@ -191,6 +198,7 @@ def refuse_missing(missing: list[tuple[str, str, int]]) -> None:
 CLASSES_OF: dict[str, Callable[[pd.DataFrame], ShownClasses]] = {
     "classification": classes_of_images,
     "detection": classes_of_boxes,
+    "segmentation": classes_of_masks,
 }
 
 if __name__ == "__main__":

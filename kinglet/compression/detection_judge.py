@@ -15,9 +15,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kinglet.compression.guard import Verdict
+from kinglet.compression.guard import Verdict, paired_over_images
 from kinglet.compression.saturation import Emulator
-from kinglet.evidence.bootstrap import Cells, Interval, draw_counts
 from kinglet.evidence.detection_matches import LOOSEST_IOU, WHOLE, Matches, Objects, match_objects, objects_of
 from kinglet.evidence.detection_scores import map_50
 from kinglet.runtime.detection import (
@@ -39,7 +38,6 @@ FIRST_IMAGES = 48
 # So many with this edge; of larger images as many as have the same area, and never fewer than the last number.
 FEW_IMAGES, USUAL_EDGE, FEWEST_IMAGES = 48, 224, 12
 BATCH_SIZE, EMULATED_BATCH_SIZE = 8, 2
-RESAMPLES, CONFIDENCE = 2000, 0.95
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,9 @@ class DetectionJudge:
     def verdict(self, model: onnx.ModelProto, preprocessing: Preprocessing, tolerance: float) -> Verdict:
         """Return whether the model is good enough. tolerance: mAP that may be lost, [0, 1)."""
         found = matches_of(answers(model, self.choice, preprocessing), self.choice)
-        return Verdict(paired_difference(found, self.reference), tolerance, len(self.choice.rows), self.quality_name)
+        n = len(self.choice.rows)
+        difference = paired_over_images(partial(map_50, found), partial(map_50, self.reference), n)
+        return Verdict(difference, tolerance, n, self.quality_name)
 
     def quality(self, model: onnx.ModelProto, preprocessing: Preprocessing) -> float:
         """Return the model's mAP on the first images."""
@@ -210,20 +210,3 @@ def matches_of(found: Answers, images: BoxedRows) -> Matches:
 def quality_of(found: Answers, images: BoxedRows) -> float:
     """Return the mAP at an IoU of 0.5 of what a detector says, [0, 1]; 0 where the images hold no object."""
     return float(np.nan_to_num(map_50(matches_of(found, images), np.ones((1, len(images.rows)))))[0])
-
-
-def paired_difference(found: Matches, reference: Matches) -> Interval:
-    """Return the mAP of one detector minus that of another over the same images, with its interval by resampling.
-
-    Raises ValueError if the images hold no object.
-    """
-    n = found.n_images
-    cells = Cells(np.ones(n, np.int64), np.zeros(n, np.int64))
-    weightings = np.concatenate([np.ones((1, n)), *draw_counts(cells, RESAMPLES, seed=0)])
-    differences = map_50(found, weightings) - map_50(reference, weightings)
-    value = float(differences[0])
-    if np.isnan(value):
-        raise ValueError("the images that judge the detector hold no object")
-    # A resample may leave no object at all.
-    low, high = np.nanquantile(differences[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
-    return Interval(value, min(low, value), max(high, value))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kinglet.evidence.bootstrap import Interval, examples_to_establish, paired_interval
+from kinglet.evidence.bootstrap import Cells, Interval, draw_counts, examples_to_establish, paired_interval
 
 INTERVAL, POINT = "interval", "point difference"
+RESAMPLES, CONFIDENCE = 2000, 0.95
+# From weights of images, (n_weightings, n_images), to a score under each, (n_weightings,).
+Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,26 @@ def judge(
     """
     difference = paired_interval(quantized.argmax(1) == labels, reference.argmax(1) == labels)
     return Verdict(difference, tolerance, len(labels))
+
+
+def paired_over_images(found: Score, reference: Score, n_images: int) -> Interval:
+    """Return the score of one model minus that of another over the same images, with its interval by resampling them.
+
+    found, reference: from how often each image counts, float64 (n_weightings, n_images), to the score under each
+    weighting, NaN where these images define none. A single image shows no spread: its interval is the whole scale.
+    Raises ValueError if the images together define no score.
+    """
+    cells = Cells(np.ones(n_images, np.int64), np.zeros(n_images, np.int64))
+    weightings = np.concatenate([np.ones((1, n_images)), *draw_counts(cells, RESAMPLES, seed=0)])
+    differences = found(weightings) - reference(weightings)
+    value = float(differences[0])
+    if np.isnan(value):
+        raise ValueError("the images that judge the model define no score")
+    if n_images < 2:
+        return Interval(value, -1.0, 1.0)
+    # A resample may leave nothing that defines a score.
+    low, high = np.nanquantile(differences[1:], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist()
+    return Interval(value, min(low, value), max(high, value))
 
 
 def set_aside(

@@ -1,6 +1,6 @@
 """The data checks as Great Expectations suites: what is expected of the images, the classes and the data set.
 
-What is expected of boxes stands in `kinglet.data.box_expectations`.
+What is expected of boxes stands in `kinglet.data.box_expectations`, of masks in `kinglet.data.mask_expectations`.
 
 Each check is one expectation with a severity. What fails with "critical" must stop a run; a "warning"
 goes into the report. The suites are built from code and held in memory: nothing is kept between runs.
@@ -28,8 +28,8 @@ from great_expectations.core.run_identifier import RunIdentifier
 
 from kinglet.atomic import atomic_folder
 
-IMAGES, CLASSES, DATA_SET, BOXES = "images", "classes", "data_set", "boxes"
-KEY_COLUMNS = {IMAGES: "path", CLASSES: "label", DATA_SET: "name", BOXES: "name"}
+IMAGES, CLASSES, DATA_SET, BOXES, MASKS = "images", "classes", "data_set", "boxes", "masks"
+KEY_COLUMNS = {IMAGES: "path", CLASSES: "label", DATA_SET: "name", BOXES: "name", MASKS: "name"}
 PATHS_LISTED = 20
 NOTHING_LEFT = "no usable image is left"
 ONE_RUN = RunIdentifier("check", datetime(2000, 1, 1, tzinfo=UTC))
@@ -41,7 +41,7 @@ UUID = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 class Check:
     """One expectation about one column.
 
-    table: "images" (a row per image), "classes" (a row per class), "data_set" (one row) or "boxes" (a row per
+    table: "images" (a row per image), "classes" (a row per class), "data_set" (one row), "boxes" or "masks" (a row per
     annotation). sentence: what is wrong if it fails, with the fields {count}, {total}, {value} and {limit}. expected:
     the value that a yes-or-no column must have; without it the column must lie in [low, high]. mostly: share of rows
     that must do.

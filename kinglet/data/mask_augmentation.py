@@ -1,4 +1,4 @@
-"""Augmentation that moves masks along: flips, turns, windows at a random scale, elastic deformation.
+"""Augmentation that moves masks along: flips, turns, windows, other scales, elastic deformation.
 
 Every picture is one sampling of its image: for each of its pixels it is reckoned where in the image it comes from, so
 that pixels are resampled once, whatever is combined. Masks take the nearest pixel, as between two classes is none.
@@ -20,9 +20,10 @@ from kinglet.data.batches import gather
 from kinglet.data.packed_masks import MaskedImages
 from kinglet.runtime.segmentation import VOID
 
-FLIP, FLIP_VERTICALLY, CROP, TURN, ELASTIC, COLOR = "flip", "flip_vertically", "crop", "turn", "elastic", "color"
+FLIP, FLIP_VERTICALLY, TURN, CROP, SCALE = "flip", "flip_vertically", "turn", "crop", "scale"
+ELASTIC, COLOR = "elastic", "color"
 # "color" moves nothing: `kinglet.data.augmentation.color` does it.
-MASK_AUGMENTATIONS = (FLIP, FLIP_VERTICALLY, CROP, TURN, ELASTIC, COLOR)
+MASK_AUGMENTATIONS = (FLIP, FLIP_VERTICALLY, TURN, CROP, SCALE, ELASTIC, COLOR)
 
 # How much larger an image is shown than it is packed, and how far its sides' ratio changes.
 SCALES, RATIOS = (0.7, 1.4), (0.85, 1.0 / 0.85)
@@ -56,7 +57,7 @@ def show(
     """Return pictures of images, float32 (n, channels, size, size) in [0, 255], and their masks, uint8 (n, size, size).
 
     positions: of the examples; each is shown differently. places: in `images`, what each of them shows. size: in
-    pixels; with "crop" a window of about as many pixels of the packed image is shown, without it the whole image.
+    pixels; with "crop" a window of as many pixels of the packed image is shown, without it the whole image.
     names: of MASK_AUGMENTATIONS. seeds: what decides, with an example's position, how it is shown. What lies outside
     of the image is black and void.
     """
@@ -77,9 +78,9 @@ def view(packed_size: int, size: int, names: Collection[str], generator: np.rand
     scale, ratio = (math.exp(generator.uniform(*np.log(bounds))) for bounds in (SCALES, RATIOS))
     place, strength = generator.uniform(-1, 1, 2), generator.random()
     displacements = generator.normal(0, 1, (2, ELASTIC_GRID, ELASTIC_GRID))
-    reach = np.ones(2)
-    if CROP in names:
-        reach = size / (packed_size * scale) * np.array([math.sqrt(ratio), 1 / math.sqrt(ratio)])
+    reach = np.full(2, size / packed_size if CROP in names else 1.0)
+    if SCALE in names:
+        reach *= np.array([math.sqrt(ratio), 1 / math.sqrt(ratio)]) / scale
     signs = np.where(flips & [FLIP in names, FLIP_VERTICALLY in names], -1.0, 1.0)
     turn = 0.5 * math.pi * quarters if TURN in names else 0.0
     turned = np.rint([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])

@@ -56,6 +56,16 @@ def low_resolution_of_detector(input_size: int) -> int:
     return min(_multiple(input_size * LOW_RESOLUTION, DETECTOR_STEP, DETECTOR_STEP), input_size)
 
 
+# Masks have details of a few pixels, which smaller pictures do not show. Time grows with the area, so that the
+# details of large photographs remain a matter of `finetune.input_size`.
+SMALLEST_SEGMENTER, LARGEST_SEGMENTER = 192, 512
+
+
+def segmenter_size(long_side: int) -> int:
+    """Return the edge in pixels at which a segmenter takes images: about their own long side, a multiple of 32."""
+    return _multiple(min(long_side, LARGEST_SEGMENTER), DETECTOR_STEP, SMALLEST_SEGMENTER)
+
+
 # A network without a look at the whole image learns as much from the pixels of windows as from those of whole images,
 # and from more different ones for its time. Smaller windows than these show too little around a place.
 SMALLEST_WINDOW = 128

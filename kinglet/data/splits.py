@@ -38,8 +38,8 @@ FEWEST_TO_ADAPT, FEWEST_TO_JUDGE = 16, 20
 class ShownClasses:
     """What each of n images shows.
 
-    names: of the classes, sorted. occurrences: int64 (n, n_classes), how often an image shows a class. label_index:
-    int64 (n,), the class of an image that has exactly one, -1 for an image with boxes.
+    names: of the classes, in the order of their index. occurrences: int64 (n, n_classes), how often an image shows a
+    class. label_index: int64 (n,), the class of an image that has exactly one, -1 for one with boxes or a mask.
     """
 
     names: list[str]
@@ -70,6 +70,11 @@ def any_number_each(labels: Sequence[Sequence[str]]) -> ShownClasses:
         for label in of_image:
             occurrences[row, number[label]] += 1
     return ShownClasses(names, occurrences, np.full(len(labels), -1, np.int64))
+
+
+def in_every_pixel(names: Sequence[str], pixels: NDArray[np.int64]) -> ShownClasses:
+    """Return what images show that have masks; pixels: of each class in each image, int64 (n, n_classes)."""
+    return ShownClasses(list(names), pixels, np.full(len(pixels), -1, np.int64))
 
 
 def unit_hash(key: str, seed: int) -> float:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -33,18 +35,12 @@ def read_coco(root: Path, paths: list[str]) -> Annotations:
     files = ImageFiles(root, paths)
     images: dict[str, tuple[str, AnnotatedImage]] = {}
     classes: set[str] = set()
-    for path in sorted(path for path in paths if path.lower().endswith(".json")):
-        content = read_json_file(root / path, path)
-        if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in PARTS):
-            continue
+    for path, content in coco_files(root, paths):
         names = categories_of(content["categories"], path)
         classes.update(names.values())
-        for image in images_of(content, path, names, files, findings):
-            if image.path in images:
-                raise KingletError(
-                    f"{path} and {images[image.path][0]} both annotate {image.path}.", "Remove it from one of the two."
-                )
-            images[image.path] = (path, image)
+        for item in images_of(content, path, files, findings):
+            refuse_second(path, item.path, images.get(item.path, (None,))[0])
+            images[item.path] = (path, boxes_of(item, names, findings))
     found = tuple(images[path][1] for path in sorted(images))
     return Annotations("COCO JSON", found, tuple(sorted(classes)), tuple(findings.dropped), tuple(findings.changed))
 
@@ -72,10 +68,33 @@ def categories_of(entries: list[Any], path: str) -> dict[Any, str]:
     return names
 
 
-def images_of(
-    content: dict[str, Any], path: str, names: dict[Any, str], files: ImageFiles, findings: Findings
-) -> list[AnnotatedImage]:
-    """Return the images of one file with their boxes; what cannot be used goes to `findings`."""
+@dataclass(frozen=True)
+class CocoImage:
+    """One image of a file. annotated: the size that the file gives it. annotations: (place, entry) of each."""
+
+    path: str
+    size: ImageSize
+    annotated: tuple[int, int]
+    split: str
+    annotations: list[tuple[str, dict[str, Any]]]
+
+
+def coco_files(root: Path, paths: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (path, content) of all COCO files below `root`, ascending by path."""
+    for path in sorted(path for path in paths if path.lower().endswith(".json")):
+        content = read_json_file(root / path, path)
+        if isinstance(content, dict) and all(isinstance(content.get(part), list) for part in PARTS):
+            yield path, content
+
+
+def refuse_second(path: str, image: str, first: str | None) -> None:
+    """Raise KingletError if a file annotates an image that the file `first` does."""
+    if first is not None:
+        raise KingletError(f"{path} and {first} both annotate {image}.", "Remove it from one of the two.")
+
+
+def images_of(content: dict[str, Any], path: str, files: ImageFiles, findings: Findings) -> Iterator[CocoImage]:
+    """Yield the images of one file that can be used, with their annotations; the others go to `findings`."""
     entries = images_by_id(content["images"], path)
     annotations: dict[Any, list[tuple[str, dict[str, Any]]]] = defaultdict(list)
     for index, entry in enumerate(content["annotations"]):
@@ -85,7 +104,6 @@ def images_of(
             findings.drop(place, f"its image_id {given} is that of no image")
         else:
             annotations[entry["image_id"]].append((place, entry))
-    found = []
     for key, (place, entry) in entries.items():
         name = str(entry["file_name"])
         try:
@@ -95,16 +113,18 @@ def images_of(
             findings.drop(place, f"{error}; it had {len(annotations[key])} annotations")
             continue
         annotated = annotated_size(entry, size, place, findings)
-        if annotated is None:
-            continue
-        boxes = [
-            (there, box)
-            for there, annotation in annotations[key]
-            if (box := box_of(annotation, there, names, size, annotated, findings))
-        ]
-        split = split_in(path) or split_in(image)
-        found.append(AnnotatedImage(image, *size.shown, without_repetitions(boxes, findings), split))
-    return found
+        if annotated is not None:
+            yield CocoImage(image, size, annotated, split_in(path) or split_in(image), annotations[key])
+
+
+def boxes_of(image: CocoImage, names: dict[Any, str], findings: Findings) -> AnnotatedImage:
+    """Return an image with its boxes; what cannot be used goes to `findings`."""
+    boxes = [
+        (there, box)
+        for there, annotation in image.annotations
+        if (box := box_of(annotation, there, names, image.size, image.annotated, findings))
+    ]
+    return AnnotatedImage(image.path, *image.size.shown, without_repetitions(boxes, findings), image.split)
 
 
 def images_by_id(entries: list[Any], path: str) -> dict[Any, tuple[str, dict[str, Any]]]:
@@ -138,6 +158,14 @@ def annotated_size(entry: dict[str, Any], size: ImageSize, place: str, findings:
     return given
 
 
+def label_of(entry: dict[str, Any], place: str, names: dict[Any, str], findings: Findings) -> str | None:
+    """Return the class of an annotation; None, with the reason noted, if there is none of its number."""
+    label = names.get(entry.get("category_id"))
+    if label is None:
+        findings.drop(place, f"its category_id {entry.get('category_id')} is that of no category")
+    return label
+
+
 def box_of(
     entry: dict[str, Any],
     place: str,
@@ -147,9 +175,8 @@ def box_of(
     findings: Findings,
 ) -> Box | None:
     """Return the box of one annotation; None, with the reason noted, if it is none."""
-    label = names.get(entry.get("category_id"))
+    label = label_of(entry, place, names, findings)
     if label is None:
-        findings.drop(place, f"its category_id {entry.get('category_id')} is that of no category")
         return None
     if entry.get("iscrowd"):
         findings.drop(place, f"a crowd of {label!r}, no single object")

@@ -109,15 +109,15 @@ def image_of(
     return AnnotatedImage(path, *size.shown, without_repetitions(boxes, findings), split)
 
 
-def splits_of(root: Path, paths: list[str]) -> dict[str, str]:
+def splits_of(root: Path, paths: list[str], lists: str = "Main") -> dict[str, str]:
     """Return {name of an image without suffix: part} as the lists in ImageSets/Main say.
 
-    trainval, and lists of one class, are not among them.
+    lists: Main of boxes, Segmentation of masks. trainval, and lists of one class, are not among them.
     """
     found: dict[str, str] = {}
     for path in sorted(paths):
         parts = PurePosixPath(path)
-        if parts.parent.parts[-2:] == ("ImageSets", "Main") and parts.suffix == ".txt" and parts.stem in SPLIT_NAMES:
+        if parts.parent.parts[-2:] == ("ImageSets", lists) and parts.suffix == ".txt" and parts.stem in SPLIT_NAMES:
             lines = (root / path).read_text(encoding="utf-8", errors="replace").splitlines()
             found.update({line.split()[0]: SPLIT_NAMES[parts.stem] for line in lines if line.strip()})
     return found

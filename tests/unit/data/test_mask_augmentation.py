@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
-from kinglet.data.mask_augmentation import CROP, ELASTIC, MASK_AUGMENTATIONS, TURN, show
+from kinglet.data.mask_augmentation import CROP, ELASTIC, MASK_AUGMENTATIONS, SCALE, TURN, show
 from kinglet.data.packed_masks import MaskedImages
 from kinglet.runtime.segmentation import VOID
 
@@ -75,23 +75,24 @@ def test_flips_and_turns_are_exact_and_all_occur(name: str, ways) -> None:
     assert seen == set(range(len(ways)))
 
 
-def test_a_window_shows_a_part_at_about_the_images_own_scale() -> None:
-    """Of a ramp along x, half of the edge spans half of the values, up to the scale that is drawn."""
+@pytest.mark.parametrize(("names", "smallest", "largest"), [((CROP,), 1.0, 1.0), ((CROP, SCALE), 1 / 1.53, 1.56)])
+def test_a_window_shows_a_part_at_the_images_own_scale_or_about_it(names, smallest: float, largest: float) -> None:
+    """Of a ramp along x, half of the edge spans half of the values."""
     ramp = np.broadcast_to(np.arange(SIZE, dtype=np.uint8), (1, SIZE, SIZE))
     images = MaskedImages(ramp[..., None], np.zeros_like(ramp), np.zeros(1, np.int64))
-    pixels, masks = shown(images, SIZE // 2, (CROP,), range(40))
+    pixels, masks = shown(images, SIZE // 2, names, range(40))
     assert (masks == 0).all()
     spans = pixels[:, 0, 0, -1] - pixels[:, 0, 0, 0]
-    assert spans.min() >= 31 / 1.4 / 1.09 - 0.5
-    assert spans.max() <= 31 / 0.7 * 1.09 + 0.5
-    assert spans.std() > 2
+    assert spans.min() >= 31 * smallest - 0.5
+    assert spans.max() <= 31 * largest + 0.5
+    assert (spans.std() > 2) == (SCALE in names)
     assert np.unique(pixels[:, 0, 0, 0]).size > 20
 
 
 def test_what_lies_outside_of_the_image_is_black_and_void() -> None:
     packed = np.full((1, SIZE, SIZE, 3), 200, np.uint8)
     images = MaskedImages(packed, np.ones((1, SIZE, SIZE), np.uint8), np.zeros(1, np.int64))
-    pixels, masks = shown(images, SIZE, (CROP,), range(20))
+    pixels, masks = shown(images, SIZE, (SCALE,), range(20))
     outside = pixels.max(1) < 1
     assert outside.any()
     assert (masks[outside] == VOID).all()

@@ -16,7 +16,7 @@ from PIL import Image
 from kinglet.errors import KingletError
 from kinglet.runtime.decoding import decode
 from kinglet.runtime.preprocessing import match_channels, resize
-from tasks import check_data, ingest, profile, split
+from tasks import check_data, ingest, profile, split, worker_processes
 from tasks.opened_source import choose_sizes, sizes_of_rivals
 from tasks.parameters import Adapt, Parameters, Prune
 
@@ -168,8 +168,8 @@ def test_two_runs_write_the_same_bytes(photos: Path, monkeypatch: pytest.MonkeyP
 
     run_all(parameters())
     before = contents()
-    monkeypatch.setattr(ingest, "RECORDS_WORTH_PROCESSES", 10)
-    monkeypatch.setattr(ingest, "RECORDS_PER_JOB", 8)
+    monkeypatch.setattr(worker_processes, "IMAGES_WORTH_PROCESSES", 10)
+    monkeypatch.setattr(worker_processes, "IMAGES_PER_JOB", 8)
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     run_all(parameters())
     after = contents()

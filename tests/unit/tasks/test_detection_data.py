@@ -15,7 +15,7 @@ from pyarrow.parquet import read_schema
 from kinglet.errors import KingletError
 from kinglet.runtime.decoding import decode
 from kinglet.runtime.preprocessing import resize
-from tasks import check_data, ingest, plan, profile, split
+from tasks import check_data, ingest, plan, profile, split, worker_processes
 from tasks.parameters import Parameters
 from tests.unit.tasks.annotated_folder import (
     SQUARES,
@@ -155,7 +155,7 @@ def test_what_is_left_out_is_said_listed_and_counted(shapes: Path, capsys: pytes
     assert "note: image files that no annotation uses: images/nobody.jpg" in said
     assert "note: pixels count from 1, as VOC's do" in said
     assert "warning: 4 of 27 annotations cannot be used and are left out (labels/00.xml, object 3: its box" in said
-    rows = pd.read_csv("artifacts/check_data/boxes.csv")
+    rows = pd.read_csv("artifacts/check_data/annotations.csv")
     assert [(row.place, row.reason.split(":")[0]) for row in rows.itertuples()] == [
         ("labels/00.xml, object 3", "left out"),
         ("labels/00.xml, object 4", "left out"),
@@ -179,7 +179,7 @@ def test_odd_boxes_are_warned_of_by_name(shapes: Path, capsys: pytest.CaptureFix
     write_objects(shapes / "labels" / "02.xml", [("square", 1, 1, 80, 59)])
     write_objects(shapes / "labels" / "03.xml", [("bar", 10, 10, 12, 11)])
     run_all(settings(check={"tiny_box_pixels": 4}))
-    rows = pd.read_csv("artifacts/check_data/boxes.csv").to_numpy().tolist()
+    rows = pd.read_csv("artifacts/check_data/annotations.csv").to_numpy().tolist()
     assert rows == [
         ["images/00.jpg: square (4, 4, 24, 25)", "covers the same as images/00.jpg: square (4, 4, 24, 24)"],
         ["images/01.jpg: bar (4, 4, 24, 24)", "covers the same as images/01.jpg: square (4, 4, 24, 24)"],
@@ -191,7 +191,7 @@ def test_odd_boxes_are_warned_of_by_name(shapes: Path, capsys: pytest.CaptureFix
     assert "1 boxes cover the same as one of another class (images/01.jpg: bar (4, 4, 24, 24))" in said
     assert "1 boxes cover nearly their whole image (images/02.jpg" in said
     assert "1 boxes are tiny at the network's input (check.tiny_box_pixels) (images/03.jpg" in said
-    assert "note: 4 boxes to look at are listed with reasons in artifacts/check_data/boxes.csv" in said
+    assert "note: 4 annotations to look at are listed with reasons in artifacts/check_data/annotations.csv" in said
 
 
 def test_equal_images_with_other_boxes_contradict_each_other_and_those_with_equal_ones_do_not(shapes: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_class_on_too_few_images_stops_the_run_with_its_name(shapes: Path) -> 
     write_objects(shapes / "labels" / "03.xml", [*SQUARES, ("ring", 62, 30, 75, 45)])
     with pytest.raises(KingletError, match=r"1 classes are on fewer than 3 usable images .*\(ring\)"):
         run_all(settings())
-    assert Path(".kinglet/check_data/boxes.csv").exists()
+    assert Path(".kinglet/check_data/annotations.csv").exists()
     with pytest.raises(KingletError, match=r"class 'ring' \(1 images\) has none in"):
         run_without_checks(settings())
 
@@ -265,8 +265,8 @@ def test_two_runs_write_the_same_bytes(shapes: Path, monkeypatch: pytest.MonkeyP
 
     run_all(settings())
     before = contents()
-    monkeypatch.setattr(ingest, "RECORDS_WORTH_PROCESSES", 10)
-    monkeypatch.setattr(ingest, "RECORDS_PER_JOB", 5)
+    monkeypatch.setattr(worker_processes, "IMAGES_WORTH_PROCESSES", 10)
+    monkeypatch.setattr(worker_processes, "IMAGES_PER_JOB", 5)
     run_all(settings())
     assert contents() == before
 
@@ -342,7 +342,7 @@ def test_the_two_bad_boxes_of_bccd_are_found_and_named(tmp_path: Path, monkeypat
                 (few / folder / f"{stem}.{suffix}").symlink_to(whole / folder / f"{stem}.{suffix}")
     monkeypatch.chdir(tmp_path)
     run_all(settings())
-    rows = pd.read_csv("artifacts/check_data/boxes.csv")
+    rows = pd.read_csv("artifacts/check_data/annotations.csv")
     bad = rows[rows["reason"].str.startswith("left out")]
     assert bad["place"].tolist() == [
         "Annotations/BloodImage_00338.xml, object 13",

@@ -1,0 +1,1 @@
+"""Data sets whose images have masks: a class for every pixel. `formats.py` opens them."""
