@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
@@ -30,6 +31,8 @@ OF_INPUTS_RANGE = (*MOVES, "AveragePool")
 BIASED = ("Conv", "Gemm")
 INT32 = np.iinfo(np.int32)
 
+Number = TypeVar("Number", bound=np.generic)
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -39,18 +42,18 @@ class Grid:
     """
 
     scale: NDArray[np.float32]
-    zero_point: NDArray[np.generic]
+    zero_point: NDArray[np.integer[Any]]
     axis: int | None = None
 
-    def of_shape(self, values: NDArray[np.generic], rank: int) -> NDArray[np.generic]:
+    def of_shape(self, values: NDArray[Number], rank: int) -> NDArray[Number]:
         """Return a value of each channel in a shape that goes with a tensor of this rank."""
         if self.axis is None:
             return values
         return values.reshape([-1 if place == self.axis else 1 for place in range(rank)])
 
-    def nearest(self, values: NDArray[np.float32]) -> NDArray[np.generic]:
+    def nearest(self, values: NDArray[np.float32]) -> NDArray[np.integer[Any]]:
         """Return the integers of the numbers nearest to `values`."""
-        dtype = self.zero_point.dtype
+        dtype: np.dtype[np.integer[Any]] = self.zero_point.dtype
         limits = np.iinfo(dtype)
         steps = (values / self.of_shape(self.scale, values.ndim)).round()
         shifted = steps + self.of_shape(self.zero_point, values.ndim)
@@ -76,8 +79,8 @@ def grid_of_weight(weight: NDArray[np.float32], axis: int | None, weight_bits: i
     others = tuple(place for place in range(weight.ndim) if place != axis)
     largest = np.abs(weight).max(others) if weight.size else np.zeros(np.shape(weight)[:1], np.float32)
     scale = 2.0 * largest.astype(np.float64) / (2 * LARGEST[weight_bits])
-    scale = np.where(scale < np.finfo(np.float32).tiny, 1.0, scale).astype(np.float32)
-    return Grid(scale, np.zeros(scale.shape, np.int8), axis)
+    stored: NDArray[np.float32] = np.where(scale < np.finfo(np.float32).tiny, 1.0, scale).astype(np.float32)
+    return Grid(stored, np.zeros(stored.shape, np.int8), axis)
 
 
 def with_room_for_bias(grid: Grid, input_scale: NDArray[np.float32], bias: NDArray[np.float32]) -> Grid:
@@ -333,7 +336,7 @@ class Writer:
         """Add the DQ of what is stored in integers. of: what its grid is named after, `name` if nothing else."""
         self.store_grid(of or name, grid)
         names = [integers, f"{of or name}_scale", f"{of or name}_zero_point"]
-        axis = {} if grid.axis is None else {"axis": grid.axis}
+        axis: dict[str, Any] = {} if grid.axis is None else {"axis": grid.axis}
         self.nodes.append(helper.make_node("DequantizeLinear", names, [result], f"{name}_DequantizeLinear", **axis))
 
     def store_grid(self, name: str, grid: Grid) -> None:
