@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +14,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from kinglet.data.annotations import Annotations, Finding
+    from kinglet.data.masks.masked_images import MaskedSet
     from tasks.first_look import FirstLook
 
 # More classes are told in number, with the smallest and the largest.
@@ -24,7 +26,7 @@ def init(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder with one sub-folder per class or with boxes, a .csv or .parquet table, or s3://..."
+            help="A folder with one sub-folder per class, with boxes or with masks, a .csv or .parquet table, or s3://..."
         ),
     ],
     images: Annotated[
@@ -46,9 +48,10 @@ def init(
     """Look at a data set, say what it is, and write the parameter file to start with."""
     # Here, as it needs what reads and decodes images, which no other command waits for.
     from tasks.first_look import (
-        DETECTION_PARAMETERS,
+        TEMPLATES,
         annotations_in,
         look_at,
+        masks_in,
         parameter_file,
         refusal_of,
         write_parameters,
@@ -63,11 +66,15 @@ def init(
     path = into or parameter_file(location)
     if annotated := annotations_in(location):
         kind, boxes = annotated
-        if boxes is None or not any(image.boxes for image in boxes.images):
-            raise refusal_of(location, kind)
         settings: dict[str, dict[str, str | float]] = {"data": {"source": location}, "select": wanted}
-        write_parameters(path, settings, template=DETECTION_PARAMETERS, overwrite=overwrite)
-        show_boxes(boxes, console)
+        if boxes is not None and any(image.boxes for image in boxes.images):
+            write_parameters(path, settings, template=TEMPLATES["detection"], overwrite=overwrite)
+            show_boxes(boxes, console)
+        elif masks := masks_in(location, kind):
+            write_parameters(path, settings, template=TEMPLATES["segmentation"], overwrite=overwrite)
+            show_masks(masks, console)
+        else:
+            raise refusal_of(location, kind)
     else:
         found = look_at(location, folder)
         data: dict[str, str | float] = {"source": location, **({"images": folder} if is_table or images else {})}
@@ -119,6 +126,33 @@ def show_boxes(found: Annotations, console: Console) -> None:
         f"{facts.drawn_twice:,} pairs that cover the same",
         f"left out ({len(found.dropped):,})": findings_in_words(found.dropped) or "nothing",
         f"cut at an edge ({len(found.changed):,})": findings_in_words(found.changed) or "none",
+    }
+    show_rows(rows, found.notes, console)
+
+
+def show_masks(found: MaskedSet, console: Console) -> None:
+    """Print what was seen of a data set with masks, and the first of all that was left out of it."""
+    from kinglet.data.annotations import Finding
+    from tasks.segmentation_source import chosen_size
+
+    usable = [image for image in found.images if not image.problem]
+    unusable = [Finding(image.path, image.problem) for image in found.images if image.problem]
+    total = sum(sum(image.pixels) + image.void for image in usable)
+    classes = [
+        f"{label} {sum(image.pixels[index] for image in usable) / total:.1%} "
+        f"({sum(image.pixels[index] > 0 for image in usable):,} images)"
+        for index, label in enumerate(found.classes)
+    ]
+    splits = Counter(image.split or "in no part" for image in usable)
+    rows = {
+        "problem": "segmentation",
+        "source": found.format,
+        "images": f"{len(usable):,} with a mask, {len(found.unmasked):,} without",
+        "pixels": f"{', '.join(classes)}; void {sum(image.void for image in usable) / total:.1%}",
+        "split": ", ".join(f"{count:,} {name}" for name, count in sorted(splits.items())),
+        "input size": f"{chosen_size(found.images)} px",
+        f"unusable ({len(unusable):,})": findings_in_words(unusable) or "none",
+        f"left out ({len(found.dropped):,})": findings_in_words(found.dropped) or "nothing",
     }
     show_rows(rows, found.notes, console)
 

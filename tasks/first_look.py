@@ -13,6 +13,9 @@ from PIL import Image, UnidentifiedImageError
 
 from kinglet.atomic import write_text
 from kinglet.data.annotations import READERS, AnnotationFormat, Annotations, annotation_format, read_annotations
+from kinglet.data.masks.formats import READERS as MASK_READERS
+from kinglet.data.masks.formats import read_masked_images
+from kinglet.data.masks.masked_images import MaskedSet
 from kinglet.data.resolutions import student_size, teacher_size
 from kinglet.data.sources import Record, Source, kind_of, open_source
 from kinglet.data.sources.folder import list_files
@@ -21,8 +24,9 @@ from tasks.offered_settings import EXAMPLES
 from tasks.parameters import PARAMS_FILE, load_parameters
 
 PARAMETER_FOLDER = Path("params")
-# What the parameter file of a data set with boxes is written from; of images with classes it is params.yaml.
-DETECTION_PARAMETERS = Path(EXAMPLES["detection"])
+# What the parameter file of a data set is written from, by its problem.
+TEMPLATES = {"classification": PARAMS_FILE, **{problem: Path(example) for problem, example in EXAMPLES.items()}}
+MOST_PIXELS = 100_000_000
 # Enough to know how large the images usually are.
 IMAGES_LOOKED_AT = 200
 
@@ -99,13 +103,24 @@ def annotations_in(location: str) -> tuple[AnnotationFormat, Annotations | None]
     return found, read_annotations(root, paths, found.name) if found.name in READERS else None
 
 
+def masks_in(location: str, found: AnnotationFormat) -> MaskedSet | None:
+    """Return the masks in a folder whose annotations are for segmentation; None for others, or where none are read.
+
+    Raises KingletError if masks cannot be used.
+    """
+    if found.problem != "segmentation":
+        return None
+    root = Path(location)
+    return read_masked_images(root, list_files(root), MOST_PIXELS)
+
+
 def refusal_of(location: str, found: AnnotationFormat) -> KingletError:
     """Return in a sentence and a hint that annotations are for a problem that Kinglet does not learn."""
     return KingletError(
         f"{location} holds a data set for {found.problem} ({found.name}, such as {found.example}); "
-        "Kinglet learns classification and detection.",
+        "Kinglet learns classification, detection and segmentation.",
         "For classification, make one sub-folder per class, or name a .csv table of paths and labels; for detection, "
-        f"bring boxes as {', '.join(READERS)}.",
+        f"bring boxes as {', '.join(READERS)}; for segmentation, masks as {' or '.join(MASK_READERS)}.",
     )
 
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from kinglet.data.sources.layout import IMAGE_SUFFIXES, has_image_suffix
+from kinglet.data.annotations.mask_pairs import lies_among_masks, pair_masks
+from kinglet.data.sources.layout import has_image_suffix
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
-MASK_FOLDERS = {"masks", "mask", "annotations", "labels", "segmentationclass", "label"}
 # One line of a YOLO file: the class's number, then a box (4 numbers) or a polygon (6 or more), from 0 to 1.
 YOLO_LINE = re.compile(r"\d+(\s+[01]?\.?\d+(e-\d+)?){4,}\s*")
 # A few files tell what all are; the rest need not be opened.
@@ -84,15 +84,12 @@ def yolo(root: Path, paths: list[str]) -> tuple[str, str] | None:
 
 
 def masks(_root: Path, paths: list[str]) -> tuple[str, str] | None:
-    """Masks: a folder of that name whose images are called like those of the folder beside it."""
-    images = [PurePosixPath(path) for path in paths if path.lower().endswith(IMAGE_SUFFIXES)]
-    folders = dict.fromkeys(path.parent for path in images if path.parent.name.lower() in MASK_FOLDERS)
-    for folder in folders:
-        beside = {other.stem for other in images if folder.parent in other.parents and folder not in other.parents}
-        mask = next((path for path in images if path.parent == folder and path.stem in beside), None)
-        if mask is not None:
-            return "segmentation", str(mask)
-    return None
+    """Masks: files that are called like images, in a folder of masks, or beside most images with an ending."""
+    pairs = pair_masks(paths)
+    mask = next(iter(pairs.masks.values()), None)
+    if mask is None or not (lies_among_masks(mask) or len(pairs.masks) >= len(pairs.without_mask)):
+        return None
+    return "segmentation", mask
 
 
 def text_of(path: Path) -> str:

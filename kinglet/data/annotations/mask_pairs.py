@@ -34,7 +34,9 @@ IMAGE_FOLDERS = {"image", "images", "img", "imgs", "input", "jpegimages", "lefti
 NO_CLASSES = "segmentationobject"
 # A part of a split with what it holds in one name: train_labels, valannot, test-images.
 _PART = re.compile(rf"({'|'.join(SPLIT_NAMES)})[-_ ]?(annot|annotations?|labels?|masks?|gt|images?|imgs?)")
-_MASK_ENDING = re.compile(r"(?:[-_](?:masks?|labels?|seg|segmentation|gt|l|gtfine_labelids))$", re.IGNORECASE)
+# In a folder of masks, names have endings that mean nothing elsewhere.
+_MASK_ENDING = re.compile(r"[-_](?:masks?|labels?|seg|segmentation|gt|l|gtfine_labelids)$", re.IGNORECASE)
+_ENDING_BESIDE = re.compile(r"[-_](?:masks?|labels?|seg|segmentation|gt)$", re.IGNORECASE)
 _IMAGE_ENDING = re.compile(r"[-_](?:image|img|sat|leftimg8bit)$", re.IGNORECASE)
 
 # Folders, less those that say whether they hold images or masks, and the file's name without its suffix.
@@ -59,7 +61,7 @@ def pair_masks(paths: list[str]) -> MaskPairs:
     """
     files = [PurePosixPath(path) for path in sorted(paths) if has_image_suffix(path) and not is_hidden(path)]
     files = [file for file in files if NO_CLASSES not in map(str.lower, file.parts[:-1])]
-    masks = [file for file in files if _holds_masks(file)] or _masks_beside(files)
+    masks = [file for file in files if lies_among_masks(str(file))] or _masks_beside(files)
     taken = set(masks)
     images = [file for file in files if file not in taken]
     by_key: dict[_Key, list[str]] = defaultdict(list)
@@ -89,14 +91,17 @@ def pair_masks(paths: list[str]) -> MaskPairs:
     return MaskPairs(dict(sorted(found.items())), without, tuple(alone))
 
 
-def _holds_masks(file: PurePosixPath) -> bool:
-    return any(_folder(name)[0] == "mask" for name in file.parts[:-1])
+def lies_among_masks(path: str) -> bool:
+    """Return whether a file lies in a folder that is called like one of masks."""
+    return any(_folder(name)[0] == "mask" for name in PurePosixPath(path).parts[:-1])
 
 
 def _masks_beside(files: list[PurePosixPath]) -> list[PurePosixPath]:
     """Return the files that are called like another one in their folder with the ending of a mask behind."""
     known = {file.parent / name for file in files for name in _names(file, _IMAGE_ENDING)}
-    return [file for file in files if any(file.parent / name in known for name in list(_names(file, _MASK_ENDING))[1:])]
+    return [
+        file for file in files if any(file.parent / name in known for name in list(_names(file, _ENDING_BESIDE))[1:])
+    ]
 
 
 def _folder(name: str) -> tuple[str, str]:

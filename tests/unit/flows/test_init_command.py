@@ -87,7 +87,11 @@ def test_a_tables_images_lie_beside_it_unless_it_is_said(photos: Path, checkout:
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        (("image/0.png", "label/0.png"), "a data set for segmentation (masks, such as label/0.png)"),
+        (
+            ("image/0.png", "label/0.png"),
+            "no image whose mask can be used: image/0.png: image image/0.png cannot be used",
+        ),
+        (("walk/a.mp4", "run/b.mp4"), "a data set for video (video files, such as run/b.mp4)"),
         (("one/a.png",), "1 images of one class"),
         ((), "is empty"),
     ],
@@ -122,6 +126,28 @@ def test_boxes_become_a_parameter_file_for_detection(tmp_path: Path, checkout: P
     written = load_parameters(checkout / "params" / "set.yaml")
     assert (written.problem, written.data.source, written.select.latency_ms) == ("detection", "set", 20)
     assert written.data.fit == "pad"
+
+
+def test_masks_become_a_parameter_file_for_segmentation(tmp_path: Path, checkout: Path) -> None:
+    (checkout / "params").mkdir()
+    shutil.copy(ROOT / "params" / "segmentation.yaml", checkout / "params")
+    (tmp_path / "set" / "masks").mkdir(parents=True)
+    mask = Image.new("L", (64, 48))
+    mask.paste(255, (0, 0, 16, 48))
+    for name, of_image in (("a", mask), ("b", mask.crop((0, 0, 8, 8)))):
+        Image.new("L", (64, 48)).save(tmp_path / "set" / f"{name}.png")
+        of_image.save(tmp_path / "set" / "masks" / f"{name}.png")
+    Image.new("L", (64, 48)).save(tmp_path / "set" / "c.png")
+    shown = kinglet_init("set", "--size-mb", "3")
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.strip() == "params/set.yaml"
+    words = " ".join(shown.stderr.split())
+    assert "problem segmentation" in words
+    assert "images 1 with a mask, 1 without" in words
+    assert "background 75.0% (1 images), foreground 25.0% (1 images); void 0.0%" in words
+    assert "unusable (1) b.png: its mask masks/b.png has 8 x 8 pixels, its image 64 x 48" in words
+    written = load_parameters(checkout / "params" / "set.yaml")
+    assert (written.problem, written.data.source, written.select.size_mb) == ("segmentation", "set", 3)
 
 
 def test_boxes_without_the_settings_to_start_from_are_refused(tmp_path: Path) -> None:
