@@ -20,6 +20,7 @@ from tasks.detection_benchmark import decoding_time
 from tasks.opened_models import digest_of, files_of
 from tasks.parameters import Benchmark, Parameters
 from tasks.progress import Report, progress
+from tasks.segmentation_benchmark import mask_decoding_time
 from tasks.stage import run_stage
 
 # Throughput needs no tail and no narrow interval: a quarter of the time is enough.
@@ -166,6 +167,7 @@ def latency_numbers(timing: Timing) -> dict[str, float]:
 AFTERWARDS: dict[str, Callable[[Path, ModelCard], dict[str, Any]]] = {
     "classification": lambda *_: {},
     "detection": lambda folder, card: {"decode": decoding_time(folder, card)},
+    "segmentation": lambda folder, card: {"decode": mask_decoding_time(folder, card)},
 }
 
 

@@ -16,7 +16,7 @@ from kinglet.data.annotations.boxes import Finding
 from kinglet.data.masks.formats import read_masked_images
 from kinglet.data.masks.masked_images import MaskedImage, MaskedSet, without_classes
 from kinglet.data.masks.packing import MaskJob, create_packed_masks, pack_masks
-from kinglet.data.resolutions import low_resolution_of_detector, segmenter_size, student_size
+from kinglet.data.resolutions import segmenter_size, student_size
 from kinglet.data.sources import Record, Source
 from kinglet.data.sources.folder import list_files, read_file
 from kinglet.data.sources.records import printable
@@ -112,8 +112,8 @@ def sizes_for(images: Sequence[MaskedImage], short_side: int, settings: Finetune
     size = settings.input_size
     if size == AUTO:
         size = chosen_size(images)
-    low = low_resolution_of_detector(size) if settings.low_resolution_share else size
-    return InputSizes(teacher=size, low_resolution=low, student=student_size(short_side), students={}, candidates=[])
+    # The windows that a training begins with are cut out of images of this size.
+    return InputSizes(teacher=size, low_resolution=size, student=student_size(short_side), students={}, candidates=[])
 
 
 def chosen_size(images: Sequence[MaskedImage]) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kinglet.data.batches import open_packed
-from kinglet.data.mask_augmentation import COLOR, CROP, ELASTIC, FLIP, FLIP_VERTICALLY, TURN
+from kinglet.data.mask_augmentation import COLOR, CROP, FLIP, FLIP_VERTICALLY, SCALE, TURN
 from kinglet.data.packed_masks import MaskedImages
 from kinglet.data.resolutions import window_of_segmenter
 from kinglet.errors import KingletError
@@ -31,7 +31,8 @@ from tasks.teacher import keep_teacher, phases_between, teacher_recipe
 
 # About ten minutes on two cores, each of which learns from 0.2 million pixels a second.
 BUDGET = EpochBudget(pixels=200e6, fewest=3, most=60)
-# Up to so many images show too little of what there is; they are turned and deformed as well.
+# Up to so many images are taken for those of one instrument: they are shown from all sides, and at their own scale.
+# Ten held-out images of the membrane set: 90.8 % of the pixels right without other scales and deformations, 90.4 with.
 FEW_IMAGES = 100
 
 
@@ -139,5 +140,6 @@ def augmentations_of(settings: Finetune, n_images: int) -> tuple[str, ...]:
     """Return the names of the augmentations for a training of so many images."""
     if settings.augment != AUTO:
         return tuple(settings.augment)
-    usual = (FLIP, CROP, COLOR)
-    return (*usual, FLIP_VERTICALLY, TURN, ELASTIC) if n_images <= FEW_IMAGES else usual
+    if n_images <= FEW_IMAGES:
+        return (FLIP, FLIP_VERTICALLY, TURN, CROP, COLOR)
+    return (FLIP, CROP, SCALE, COLOR)

@@ -16,9 +16,12 @@ from kinglet.data.packed_masks import MaskedImages
 from kinglet.errors import KingletError
 from kinglet.reporting import silent
 from kinglet.runtime.segmentation import VOID
+from kinglet.training.checkpoints import Checkpoint
 from tasks import assign_folds, crossvalidate, label_errors, pool_folds, segmentation_folds
-from tasks.artifacts import CROSSVALIDATE, FOLDS, LABEL_ERROR_COUNTS, OUT_OF_FOLD
+from tasks.artifacts import CROSSVALIDATE, FINETUNE, FOLDS, LABEL_ERROR_COUNTS, OUT_OF_FOLD, TEACHER, read_card
 from tasks.parameters import Parameters
+from tasks.segmentation_benchmark import mask_decoding_time
+from tasks.teacher import keep_teacher
 from tests.unit.data.test_mask_augmentation import painted
 from tests.unit.models.segmenter_files import lively_segmenter
 
@@ -155,3 +158,21 @@ def test_images_are_answered_in_their_own_pixels_as_their_file_is_served(here: P
     assert found.sum() == own_pixels
     assert own_pixels > 1.5 * packed_pixels
     assert (found.sum(1) > 0).all()
+
+
+def test_the_time_of_decoding_is_that_of_the_validation_images_own_pixels(here: Path) -> None:
+    keep_teacher(
+        lively_segmenter(2, 1),
+        Checkpoint(here / "checkpoint"),
+        problem="segmentation",
+        input_size=SIZE,
+        channels=1,
+        fit="pad",
+        mean=[0.449],
+        std=[0.226],
+        classes=CLASSES,
+        notes={},
+    )
+    found = mask_decoding_time(FINETUNE / TEACHER, read_card(FINETUNE / TEACHER))
+    assert found["p50_ms"] > 0
+    assert (found["images"], found["megapixels_per_image"]) == (1, round(WIDTH * HEIGHT / 1e6, 4))
