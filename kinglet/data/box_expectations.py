@@ -9,6 +9,8 @@ from kinglet.data.expectations import (
     IMAGES,
     NOTHING_LEFT,
     Check,
+    class_balance,
+    conflicting_share,
     drift_checks,
     flag,
     picture_checks,
@@ -38,16 +40,7 @@ def box_checks(
         Check("any class", "critical", DATA_SET, "n_classes", "no usable image shows a box", low=1),
         Check("class size", "critical", CLASSES, "n_usable", few, low=min_images_per_class),
         unreadable_share(max_unreadable),
-        Check(
-            "conflicting share",
-            "critical",
-            IMAGES,
-            "conflicting",
-            f"{{count}} of {{total}} images have the same pixels as one with other boxes, more than the share of "
-            f"{max_conflicting:g} that check.max_conflicting allows",
-            expected=False,
-            mostly=1 - max_conflicting,
-        ),
+        conflicting_share(max_conflicting, "other boxes"),
         Check(
             "dropped share",
             "critical",
@@ -88,14 +81,6 @@ def box_checks(
             mostly=1 - max_without_boxes,
         ),
         *picture_checks(),
-        Check(
-            "class balance",
-            "warning",
-            DATA_SET,
-            "class_imbalance",
-            "the largest class has {value:.1f} times as many boxes as the smallest (check.max_class_imbalance: "
-            f"{max_class_imbalance:g})",
-            high=max_class_imbalance,
-        ),
+        class_balance(max_class_imbalance, "boxes"),
         *drift_checks(drift_threshold, drift_columns),
     ]

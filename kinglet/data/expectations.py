@@ -93,29 +93,12 @@ def checks(
         ),
         Check("class size", "critical", CLASSES, "n_usable", few, low=min_images_per_class),
         unreadable_share(max_unreadable),
-        Check(
-            "conflicting share",
-            "critical",
-            IMAGES,
-            "conflicting",
-            f"{{count}} of {{total}} images have the same pixels as one with another label, more than the share of "
-            f"{max_conflicting:g} that check.max_conflicting allows",
-            expected=False,
-            mostly=1 - max_conflicting,
-        ),
+        conflicting_share(max_conflicting, "another label"),
         flag("readable", "readable", True, "{count} of {total} files cannot be read as images and are left out"),
         flag("labelled", "labelled", True, "{count} of {total} images have no label and are left out"),
         flag("conflicting labels", "conflicting", False, "{count} images have the same pixels as one of another class"),
         *picture_checks(),
-        Check(
-            "class balance",
-            "warning",
-            DATA_SET,
-            "class_imbalance",
-            "the largest class has {value:.1f} times as many images as the smallest (check.max_class_imbalance: "
-            f"{max_class_imbalance:g})",
-            high=max_class_imbalance,
-        ),
+        class_balance(max_class_imbalance, "images"),
         *drift_checks(drift_threshold, drift_columns),
     ]
 
@@ -136,6 +119,36 @@ def unreadable_share(most: float) -> Check:
         "check.max_unreadable allows",
         expected=True,
         mostly=1 - most,
+    )
+
+
+def conflicting_share(most: float, other: str) -> Check:
+    """Return the check that not more than this share of the images contradict one of the same pixels.
+
+    other: what that one has, such as "another label".
+    """
+    return Check(
+        "conflicting share",
+        "critical",
+        IMAGES,
+        "conflicting",
+        f"{{count}} of {{total}} images have the same pixels as one with {other}, more than the share of {most:g} that "
+        "check.max_conflicting allows",
+        expected=False,
+        mostly=1 - most,
+    )
+
+
+def class_balance(most: float, things: str) -> Check:
+    """Return the check that no class has many times more of what is counted than another, a warning."""
+    return Check(
+        "class balance",
+        "warning",
+        DATA_SET,
+        "class_imbalance",
+        f"the largest class has {{value:.1f}} times as many {things} as the smallest (check.max_class_imbalance: "
+        f"{most:g})",
+        high=most,
     )
 
 

@@ -9,6 +9,8 @@ from kinglet.data.expectations import (
     MASKS,
     NOTHING_LEFT,
     Check,
+    class_balance,
+    conflicting_share,
     drift_checks,
     flag,
     picture_checks,
@@ -46,16 +48,7 @@ def mask_checks(
         ),
         Check("class size", "critical", CLASSES, "n_usable", few, low=min_images_per_class),
         unreadable_share(max_unreadable),
-        Check(
-            "conflicting share",
-            "critical",
-            IMAGES,
-            "conflicting",
-            f"{{count}} of {{total}} images have the same pixels as one with another mask, more than the share of "
-            f"{max_conflicting:g} that check.max_conflicting allows",
-            expected=False,
-            mostly=1 - max_conflicting,
-        ),
+        conflicting_share(max_conflicting, "another mask"),
         Check(
             "dropped share",
             "critical",
@@ -90,14 +83,6 @@ def mask_checks(
             mostly=1 - max_one_class,
         ),
         *picture_checks(),
-        Check(
-            "class balance",
-            "warning",
-            DATA_SET,
-            "class_imbalance",
-            "the largest class has {value:.1f} times as many pixels as the smallest (check.max_class_imbalance: "
-            f"{max_class_imbalance:g})",
-            high=max_class_imbalance,
-        ),
+        class_balance(max_class_imbalance, "pixels"),
         *drift_checks(drift_threshold, drift_columns),
     ]
