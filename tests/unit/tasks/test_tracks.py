@@ -68,7 +68,10 @@ def box_of(cell: tuple[int, int]) -> str:
 def make_bundle(folder: Path, recipe: Recipe) -> Path:
     """Pack a detector of bright cells."""
     folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(detector(recipe, CLASSES).SerializeToString())
+    model = detector(recipe, CLASSES)
+    # The least that the nodes of the suppression behind it need.
+    model.opset_import[0].version = 18
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
     images = np.stack([picture(1)] * 2)
     pack_detector(folder / "bundle", folder / "model.onnx", folder / "none.onnx", images, "# squares\n", Thresholds())
     return folder / "bundle"
