@@ -190,7 +190,7 @@ def counts_of(counts: list[tuple[NDArray[np.int64], NDArray[np.int64], str]]) ->
 
 def digest_of(mask: Mask) -> str:
     """Return the SHA-256 of a mask's pixels."""
-    return hashlib.sha256(np.ascontiguousarray(mask)).hexdigest()
+    return hashlib.sha256(mask.tobytes()).hexdigest()
 
 
 def write_mask(file: Path, mask: Mask) -> None:

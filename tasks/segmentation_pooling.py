@@ -52,7 +52,7 @@ def pool_masks(parameters: Parameters) -> dict[str, Any]:
     pooled = [
         {
             "repeat": repeat,
-            **scores_of(sum(confusion for (own, _), confusion in found.items() if own == repeat)),
+            **scores_of(np.sum([confusion for (own, _), confusion in found.items() if own == repeat], axis=0)),
         }
         for repeat in settings.repeats
     ]

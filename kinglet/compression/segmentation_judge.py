@@ -95,8 +95,8 @@ class SegmentationJudge:
             return self.quality(model, preprocessing), Counter()
         found, saturated = [], Counter[str]()
         images = self.first
-        for logits, counts in map_batches(
-            emulator.run, images.packed, images.rows, preprocessing, BATCH_SIZE, available_processors()
+        for (logits,), counts in map_batches(
+            emulator.run_all, images.packed, images.rows, preprocessing, BATCH_SIZE, available_processors()
         ):
             found.append(logits)
             saturated.update(counts)

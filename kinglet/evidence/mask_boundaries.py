@@ -63,7 +63,7 @@ def count_near(pixels: NDArray[np.bool_], others: NDArray[np.bool_], reach: floa
     if not (pixels.any() and others.any()):
         return 0
     # Outside the rectangle that holds all of them nothing is asked, and nothing is near.
-    rows, columns = ((pixels | others).any(axis=axis).nonzero()[0] for axis in (1, 0))
+    rows, columns = (np.flatnonzero((pixels | others).any(axis=axis)) for axis in (1, 0))
     inside = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     distances = distance_transform_edt(~others[inside])
     return int(np.count_nonzero(distances[pixels[inside]] <= reach))
