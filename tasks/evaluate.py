@@ -56,8 +56,8 @@ class HeldOut:
 
 def run(parameters: Parameters) -> None:
     """Write scores.json, intervals.json, predictions.parquet, confusion.csv and masks, empty where there are none."""
-    MASKS.mkdir(parents=True, exist_ok=True)
     SCORING[parameters.network](parameters)
+    MASKS.mkdir(parents=True, exist_ok=True)
 
 
 def score_classifiers(parameters: Parameters) -> None:
