@@ -22,6 +22,7 @@ import tasks.report
 import tasks.robustness
 import tasks.select
 from kinglet.atomic import read_json, write_json
+from kinglet.data.label_corrections import COLUMNS
 from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import Interval
 from kinglet.evidence.corruptions.kinds import KINDS
@@ -273,7 +274,7 @@ def test_a_bundle_that_answers_otherwise_is_refused(copied):
 
 def test_masks_are_not_searched_for_wrong_labels_and_that_is_said(copied):
     corrections = {"label_corrections": "corrections.csv"}
-    Path("corrections.csv").write_text("path,decision,label,reviewer,reviewed_at\n")
+    Path("corrections.csv").write_text(",".join(COLUMNS) + "\n")
     tasks.label_errors.run(parameters(data=corrections))
     counts = read_json(Path("artifacts/label_errors/counts.json"))
     assert (counts["n"], counts["suspicious"]) == (0, 0)
