@@ -16,14 +16,16 @@ SCORES = EVALUATE / "scores.json"
 LATENCY = BENCHMARK / "latency.json"
 CHOICE = SELECT / "choice.json"
 REPORT_PAGE = REPORT / "report.html"
+# The scores of networks that do not answer with one class, and how a column's title ends with them.
+WORDS = {"map_50": " mAP50", "miou": " mIoU"}
 
 
 @dataclass(frozen=True)
 class Row:
     """One model of the table; None where a step has not measured it.
 
-    Accuracies are shares in [0, 1]; detectors have map_50 in their place. times_faster: the teacher's median latency
-    over this model's.
+    Accuracies are shares in [0, 1]; detectors have map_50 in their place, segmenters miou. times_faster: the teacher's
+    median latency over this model's.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Row:
     test_accuracy: float | None
     validation_map_50: float | None
     test_map_50: float | None
+    validation_miou: float | None
+    test_miou: float | None
     p50_ms: float | None
     p99_ms: float | None
     size_bytes: int | None
@@ -72,6 +76,8 @@ def model_rows(scores: dict[str, Any], latency: dict[str, Any], choice: dict[str
                 test_accuracy=score(models[name], "test", "accuracy"),
                 validation_map_50=score(models[name], "validation", "map_50"),
                 test_map_50=score(models[name], "test", "map_50"),
+                validation_miou=score(models[name], "validation", "miou"),
+                test_miou=score(models[name], "test", "miou"),
                 p50_ms=speed.get("p50_ms"),
                 p99_ms=speed.get("p99_ms"),
                 size_bytes=speed.get("size_bytes"),
@@ -148,8 +154,9 @@ def models_table(models: list[dict[str, Any]]) -> Table:
     """Return the table of all models; the chosen one is marked by a sign, not by colour alone."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("model", no_wrap=True)
-    detectors = any(model.get("test_map_50") is not None for model in models)
-    shown, word = ("map_50", " mAP50") if detectors else ("accuracy", "")
+    measured = [key for key in WORDS if any(model.get(f"test_{key}") is not None for model in models)]
+    shown = measured[0] if measured else "accuracy"
+    word = WORDS.get(shown, "")
     for title in (f"validation{word}", f"test{word}", "p50 ms", "p99 ms", "size MB", "faster"):
         table.add_column(title, justify="right", no_wrap=True)
     for model in models:

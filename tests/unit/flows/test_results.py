@@ -45,15 +45,16 @@ def test_the_teacher_comes_first_and_the_chosen_model_is_marked() -> None:
     assert (rows[2].test_accuracy, rows[2].p50_ms, rows[2].size_bytes) == (None, None, None)
 
 
-def test_detectors_are_told_with_their_map_50() -> None:
+@pytest.mark.parametrize(("key", "word"), [("map_50", "mAP50"), ("miou", "mIoU")])
+def test_detectors_and_segmenters_are_told_with_scores_of_their_own(key: str, word: str) -> None:
     found = {"value": 0.871, "low": 0.84, "high": 0.9}
-    detector = {"step": "finetune", "validation": {"map_50": found}, "test": {"map_50": {**found, "value": 0.853}}}
-    (row,) = model_rows({"models": {"teacher": detector}}, LATENCY, {"chosen": "teacher"})
-    assert (row.validation_map_50, row.test_map_50, row.test_accuracy) == (0.871, 0.853, None)
+    model = {"step": "finetune", "validation": {key: found}, "test": {key: {**found, "value": 0.853}}}
+    (row,) = model_rows({"models": {"teacher": model}}, LATENCY, {"chosen": "teacher"})
+    assert (vars(row)[f"validation_{key}"], vars(row)[f"test_{key}"], row.test_accuracy) == (0.871, 0.853, None)
     out = io.StringIO()
     Console(file=out, width=100).print(models_table([vars(row)]))
     heads, told = out.getvalue().splitlines()[:2]
-    assert "validation mAP50" in heads
+    assert f"validation {word}" in heads
     assert "0.8710" in told
     assert "0.8530" in told
 
