@@ -70,9 +70,9 @@ def test_boxes_go_through_and_every_class_is_in_every_part(shapes: Path) -> None
     boxes = pd.read_parquet("artifacts/ingest/boxes.parquet")
     schema = read_schema("artifacts/ingest/boxes.parquet")
     kinds = dict(zip(schema.names, map(str, schema.types), strict=True))
-    assert kinds == {"index": "int64", "label": "string", **dict.fromkeys(SIDES, "double")}
+    assert kinds == {"index": "int64", "label": "string", **dict.fromkeys(SIDES, "double"), "identity": "int64"}
     # The last pixel belongs to an object, and pixels count from 1.
-    assert boxes.iloc[0].tolist() == [0, "square", 4.0, 4.0, 24.0, 24.0]
+    assert boxes.iloc[0].tolist() == [0, "square", 4.0, 4.0, 24.0, 24.0, -1]
     assert boxes["index"].is_monotonic_increasing
     images = pd.read_parquet("artifacts/split/manifest.parquet")
     assert list(images) == ["index", "path", "label", "label_index", "group", "domain", "split", "sha256"]
