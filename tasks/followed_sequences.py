@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from kinglet.errors import KingletError
+from kinglet.runtime.detection import Detections
 from kinglet.runtime.detection_predictor import DetectionPredictor
-from kinglet.tracking.association import Follower, Settings
+from kinglet.tracking.association import Follower, Settings, follow
 from kinglet.tracking.frames import FrameFolder
 from kinglet.tracking.sequences import Sequence
 from kinglet.tracking.tracks import NO_CLASS, Tracks
@@ -39,6 +40,12 @@ class SequenceTracker:
         # An association may go on with objects that are not sure enough to be shown.
         lowest = min(settings.lowest_score, settings.sure_score)
         self._predictor.thresholds = replace(self._predictor.thresholds, score=lowest)
+        # An association loads its package when it is made first: now, and not while a frame's time is measured.
+        follow(
+            [(1, Detections(np.array([[0, 0, 1, 1]], np.float32), np.zeros(1, np.int64), np.ones(1, np.float32)))],
+            settings,
+            1,
+        )
 
     @property
     def classes(self) -> list[str]:
