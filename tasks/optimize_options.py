@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from kinglet.adoption.normalizations import ALIASES, NORMALIZATIONS, Normalization
-from kinglet.atomic import read_json
 from kinglet.errors import KingletError
 from kinglet.evidence.budget import Budget
 from kinglet.runtime.preprocessing import FITS
+from tasks.result_folder import ResultFolder
 
 MADE_BY = "kinglet optimize"
 RESULT = "result.json"
@@ -150,28 +150,6 @@ def check(options: Options) -> None:
 
 def check_output(options: Options) -> None:
     """Raise KingletError if the folder for the results holds something that must not be replaced."""
-    output = options.output.resolve()
-    inside = [Path.cwd(), options.model.resolve()]
-    inside += [Path(options.data).resolve()] if "://" not in options.data else []
-    for path in inside:
-        if path == output or output in path.parents:
-            raise KingletError(
-                f"--output {options.output}: {path} lies in it, and the folder is replaced as a whole.",
-                "Name a folder of its own.",
-            )
-    if output.is_file():
-        raise KingletError(f"--output {options.output} is a file.", "Name a folder.")
-    if output.is_dir() and any(output.iterdir()) and not options.overwrite and not is_own(output):
-        raise KingletError(
-            f"--output {options.output} holds files that `{MADE_BY}` did not write.",
-            "Name another folder, or say --overwrite to replace it as a whole.",
-        )
-
-
-def is_own(folder: Path) -> bool:
-    """Return whether a folder is the result of an earlier call."""
-    try:
-        content = read_json(folder / RESULT)
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("made_by") == MADE_BY
+    inputs = [options.model, *([Path(options.data)] if "://" not in options.data else [])]
+    folder = ResultFolder(options.output, "--output", MADE_BY, RESULT)
+    folder.refuse_what_must_stay(inputs, overwrite=options.overwrite)

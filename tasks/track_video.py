@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kinglet.atomic import atomic_folder, read_json, write_json
+from kinglet.atomic import atomic_folder, write_json
 from kinglet.errors import KingletError
 from kinglet.tracking.association import Settings, joined
 from kinglet.tracking.frames import FrameFolder, open_frames
@@ -21,6 +21,7 @@ from kinglet.tracking.sequences import FACTS, frames_in, number_in, read_facts, 
 from kinglet.tracking.videos import Video
 from tasks.followed_sequences import SequenceTracker
 from tasks.progress import progress
+from tasks.result_folder import ResultFolder
 
 MADE_BY = "kinglet track"
 TRACKS, VIDEO, STRIP, RESULT = "tracks.txt", "tracks.mp4", "strip.png", "result.json"
@@ -46,7 +47,8 @@ def run(request: Request) -> dict[str, Any]:
 
     Raises KingletError, and leaves the folder as it was, for what cannot be read.
     """
-    refuse_output(request.output, overwrite=request.overwrite)
+    target = ResultFolder(request.output, "--out", MADE_BY, RESULT)
+    target.refuse_what_must_stay([request.bundle, request.source], overwrite=request.overwrite)
     frames, knows_rate = open_source(request.source, request.rate)
     tracker = SequenceTracker(request.bundle, request.settings, request.threads)
     parts, pictures, spent = [], list[NDArray[np.uint8]](), Counter[str]()
@@ -111,23 +113,3 @@ def open_source(source: Path, rate: float | None) -> tuple[Video | FrameFolder, 
     if rate is not None:
         raise KingletError(f"--rate is for folders of frames, and {source} has its own times.", "Leave --rate out.")
     return open_frames(source), True
-
-
-def refuse_output(output: Path, *, overwrite: bool) -> None:
-    """Raise KingletError if a folder would be replaced that holds anything but an earlier result."""
-    if output.is_file():
-        raise KingletError(f"--out {output} is a file.", "Name a folder.")
-    if output.is_dir() and any(output.iterdir()) and not overwrite and not is_own(output):
-        raise KingletError(
-            f"--out {output} holds files that `{MADE_BY}` did not write.",
-            "Name another folder, or say --overwrite to replace it as a whole.",
-        )
-
-
-def is_own(folder: Path) -> bool:
-    """Return whether a folder is the result of an earlier call."""
-    try:
-        content = read_json(folder / RESULT)
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("made_by") == MADE_BY

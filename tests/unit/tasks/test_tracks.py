@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -169,6 +170,15 @@ def test_a_broken_frame_leaves_no_half_result_and_other_files_stay(here: Path) -
     done = kinglet("track", here / "teacher/bundle", here / "film.mp4", "--out", "out")
     assert "holds files that `kinglet track` did not write" in str(done.exception)
     assert Path("out/mine.txt").read_text() == "keep"
+
+
+def test_a_folder_that_holds_what_is_followed_is_not_replaced(here: Path) -> None:
+    Path("mine").mkdir()
+    shutil.copy(here / "film.mp4", "mine/film.mp4")
+    for out in ("mine", "."):
+        done = kinglet("track", here / "teacher/bundle", "mine/film.mp4", "--out", out, "--overwrite")
+        assert "lies in it, and the folder is replaced as a whole" in str(done.exception)
+    assert Path("mine/film.mp4").is_file()
 
 
 def test_tracks_are_scored_file_by_file_and_folder_by_folder(here: Path) -> None:
