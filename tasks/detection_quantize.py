@@ -1,9 +1,6 @@
-"""How the ladder of int8 begins for detectors: the images of each role, their boxes, and the steps."""
+"""What the ladder of int8 works with for detectors: the images that calibrate, and those that judge."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,12 +8,9 @@ from numpy.typing import NDArray
 
 from kinglet.compression.detection_judge import BoxedRows, DetectionJudge
 from kinglet.compression.guard import set_aside
-from kinglet.compression.ladder import STEPS, Bench, Settings, Step, open_bench
 from kinglet.data.boxed_images import BoxedImages
 from kinglet.errors import KingletError
 from kinglet.evidence.detection_matches import Objects
-from kinglet.reporting import Report
-from kinglet.runtime.bundles import MODEL
 from tasks.artifacts import ModelCard
 from tasks.detection_training import boxed_images
 from tasks.parameters import Quantize
@@ -25,10 +19,10 @@ from tasks.parameters import Quantize
 CHOICE_IMAGES = 500
 
 
-def detection_ladder(
-    folder: Path, card: ModelCard, settings: Quantize, seed: int, report: Report, warn: Callable[[str], None]
-) -> tuple[Bench, dict[str, Step]]:
-    """Give every image of the training split its role; return what the steps work with, and the steps.
+def judged_detectors(
+    model: onnx.ModelProto, card: ModelCard, settings: Quantize, seed: int
+) -> tuple[NDArray[np.uint8], DetectionJudge]:
+    """Give the images of the training split their roles; return those that calibrate, packed, and the judge.
 
     Raises KingletError if the images that judge the models show no object.
     """
@@ -40,19 +34,8 @@ def detection_ladder(
             f"The {len(choice)} training images that would judge the int8 models of {card.name} show no object.",
             "Bring more images with objects.",
         )
-    model = onnx.load(folder / MODEL)
-    bench = open_bench(
-        card.name,
-        model,
-        np.asarray(training.packed[training.rows[calibration]]),
-        DetectionJudge(model, judging, card.preprocessing),
-        card.preprocessing,
-        Settings(settings.methods, settings.weight_bits, settings.tolerance, settings.max_float_layers),
-        report,
-        warn,
-        uint8_input=settings.uint8_input,
-    )
-    return bench, dict(STEPS)
+    packed = np.asarray(training.packed[training.rows[calibration]])
+    return packed, DetectionJudge(model, judging, card.preprocessing)
 
 
 def boxed_rows(images: BoxedImages, places: NDArray[np.int64], n_classes: int) -> BoxedRows:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kinglet.atomic import write_bytes
 from kinglet.compression.classification_judge import ClassificationJudge, LabelledRows
 from kinglet.compression.guard import set_aside
+from kinglet.compression.judge import Judge
 from kinglet.compression.ladder import STEPS, Bench, Candidate, Settings, Step, made_from, open_bench, scored
 from kinglet.compression.learned_steps import SimulatedFile, untrainable_operators
 from kinglet.compression.pixel_input import share_normalization
@@ -39,11 +42,11 @@ from tasks.artifacts import (
     refuse_unknown_models,
     write_card,
 )
-from tasks.detection_quantize import detection_ladder
+from tasks.detection_quantize import judged_detectors
 from tasks.models import image_set, load_model, prepare_training, read_manifest
 from tasks.parameters import LEARNED, Parameters, Quantize
 from tasks.progress import progress
-from tasks.segmentation_quantize import segmentation_ladder
+from tasks.segmentation_quantize import judged_segmenters
 from tasks.stage import run_stage
 
 # Training images that no calibration and no training of this step sees. They judge whether a model is good enough.
@@ -63,6 +66,18 @@ class Given:
     settings: Quantize
     seed: int
     report: Report
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What int8 models are calibrated on and judged by, and the steps of the ladder.
+
+    calibration: packed images, uint8 (n, size, size, channels).
+    """
+
+    calibration: NDArray[np.uint8]
+    judge: Judge
+    steps: dict[str, Step] = field(default_factory=lambda: dict(STEPS))
 
 
 @dataclass(frozen=True)
@@ -95,7 +110,7 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
     """Quantize one model, the cheapest way first, until the guard lets it pass."""
     network, card = load_model(folder)
     with progress(f"quantize {card.name}") as report:
-        bench, steps = LADDERS[card.problem](Given(folder, network, card, manifest, settings, seed, report))
+        bench, steps = ladder_of(Given(folder, network, card, manifest, settings, seed, report))
         quantized = quantize_up(bench, steps, card.classes)
     output = QUANTIZE / f"{card.name}-int8"
     write_bytes(output / MODEL, quantized.model.SerializeToString())
@@ -117,8 +132,27 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
     )
 
 
-def classification_ladder(given: Given) -> tuple[Bench, dict[str, Step]]:
-    """Give every image of the training split its role; return what the steps work with, and the steps."""
+def ladder_of(given: Given) -> tuple[Bench, dict[str, Step]]:
+    """Return what the steps work with, and the steps."""
+    card, settings = given.card, given.settings
+    model = onnx.load(given.folder / MODEL)
+    judged = JUDGED[card.problem](model, given)
+    bench = open_bench(
+        card.name,
+        model,
+        judged.calibration,
+        judged.judge,
+        card.preprocessing,
+        Settings(settings.methods, settings.weight_bits, settings.tolerance, settings.max_float_layers),
+        given.report,
+        warn,
+        uint8_input=settings.uint8_input,
+    )
+    return bench, judged.steps
+
+
+def judged_classifiers(model: onnx.ModelProto, given: Given) -> Judged:
+    """Give every image of the training split its role: those that train are the last step's."""
     card, settings = given.card, given.settings
     images = image_set(given.manifest, "train", [card.input_size])
     packed = images.packed[card.input_size]
@@ -126,20 +160,8 @@ def classification_ladder(given: Given) -> tuple[Bench, dict[str, Step]]:
         LabelledRows(packed, images.rows[places], images.labels[places])
         for places in set_aside(len(images.rows), settings.calibration_images, CHOICE_IMAGES, given.seed)
     )
-    model = onnx.load(given.folder / MODEL)
-    bench = open_bench(
-        card.name,
-        model,
-        calibration.images,
-        ClassificationJudge(model, choice, card.preprocessing),
-        card.preprocessing,
-        Settings(settings.methods, settings.weight_bits, settings.tolerance, settings.max_float_layers),
-        given.report,
-        warn,
-        uint8_input=settings.uint8_input,
-    )
     training = Training(given.network, card, ImageSet(images.packed, rest.rows, rest.labels), settings, given.seed)
-    return bench, steps_of(training)
+    return Judged(calibration.images, ClassificationJudge(model, choice, card.preprocessing), steps_of(training))
 
 
 def warn(sentence: str) -> None:
@@ -211,15 +233,11 @@ def train(simulated: torch.nn.Module, training: Training, mean: list[float], std
     train_simulated(simulated, batches(), n_steps, settings.qat_learning_rate, report)
 
 
-# How the ladder of a problem begins: its bench, and its steps.
-LADDERS: dict[str, Callable[[Given], tuple[Bench, dict[str, Step]]]] = {
-    "classification": classification_ladder,
-    "detection": lambda given: detection_ladder(
-        given.folder, given.card, given.settings, given.seed, given.report, warn
-    ),
-    "segmentation": lambda given: segmentation_ladder(
-        given.folder, given.card, given.settings, given.seed, given.report, warn
-    ),
+# What the models of a problem are calibrated on and judged by, and how they are made better.
+JUDGED: dict[str, Callable[[onnx.ModelProto, Given], Judged]] = {
+    "classification": judged_classifiers,
+    "detection": lambda model, given: Judged(*judged_detectors(model, given.card, given.settings, given.seed)),
+    "segmentation": lambda model, given: Judged(*judged_segmenters(model, given.card, given.settings, given.seed)),
 }
 
 
