@@ -30,7 +30,7 @@ from kinglet.runtime.preprocessing import InputTensor, Placement, Preprocessing,
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import map_batches, open_session, read_metadata
 from tasks.artifacts import BOXES, EVALUATE, INGEST, SPLIT, packed_images
-from tasks.image_tables import read_parquet
+from tasks.image_tables import read_parquet, read_scored
 
 PREDICTIONS = EVALUATE / "predictions.parquet"
 SIDES = ["x1", "y1", "x2", "y2"]
@@ -84,11 +84,7 @@ def read_boxed(split: str, classes: list[str]) -> BoxedImages:
 
     Raises KingletError if there are none, or if none of them has a box.
     """
-    table = read_parquet(SPLIT / "manifest.parquet", ["index", "path"], split)
-    if not len(table):
-        raise KingletError(
-            f"The {split} split has no images, so no model can be scored on it.", f"Raise split.{split} in params.yaml."
-        )
+    table = read_scored(SPLIT / "manifest.parquet", ["index", "path"], split)
     rows = table["index"].to_numpy().astype(np.int64)
     facts = pd.read_parquet(INGEST / "manifest.parquet", columns=["index", "width", "height"]).set_index("index")
     boxes = pd.read_parquet(BOXES)

@@ -32,7 +32,7 @@ from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import gather_logits, open_session, read_metadata, softmax
 from tasks.artifacts import EVALUATE, SPLIT, ModelCard, model_folders, packed_images, read_card
 from tasks.detection_evaluate import score_detectors
-from tasks.image_tables import read_parquet
+from tasks.image_tables import read_scored
 from tasks.opened_models import open_model
 from tasks.parameters import Evaluate, Parameters
 from tasks.progress import Report, progress
@@ -102,11 +102,7 @@ def score_classifiers(parameters: Parameters) -> None:
 
 def read_held_out(split: str) -> HeldOut:
     """Return the images of a split; raises KingletError if there are none."""
-    table = read_parquet(SPLIT / "manifest.parquet", ["index", "path", "label_index"], split)
-    if not len(table):
-        raise KingletError(
-            f"The {split} split has no images, so no model can be scored on it.", f"Raise split.{split} in params.yaml."
-        )
+    table = read_scored(SPLIT / "manifest.parquet", ["index", "path", "label_index"], split)
     return HeldOut(
         rows=table["index"].to_numpy().astype(np.int64),
         paths=table["path"].to_pylist(),

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile
 
+from kinglet.errors import KingletError
+
 
 def read_parquet(path: Path, columns: list[str], split: str) -> pa.Table:
     """Return these columns of the rows whose `split` is this one, in the order of the file."""
@@ -15,3 +17,13 @@ def read_parquet(path: Path, columns: list[str], split: str) -> pa.Table:
     with ParquetFile(path) as opened:
         table = opened.read(columns=[*columns, "split"])
     return table.filter(pc.equal(table["split"], split)).select(columns)
+
+
+def read_scored(path: Path, columns: list[str], split: str) -> pa.Table:
+    """Return the same of a split that models are scored on; raises KingletError if it has no rows."""
+    table = read_parquet(path, columns, split)
+    if not len(table):
+        raise KingletError(
+            f"The {split} split has no images, so no model can be scored on it.", f"Raise split.{split} in params.yaml."
+        )
+    return table

@@ -27,7 +27,7 @@ from kinglet.runtime.processors import available_processors
 from kinglet.runtime.segmentation import Mask, decode_masks
 from kinglet.runtime.sessions import open_session, read_metadata, run
 from tasks.artifacts import EVALUATE, INGEST, SPLIT, mask_file, packed_images
-from tasks.image_tables import read_parquet
+from tasks.image_tables import read_parquet, read_scored
 
 PREDICTIONS = EVALUATE / "predictions.parquet"
 # The predicted masks of the test images as MODEL/INDEX.png, and what their boundaries are worth.
@@ -96,11 +96,7 @@ class OpenedSegmenter:
 
 def read_masked(split: str) -> MaskedImages:
     """Return the images of a split; raises KingletError if there are none."""
-    table = read_parquet(SPLIT / "manifest.parquet", ["index", "path"], split)
-    if not len(table):
-        raise KingletError(
-            f"The {split} split has no images, so no model can be scored on it.", f"Raise split.{split} in params.yaml."
-        )
+    table = read_scored(SPLIT / "manifest.parquet", ["index", "path"], split)
     rows = table["index"].to_numpy().astype(np.int64)
     facts = pd.read_parquet(INGEST / "manifest.parquet", columns=["index", "width", "height"]).set_index("index")
     return MaskedImages(rows, table["path"].to_pylist(), facts.loc[rows, ["width", "height"]].to_numpy(np.int64))
