@@ -38,7 +38,7 @@ def run(parameters: Parameters) -> None:
 
 
 def keep_nothing(_: Parameters) -> None:
-    """Write that there are no answers: no student of a detector is offered that could learn from them."""
+    """Write that there are no answers: no student of a detector or a segmenter is offered that could learn."""
     write_answers(torch.empty(0, 0, 0))
 
 
@@ -124,7 +124,7 @@ def answers_of(
     return answers
 
 
-KEEPING = {"classification": keep_logits, "detection": keep_nothing}
+KEEPING = {"classification": keep_logits, "detection": keep_nothing, "segmentation": keep_nothing}
 
 if __name__ == "__main__":
     run_stage(run)
