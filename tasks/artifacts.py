@@ -81,6 +81,9 @@ FRAMES = INGEST / "frames.parquet"
 # their index there.
 MASKS = INGEST / "masks"
 MASK_CLASSES = INGEST / "classes.json"
+# Where images are cut into tiles: the image of each, and the part of its own pixels that it answers for.
+TILES = INGEST / "tiles.parquet"
+CORE = ("left", "top", "right", "bottom")
 # Before the names of the columns that a person's table has beyond those that are known: none can be mistaken for a
 # measured one.
 GIVEN = "given:"

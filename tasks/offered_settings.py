@@ -30,6 +30,7 @@ OFF: dict[str, dict[str, Any]] = {
 # What the parameter file of a data set is written from.
 EXAMPLES = {problem: f"params/{problem}.yaml" for problem in (*OFF, "tracking")}
 # What an image loses at its edges, and who takes only some sizes.
+CUT_INTO_TILES = ("segmentation",)
 CUT_AWAY = {"detection": "boxes", "segmentation": "parts of masks"}
 NETWORKS = {"detection": "a detector", "segmentation": "a segmenter"}
 
@@ -40,6 +41,11 @@ def refuse_what_is_not_offered(parameters: Parameters, path: Path) -> None:
     path: of the parameter file, for the sentence.
     """
     problem, network = parameters.problem, parameters.network
+    if parameters.data.fit == "tile" and network not in CUT_INTO_TILES:
+        raise KingletError(
+            f"{path}: data.fit is tile, and problem is {problem}: only masks are put together from tiles.",
+            "Set data.fit to pad or stretch.",
+        )
     if network not in OFF:
         return
     off = OFF[network]

@@ -164,7 +164,7 @@ class Data(Section):
     images: Annotated[str, Field(min_length=1)]
     label_corrections: str = ""
     ignore_classes: list[str] = []
-    fit: Literal["stretch", "crop", "pad"] = "stretch"
+    fit: Literal["stretch", "crop", "pad", "tile"] = "stretch"
     color: Literal["auto", "gray", "rgb"] = "auto"
     max_pixels: Count = 100_000_000
     # None where nothing is said; the file must name a folder, which DVC watches.

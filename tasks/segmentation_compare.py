@@ -57,7 +57,7 @@ def compare_segmenters(parameters: Parameters) -> None:
     images, names = read_masked("test"), list(evaluation["models"])
     counts = read_counts(names, images, "test", len(classes))
     settings = parameters.evaluate
-    drawn = {name: draw(of_model, settings, parameters.seed) for name, of_model in counts.items()}
+    drawn = {name: draw(of_model, images, settings, parameters.seed) for name, of_model in counts.items()}
     slices, too_small = slices_of(slice_columns(images.rows), parameters.compare.min_slice_images)
     others = [name for name in names if name != teacher]
     differences = {
@@ -75,7 +75,7 @@ def compare_segmenters(parameters: Parameters) -> None:
     pixels = counts[teacher].pixels
     comparisons = {
         **comparison_head(teacher, MIOU, parameters),
-        "test_images": len(images),
+        "test_images": images.n_wholes,
         "test_pixels": int(pixels.sum()),
         "slices": len(slices),
         "slices_too_small": too_small,

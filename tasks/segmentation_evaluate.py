@@ -55,7 +55,10 @@ def score_segmenters(parameters: Parameters) -> None:
         refuse_without_pixels(counts[teacher])
         pyarrow.parquet.write_table(boundary_table(images, counts), masks / BOUNDARIES.name, compression="zstd")
     drawn = {
-        name: {split: draw(of_images, parameters.evaluate, parameters.seed) for split, of_images in of_split.items()}
+        name: {
+            split: draw(of_images, images[split], parameters.evaluate, parameters.seed)
+            for split, of_images in of_split.items()
+        }
         for name, of_split in counts.items()
     }
     scores = {
@@ -117,9 +120,12 @@ def refuse_without_pixels(counts: dict[str, MaskCounts]) -> None:
             )
 
 
-def draw(counts: MaskCounts, settings: Evaluate, seed: int) -> DrawnScores:
-    """Return a model's scores over the images and over resamples of them, the same ones for every model."""
-    return draw_masks(counts, method=settings.interval, seed=seed)
+def draw(counts: MaskCounts, images: MaskedImages, settings: Evaluate, seed: int) -> DrawnScores:
+    """Return a model's scores over the images and over resamples of them, the same ones for every model.
+
+    Tiles of one image are no independent examples: the whole images are drawn.
+    """
+    return draw_masks(counts.together(images.wholes), method=settings.interval, seed=seed)
 
 
 def scores_of(drawn: DrawnScores, counts: MaskCounts, classes: list[str], settings: Evaluate) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from kinglet.atomic import atomic_path
@@ -22,10 +21,11 @@ from kinglet.runtime.segmentation import decode_masks
 from kinglet.runtime.sessions import open_session
 from kinglet.runtime.sessions import run as run_session
 from kinglet.training.schedules import EpochBudget
-from tasks.artifacts import INGEST, mask_file, packed_images, packed_masks, read_input_sizes
+from tasks.artifacts import packed_images, packed_masks, read_input_sizes
 from tasks.fold_run import HELD_OUT, TRAINING, VALIDATION, FoldRun
 from tasks.models import read_classes
 from tasks.progress import progress
+from tasks.segmentation_answers import scored_images
 from tasks.segmentation_training import fine_tuned_segmenter, masked_images, refuse_without_classes, segmenter_recipe
 
 # What a fold may cost where nobody says its epochs: a third of a teacher. A segmenter has a decoder to learn from
@@ -64,12 +64,12 @@ def own_confusions(
     preprocessing = Preprocessing(images.size, channels, fit, tuple(mean), tuple(std))
     model = to_onnx(network.cpu().eval(), images.size, channels, {"preprocessing": preprocessing.to_dict()})
     session = open_session(model.SerializeToString(), threads=1)
-    shapes = pd.read_parquet(INGEST / "manifest.parquet", columns=["index", "width", "height"]).set_index("index")
+    scored = scored_images(images.rows, [f"image {row}" for row in images.rows.tolist()])
     found = np.zeros((len(images), n_classes, n_classes), np.int64)
     for place, row in enumerate(images.rows.tolist()):
-        width, height = (int(edge) for edge in shapes.loc[row])
+        width, height = scored.sizes[place].tolist()
         predicted = mask_of(session, np.asarray(images.packed[row]), preprocessing, width, height)
-        found[place] = mask_confusion(np.asarray(Image.open(mask_file(row))), predicted, n_classes)
+        found[place] = mask_confusion(scored.truth(place), predicted, n_classes)
         report(place + 1, len(images), "answers")
     return found
 

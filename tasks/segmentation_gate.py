@@ -36,11 +36,11 @@ def judge_segmenter(parameters: Parameters) -> dict[str, Any]:
     judged = Judged(
         headline=MIOU,
         classes=classes,
-        n_images=len(images),
+        n_images=images.n_wholes,
         open=open_file,
         read=lambda name: read_counts([name], images, "test", len(classes))[name],
         answer=lambda champion: counts_of_champion(champion, images, classes),
-        draw=lambda counts: draw(counts, parameters.evaluate, parameters.seed),
+        draw=lambda counts: draw(counts, images, parameters.evaluate, parameters.seed),
         is_same=MaskCounts.is_same,
         golden=lambda: golden_check_of(SegmentationPredictor(BUNDLE, threads=1)),
     )

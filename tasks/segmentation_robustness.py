@@ -13,7 +13,7 @@ from kinglet.atomic import atomic_path, read_json, write_json
 from kinglet.evidence.corruption_curves import curves_of
 from kinglet.evidence.mask_scores import mask_confusion
 from kinglet.evidence.robustness import balanced_sample
-from kinglet.evidence.segmentation_scores import miou
+from kinglet.evidence.segmentation_scores import miou, of_wholes
 from tasks.artifacts import ROBUSTNESS, SPLIT, base_size, packed_images
 from tasks.image_robustness import document, image_count, in_variants, open_models, seen_by, write_pictures
 from tasks.parameters import Parameters
@@ -45,7 +45,11 @@ def score_segmenters(parameters: Parameters) -> None:
         found = in_variants(packed, images.rows, list(models), answers, parameters.seed, report)
     confusions = {name: [np.stack(variant) for variant in of_model] for name, of_model in found.items()}
     curves = {
-        name: curves_of([partial(miou, variant) for variant in of_model], len(images), seed=parameters.seed)
+        name: curves_of(
+            [partial(miou, of_wholes(variant, images.wholes)) for variant in of_model],
+            images.n_wholes,
+            seed=parameters.seed,
+        )
         for name, of_model in confusions.items()
     }
     write_answers(images, confusions)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from kinglet.atomic import atomic_folder, atomic_path, write_json
 from kinglet.data.annotations.boxes import Finding
 from kinglet.data.masks.formats import read_masked_images
 from kinglet.data.masks.masked_images import MaskedImage, MaskedSet, without_classes
 from kinglet.data.masks.packing import MaskJob, create_packed_masks, pack_masks
+from kinglet.data.masks.tiling import TileOf, tiled
 from kinglet.data.resolutions import segmenter_size, student_size
 from kinglet.data.sources import Record, Source
 from kinglet.data.sources.folder import list_files, read_file
 from kinglet.data.sources.records import printable
 from kinglet.errors import KingletError
+from kinglet.runtime.preprocessing import TILE
 from tasks.annotated_source import folder_of, notes_on_unlabelled, refuse_corrections, tell_findings
-from tasks.artifacts import MASK_CLASSES, MASKS, InputSizes, packed_masks
+from tasks.artifacts import CORE, MASK_CLASSES, MASKS, TILES, InputSizes, packed_masks
 from tasks.opened_source import OpenedSource, tell
 from tasks.parameters import AUTO, Finetune, Parameters
 from tasks.progress import progress
@@ -44,12 +47,13 @@ def open_masked(parameters: Parameters) -> OpenedSource:
     refuse_corrections(data, parameters.problem)
     found = masks_in(folder_of(data.source, "masks", WHAT_IS_READ), data.max_pixels)
     found, ignored = without_ignored(found, data.ignore_classes)
+    short_side = usual([min(image.width, image.height) for image in found.images if image.width])
+    sizes = sizes_for(found.images, short_side, parameters.finetune)
+    if data.fit == TILE:
+        found = tiled(found, sizes.teacher)
     source = Source(
         "folder",
-        [
-            Record(printable(image.path), image.path, given_split=image.split, problem=image.problem)
-            for image in found.images
-        ],
+        [record_of(image) for image in found.images],
         partial(read_file, data.source),
         left_out={NO_MASK: [printable(path) for path in found.unmasked]} if found.unmasked else {},
         notes=[*found.notes, *notes_on_unlabelled(data.unlabelled, "segmentation learns from images with masks")],
@@ -58,8 +62,6 @@ def open_masked(parameters: Parameters) -> OpenedSource:
     tell_findings("annotations are left out", found.dropped)
     unusable = [Finding(image.path, image.problem) for image in found.images if image.problem]
     tell_findings("images have no mask that can be used", unusable)
-    short_side = usual([min(image.width, image.height) for image in found.images if image.width])
-    sizes = sizes_for(found.images, short_side, parameters.finetune)
     return OpenedSource(
         source,
         Source("unlabelled", [], source.read),
@@ -76,6 +78,16 @@ def open_masked(parameters: Parameters) -> OpenedSource:
             }
         },
     )
+
+
+def record_of(image: MaskedImage) -> Record:
+    """Return the record of an image; the tiles of one image are a group, and stay in one part of the split."""
+    record = Record(printable(image.path), image.path, given_split=image.split, problem=image.problem)
+    if not isinstance(image.drawn_from, TileOf) or image.drawn_from.is_whole:
+        return record
+    whole, tile = image.drawn_from.image, image.drawn_from.tile
+    part = (tile.left, tile.top, tile.width, tile.height)
+    return replace(record, location=whole.path, group=printable(whole.path), part=part)
 
 
 def masks_in(root: Path, max_pixels: int) -> MaskedSet:
@@ -150,3 +162,25 @@ def write_masks(found: MaskedSet, sizes: Sequence[int], fit: str, rows: list[dic
                 n_done += n_masks
                 report(n_done, len(usable), "masks")
     write_json(MASK_CLASSES, list(found.classes))
+    if fit == TILE:
+        write_tiles(rows, found.images)
+
+
+def write_tiles(rows: list[dict[str, Any]], images: Sequence[MaskedImage]) -> None:
+    """Write of every tile which image it is a part of, and which of its own pixels it answers for.
+
+    rows: of the manifest, in the order of the images.
+    """
+    table = []
+    for row, image in zip(rows, images, strict=True):
+        if isinstance(image.drawn_from, TileOf):
+            tile = image.drawn_from.tile
+            core = {
+                "left": tile.core_left - tile.left,
+                "top": tile.core_top - tile.top,
+                "right": tile.core_right - tile.left,
+                "bottom": tile.core_bottom - tile.top,
+            }
+            table.append({"index": row["index"], "image": printable(image.drawn_from.image.path), **core})
+    with atomic_path(TILES) as path:
+        pd.DataFrame(table, columns=["index", "image", *CORE]).to_parquet(path, index=False)

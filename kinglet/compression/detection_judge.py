@@ -199,7 +199,7 @@ def overlaps(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np
 def matches_of(found: Answers, images: BoxedRows) -> Matches:
     """Return which objects a detector finds by what it says of the images."""
     size = images.packed.shape[1]
-    square = Placement(size, size, 1.0, 1.0, 0.0, 0.0)
+    square = Placement(size, size, 1.0, 1.0, 0.0, 0.0, size)
     squares = [square] * len(found.logits)
     detections = decode_detections(found.logits, found.boxes, squares, score_threshold=SCORED_FROM)
     return match_objects(

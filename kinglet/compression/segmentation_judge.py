@@ -117,7 +117,7 @@ def confusions_of(found: Iterable[Logits], images: MaskedRows) -> NDArray[np.int
     found: as `answers` yields them.
     """
     size = images.packed.shape[1]
-    square = Placement(size, size, 1.0, 1.0, 0.0, 0.0)
+    square = Placement(size, size, 1.0, 1.0, 0.0, 0.0, size)
     counted = []
     for logits, row in zip(found, images.rows.tolist(), strict=True):
         (predicted,) = decode_masks(logits, [square], [(size, size)])

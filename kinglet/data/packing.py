@@ -97,9 +97,10 @@ def pack(job: Job) -> list[dict[str, Any]]:
     A row has the keys of `COLUMNS`, and "channels": 1 or 3 as decoded, 0 if undecodable.
     """
     arrays = {size: np.lib.format.open_memmap(path, "r+") for size, path in job.packing.files.items()}
+    examined = Examiner(job.packing.max_pixels)
     rows = []
     for row, (record, content) in enumerate(contents(job), start=job.first):
-        facts, pixels = examine(content, job.packing.max_pixels)
+        facts, pixels = examined(record, content)
         if pixels is not None:
             image = match_channels(pixels, job.packing.channels)
             for size, packed in arrays.items():
@@ -131,6 +132,27 @@ def read_or_error(read: Callable[[Record], Content], record: Record) -> Content 
         return read(record)
     except OSError as error:
         return error
+
+
+class Examiner:
+    """Looks at one record after the other. A file of which several parts follow each other is decoded once."""
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._of_file: tuple[str, dict[str, Any], NDArray[np.uint8] | None] | None = None
+
+    def __call__(self, record: Record, content: Content | OSError) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
+        """Return what `examine` says of a record's image, or of the part of it that the record means."""
+        if record.part is None:
+            return examine(content, self._max_pixels)
+        if self._of_file is None or self._of_file[0] != record.location:
+            self._of_file = record.location, *examine(content, self._max_pixels)
+        _, facts, pixels = self._of_file
+        if pixels is None:
+            return facts, None
+        left, top, width, height = record.part
+        part = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+        return {**facts, "width": width, "height": height, "pixels_sha256": hash_pixels(part)}, part
 
 
 def examine(content: Content | OSError, max_pixels: int) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:

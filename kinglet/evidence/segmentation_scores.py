@@ -43,9 +43,29 @@ class MaskCounts:
         """The labelled pixels of every image and class, int64 (n, n_classes)."""
         return np.asarray(self.confusions.sum(axis=2))
 
+    def together(self, wholes: NDArray[np.int64]) -> MaskCounts:
+        """Return what is known of whole images, from that of their tiles; see `of_wholes`.
+
+        The digest of an image is those of its tiles, one behind the other.
+        """
+        order = np.argsort(wholes, kind="stable")
+        starts = np.flatnonzero(np.diff(wholes[order], prepend=-1))
+        digests = ["".join(part) for part in np.split(self.digests[order], starts[1:])]
+        return MaskCounts(of_wholes(self.confusions, wholes), of_wholes(self.boundaries, wholes), np.array(digests))
+
     def is_same(self, other: MaskCounts) -> bool:
         """Return whether two models gave the very same masks."""
         return np.array_equal(self.digests, other.digests)
+
+
+def of_wholes(counts: NDArray[np.int64], wholes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return counts of tiles added up to those of the whole images, which are what chance draws.
+
+    counts: int64 (n_tiles, ...). wholes: the number of the image of each, int64 (n_tiles,), every one from 0 on.
+    """
+    added = np.zeros((int(wholes.max()) + 1, *counts.shape[1:]), np.int64)
+    np.add.at(added, wholes, counts)
+    return added
 
 
 def count_masks(

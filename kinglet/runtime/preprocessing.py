@@ -17,6 +17,8 @@ Boxes = NDArray[np.floating[Any]]
 
 # How an image that is no square becomes one.
 FITS = ("stretch", "crop", "pad")
+# Of segmenters alone: an image is cut into squares at its own scale (`kinglet.runtime.tiles`), none of it is shrunk.
+TILE = "tile"
 # The key of `Preprocessing.to_dict` for models whose input is uint8.
 TAKES_PIXELS = "takes_pixels"
 
@@ -26,7 +28,8 @@ class Preprocessing:
     """How an image becomes a model's input.
 
     input_size: edge length in pixels of the square input. channels: 1 (gray) or 3 (RGB).
-    fit: "stretch" ignores the aspect ratio, "crop" keeps the centre square, "pad" adds black borders.
+    fit: "stretch" ignores the aspect ratio, "crop" keeps the centre square, "pad" adds black borders, "tile" cuts
+    larger images into tiles and adds black borders around smaller ones, all at their own scale.
     mean, std: one value per channel, of pixels in [0, 1]. takes_pixels: the model takes pixels as they are and
     normalizes them itself.
     """
@@ -61,7 +64,8 @@ class Placement:
     """Where the pixels of an image lie in a model's square input, as `resize` puts them there.
 
     width, height: of the image in pixels. scale_x, scale_y: input pixels per image pixel. left, top: where the
-    image's upper left corner comes to lie, in input pixels; negative where "crop" cuts it off.
+    image's upper left corner comes to lie, in input pixels; negative where "crop" cuts it off. input_size: the edge
+    of the input in pixels.
     """
 
     width: int
@@ -70,6 +74,7 @@ class Placement:
     scale_y: float
     left: float
     top: float
+    input_size: int
 
     def to_input(self, xyxy: Boxes) -> Boxes:
         """Return boxes of the image in pixels of the input; float (n, 4), of the type given. Nothing is clipped."""
@@ -79,11 +84,6 @@ class Placement:
         """Return boxes of the input in pixels of the image, clipped to it; float (n, 4), of the type given."""
         ends = np.array([self.width, self.height] * 2, np.float64)
         return ((xyxy - self.offsets) / self.scales).clip(0, ends).astype(xyxy.dtype)
-
-    @property
-    def input_size(self) -> int:
-        """The edge of the input in pixels, of an image that lies in it whole."""
-        return round(max(self.width * self.scale_x, self.height * self.scale_y))
 
     @property
     def scales(self) -> NDArray[np.float64]:
@@ -99,19 +99,21 @@ class Placement:
 def placement(width: int, height: int, size: int, fit: str) -> Placement:
     """Return where `resize` puts the pixels of an image in a square of `size` pixels.
 
-    width, height: of the image in pixels, at least 1. fit: one of FITS.
-    Raises ValueError for an image without pixels, and for any other fit.
+    width, height: of the image in pixels, at least 1. fit: one of FITS, or TILE.
+    Raises ValueError for an image without pixels, for any other fit, and for an image that is to be cut first.
     """
-    if min(width, height, size) < 1 or fit not in FITS:
+    if min(width, height, size) < 1 or fit not in (*FITS, TILE) or (fit == TILE and max(width, height) > size):
         raise ValueError(f"no placement of {width} x {height} pixels in a square of {size} by {fit!r}")
     if fit == "crop":
         left, top, edge = centre_square(width, height)
         scale = size / edge
-        return Placement(width, height, scale, scale, -left * scale, -top * scale)
+        return Placement(width, height, scale, scale, -left * scale, -top * scale, size)
+    if fit == TILE:
+        return Placement(width, height, 1.0, 1.0, (size - width) // 2, (size - height) // 2, size)
     if fit == "pad":
         left, top, inner_width, inner_height = inside_borders(width, height, size)
-        return Placement(width, height, inner_width / width, inner_height / height, left, top)
-    return Placement(width, height, size / width, size / height, 0.0, 0.0)
+        return Placement(width, height, inner_width / width, inner_height / height, left, top, size)
+    return Placement(width, height, size / width, size / height, 0.0, 0.0, size)
 
 
 def centre_square(width: int, height: int) -> tuple[int, int, int]:
@@ -141,6 +143,11 @@ def resize(image: NDArray[np.uint8], input_size: int, fit: str) -> NDArray[np.ui
         left, top, edge = centre_square(width, height)
         box = (left, top, left + edge, top + edge)
         picture = picture.resize((input_size, input_size), Image.Resampling.BILINEAR, box)
+    elif fit == TILE:
+        placed = placement(width, height, input_size, fit)
+        canvas = Image.new(picture.mode, (input_size, input_size))
+        canvas.paste(picture, (round(placed.left), round(placed.top)))
+        picture = canvas
     elif fit == "pad":
         left, top, *inner = inside_borders(width, height, input_size)
         canvas = Image.new(picture.mode, (input_size, input_size))

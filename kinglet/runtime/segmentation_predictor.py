@@ -16,8 +16,9 @@ from kinglet.runtime import bundles
 from kinglet.runtime.engines import RUNTIMES
 from kinglet.runtime.placed_predictor import PlacedPredictor
 from kinglet.runtime.predictor import batches
-from kinglet.runtime.preprocessing import Placement, prepare
+from kinglet.runtime.preprocessing import TILE, Placement, match_channels, prepare
 from kinglet.runtime.segmentation import Mask, decode_masks
+from kinglet.runtime.tiles import Tile, put_together, tiles_of
 
 
 class SegmentationPredictor(PlacedPredictor[Mask]):
@@ -34,6 +35,27 @@ class SegmentationPredictor(PlacedPredictor[Mask]):
     def decode(self, outputs: NDArray[np.float32], placements: Sequence[Placement]) -> list[Mask]:
         """Return the masks of images from the segmenter's logits; placements: of each image in the input."""
         return decode_masks(outputs, placements, [(placed.width, placed.height) for placed in placements])
+
+    def tiles(self, width: int, height: int) -> list[Tile]:
+        """Return the tiles that an image of this size is computed in: one, unless the bundle's `fit` is "tile"."""
+        if self.preprocessing.fit != TILE:
+            return tiles_of(width, height, max(width, height))
+        return tiles_of(width, height, self.preprocessing.input_size)
+
+    def _find(self, images: list[NDArray[np.uint8]], start: int) -> list[Mask]:
+        if self.preprocessing.fit != TILE:
+            return super()._find(images, start)
+        return [self._of_tiles(image, position) for position, image in enumerate(images, start)]
+
+    def _of_tiles(self, image: NDArray[np.uint8], position: int) -> Mask:
+        try:
+            pixels = match_channels(np.asarray(image), self.preprocessing.channels)
+        except ValueError as error:
+            raise ValueError(f"image {position}: {error}") from None
+        tiles = self.tiles(pixels.shape[1], pixels.shape[0])
+        of_one_tile = super()._find
+        cut = batches(tile.cut(pixels) for tile in tiles)
+        return put_together(tiles, [mask for _, batch in cut for mask in of_one_tile(batch, position)])
 
     def shares(self, mask: Mask) -> dict[str, float]:
         """Return the share of a mask's pixels that each class has, in [0, 1]; together they are 1."""

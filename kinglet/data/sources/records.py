@@ -30,7 +30,8 @@ class Record:
     path: its name in the manifest, relative, with forward slashes, printable. location: what the
     source's `read` needs to find it. label, group, domain, given_split: "" where unknown. problem: why
     the image cannot be used although it may be readable, "" if nothing is known against it. further: what else a
-    table says of the image, as (column, value).
+    table says of the image, as (column, value). part: of the decoded image that is meant, as left, top, width and
+    height in its pixels as shown; None for all of it.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Record:
     given_split: str = ""
     problem: str = ""
     further: tuple[tuple[str, str], ...] = ()
+    part: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)

@@ -168,3 +168,14 @@ def test_without_images_there_is_no_interval():
     nothing = MaskCounts(np.zeros((0, 2, 2), np.int64), np.zeros((0, 2, 4), np.int64), np.zeros(0, str))
     with pytest.raises(ValueError, match="at least one"):
         draw_masks(nothing)
+
+
+def test_tiles_of_an_image_are_added_up_before_chance_draws():
+    truths, predicted = made_masks(4)
+    of_tiles = counts_of(truths, predicted)
+    together = of_tiles.together(np.array([0, 1, 0, 1]))
+    assert len(together) == 2
+    assert np.array_equal(together.confusions[0], of_tiles.confusions[0] + of_tiles.confusions[2])
+    assert np.array_equal(together.boundaries[1], of_tiles.boundaries[1] + of_tiles.boundaries[3])
+    assert together.is_same(of_tiles.together(np.array([0, 1, 0, 1])))
+    assert not together.is_same(counts_of(truths, truths).together(np.array([0, 1, 0, 1])))

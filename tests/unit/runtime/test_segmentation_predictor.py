@@ -11,7 +11,7 @@ from PIL import Image
 from kinglet.atomic import read_json, write_bytes
 from kinglet.errors import KingletError
 from kinglet.runtime import DetectionPredictor, Predictor, SegmentationPredictor, bundles, open_predictor
-from kinglet.runtime.preprocessing import placement, prepare
+from kinglet.runtime.preprocessing import Placement, placement, prepare
 from kinglet.runtime.segmentation import decode_masks
 from tests.unit.tasks.segmenter_project import (
     CLASSES,
@@ -128,3 +128,35 @@ def test_a_large_image_gets_a_large_mask(bundle):
     (small,) = SegmentationPredictor(bundle, threads=1).predict([PHOTOS[0]])
     assert mask.shape == (5 * HEIGHT, 5 * WIDTH)
     assert (mask[2::5, 2::5] == small).mean() > 0.97
+
+
+def test_an_image_larger_than_a_tile_is_answered_as_if_the_input_were_as_large(tmp_path):
+    write_segmenter(tmp_path, TEACHER, fit="tile")
+    write_bundle(tmp_path, TEACHER, tmp_path / "bundle")
+    predictor = SegmentationPredictor(tmp_path / "bundle", threads=1)
+    # Tiles of 64 pixels lie at 0 and 48, where the network's steps of 4 pixels begin as well.
+    image = np.tile(PHOTOS[0], (2, 2, 1))[:112, :112]
+    (mask,) = predictor.predict([image])
+    means = image.reshape(28, 4, 28, 4, 3).mean(axis=(1, 3)) / 255
+    logits = np.stack([np.zeros((28, 28)), *(25 * (means[:, :, channel] - TEACHER.threshold) for channel in (1, 0))])
+    whole = Placement(112, 112, 1.0, 1.0, 0.0, 0.0, 112)
+    (expected,) = decode_masks(logits[None].astype(np.float32), [whole], [(112, 112)])
+    assert len(predictor.tiles(112, 112)) == 4
+    assert (mask == expected).mean() > 0.9999
+    assert len(np.unique(mask)) > 1
+
+
+def test_with_tiles_a_small_image_keeps_its_scale_and_what_is_no_image_is_refused_by_its_place(tmp_path):
+    write_segmenter(tmp_path, TEACHER, fit="tile")
+    write_bundle(tmp_path, TEACHER, tmp_path / "bundle")
+    predictor = SegmentationPredictor(tmp_path / "bundle", threads=1)
+    small = PHOTOS[0][:40, :32]
+    assert predictor.predict([small])[0].shape == (40, 32)
+    assert np.allclose(prepare([small], predictor.preprocessing)[0, :, 12:52, 16:48], prepared(small), atol=1e-6)
+    with pytest.raises(ValueError, match="image 1: "):
+        predictor.predict([small, np.zeros((4, 4, 2), np.uint8)])
+
+
+def prepared(image):
+    """Return pixels as the network of these tests takes them, (3, height, width)."""
+    return (image.astype(np.float32) / 255).transpose(2, 0, 1)

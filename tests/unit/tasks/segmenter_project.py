@@ -126,11 +126,11 @@ def photos_of_blots(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return images.clip(0, 255).astype(np.uint8), masks
 
 
-def write_segmenter(root: Path, recipe: Recipe, classes: list[str] = CLASSES) -> Path:
+def write_segmenter(root: Path, recipe: Recipe, classes: list[str] = CLASSES, fit: str = "pad") -> Path:
     """Write a segmenter's folder; return it."""
     folder = root / "artifacts" / recipe.step / recipe.name
     folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(segmenter(recipe, classes).SerializeToString())
+    (folder / "model.onnx").write_bytes(segmenter(recipe, classes, fit).SerializeToString())
     card = ModelCard(
         name=recipe.name,
         step=recipe.step,
@@ -140,7 +140,7 @@ def write_segmenter(root: Path, recipe: Recipe, classes: list[str] = CLASSES) ->
         architecture={"family": "blots", "spec": {}},
         input_size=SIZE,
         channels=3,
-        fit="pad",
+        fit=fit,
         mean=[0.0] * 3,
         std=[1.0] * 3,
         classes=classes,
@@ -151,7 +151,7 @@ def write_segmenter(root: Path, recipe: Recipe, classes: list[str] = CLASSES) ->
     return folder
 
 
-def segmenter(recipe: Recipe, classes: list[str]) -> onnx.ModelProto:
+def segmenter(recipe: Recipe, classes: list[str], fit: str = "pad") -> onnx.ModelProto:
     """Return a network that says of every few pixels how much green and red is there."""
     weights = np.zeros((3, 3, 2 * recipe.shift + 1, 2 * recipe.shift + 1), np.float32)
     for label, channel in ((1, 1), (2, 0)):
@@ -170,7 +170,7 @@ def segmenter(recipe: Recipe, classes: list[str]) -> onnx.ModelProto:
         [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias, "bias")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    preprocessing = Preprocessing(SIZE, 3, "pad", (0.0,) * 3, (1.0,) * 3)
+    preprocessing = Preprocessing(SIZE, 3, fit, (0.0,) * 3, (1.0,) * 3)
     helper.set_model_props(
         model, {PREPROCESSING_KEY: json.dumps(preprocessing.to_dict()), CLASSES_KEY: json.dumps(classes)}
     )

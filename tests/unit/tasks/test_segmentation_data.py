@@ -14,7 +14,7 @@ from PIL import Image
 from kinglet.data.masks.faults import VOID
 from kinglet.data.masks.packing import place_mask
 from kinglet.errors import KingletError
-from tasks import check_data, ingest, plan, profile, split, worker_processes
+from tasks import check_data, ingest, plan, profile, segmentation_answers, split, worker_processes
 from tasks.parameters import Parameters
 from tests.unit.data.masks.masked_folder import halves, write_image, write_mask, write_masked
 
@@ -171,6 +171,38 @@ def test_the_sets_own_split_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     images = pd.read_parquet("artifacts/split/manifest.parquet")
     assert {path.split("/")[0] for path in images["path"]} == {"train", "valid", "test"}
     assert images["split"].tolist() == ["test"] * 2 + ["train"] * 4 + ["validation"] * 2
+
+
+def test_large_images_are_cut_into_tiles_that_keep_to_one_part_and_answer_for_every_pixel_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(12):
+        size = (96, 40) if number % 3 else (30, 20)
+        write_image(tmp_path / "shapes" / "images" / f"{number:02}.png", number, size, 6 if number == 4 else 1)
+        write_mask(tmp_path / "shapes" / "masks" / f"{number:02}.png", halves(size, right=255))
+    run_all(settings(data={"source": "shapes", "images": "shapes", "fit": "tile"}))
+    images = pd.read_parquet("artifacts/split/manifest.parquet")
+    assert len(images) == 4 + 8 * 4 * 2
+    tiles = images[images["group"] != ""]
+    assert tiles["group"].nunique() == 8
+    assert tiles.groupby("group")["split"].nunique().max() == 1
+    packed = np.load("artifacts/ingest/images_32.npy")
+    tile = images[images["path"] == "images/01.png#21,8"].iloc[0]
+    with Image.open("shapes/images/01.png") as whole:
+        assert np.array_equal(packed[tile["index"]], np.asarray(whole)[8:40, 21:53])
+    small = images[images["path"] == "images/00.png"].iloc[0]
+    with Image.open("shapes/images/00.png") as whole:
+        assert np.array_equal(packed[small["index"]][6:26, 1:31], np.asarray(whole))
+    assert not packed[small["index"]][:6].any()
+    for part in ("train", "validation", "test"):
+        scored = segmentation_answers.read_masked(part)
+        labelled = sum(int((scored.truth(place) != VOID).sum()) for place in range(len(scored)))
+        paths = {path.partition("#")[0] for path in scored.paths}
+        assert scored.n_wholes == len(paths)
+        assert labelled == sum(
+            Image.open(f"shapes/{path}").size[0] * Image.open(f"shapes/{path}").size[1] for path in paths
+        )
 
 
 def test_masks_are_the_same_out_of_one_process_and_out_of_several(
