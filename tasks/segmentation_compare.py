@@ -31,8 +31,9 @@ from tasks.image_scores import (
 )
 from tasks.image_slices import slice_columns, slices_csv
 from tasks.parameters import Parameters
-from tasks.segmentation_answers import MASKS, MaskedImages, read_counts, read_mask, read_masked
+from tasks.segmentation_answers import MASKS, read_counts, read_masked
 from tasks.segmentation_evaluate import HEADLINE, draw
+from tasks.true_masks import MaskedImages, read_mask
 
 SHOWN = "pixels"
 # Images with the greatest loss that are named.

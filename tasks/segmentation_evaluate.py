@@ -27,7 +27,6 @@ from tasks.scored_models import HELD_OUT, facts_of, report_rows, teacher_name
 from tasks.segmentation_answers import (
     BOUNDARIES,
     MASKS,
-    MaskedImages,
     boundary_table,
     count_answers,
     open_segmenter,
@@ -35,6 +34,7 @@ from tasks.segmentation_answers import (
     write_mask,
     write_predictions,
 )
+from tasks.true_masks import MaskedImages
 
 # What models are chosen by.
 HEADLINE = MIOU.name

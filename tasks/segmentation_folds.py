@@ -25,8 +25,8 @@ from tasks.artifacts import packed_images, packed_masks, read_input_sizes
 from tasks.fold_run import HELD_OUT, TRAINING, VALIDATION, FoldRun
 from tasks.models import read_classes
 from tasks.progress import progress
-from tasks.segmentation_answers import scored_images
 from tasks.segmentation_training import fine_tuned_segmenter, masked_images, refuse_without_classes, segmenter_recipe
+from tasks.true_masks import scored_images
 
 # What a fold may cost where nobody says its epochs: a third of a teacher. A segmenter has a decoder to learn from
 # nothing, and says little before that.

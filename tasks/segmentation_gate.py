@@ -16,7 +16,6 @@ from tasks.gate_policy import golden_check_of
 from tasks.image_gate import Judged, judge_model
 from tasks.parameters import Parameters
 from tasks.segmentation_answers import (
-    MaskedImages,
     OpenedSegmenter,
     count_answers,
     open_file,
@@ -24,6 +23,7 @@ from tasks.segmentation_answers import (
     read_masked,
 )
 from tasks.segmentation_evaluate import draw
+from tasks.true_masks import MaskedImages
 
 
 def judge_segmenter(parameters: Parameters) -> dict[str, Any]:

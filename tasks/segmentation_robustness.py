@@ -19,8 +19,9 @@ from tasks.image_robustness import document, image_count, in_variants, open_mode
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.scored_models import teacher_name
-from tasks.segmentation_answers import MaskedImages, open_segmenter, read_masked
+from tasks.segmentation_answers import open_segmenter, read_masked
 from tasks.segmentation_evaluate import HEADLINE
+from tasks.true_masks import MaskedImages
 
 Confusion = NDArray[np.int64]
 

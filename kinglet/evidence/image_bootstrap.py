@@ -109,7 +109,7 @@ def draw_images(
     drawn = np.concatenate([table(weights) for weights in draw_counts(cells, resamples, seed)])
     without = [table(weights) for weights in leave_one_out(cells)] if method == "bca" else []
     left_out = np.concatenate(without) if without else np.empty((0, len(values)))
-    n_classes = (len(values) - len(names)) // len(class_names)
+    n_classes = (len(values) - len(names)) // max(1, len(class_names))
     return DrawnScores(names, class_names, n_classes, values, drawn, left_out, rests_on)
 
 

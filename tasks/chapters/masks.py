@@ -12,7 +12,8 @@ from kinglet.evidence.segmentation_scores import MaskCounts
 from kinglet.runtime.preprocessing import placement
 from kinglet.runtime.segmentation import VOID, Mask
 from tasks.chapters.pictures import inside_of, jpeg_uri, palette_uri
-from tasks.segmentation_answers import MASKS, MaskedImages, read_mask
+from tasks.segmentation_answers import MASKS
+from tasks.true_masks import MaskedImages, read_mask
 
 # Colours that stay apart on photographs, those of the server's page; a class takes the one of its number, and after the
 # last they begin anew.

@@ -110,7 +110,9 @@ def test_every_known_pixel_of_a_folds_images_is_counted_once(here: Path) -> None
 def test_the_scores_are_those_of_scikit_learn(here: Path) -> None:
     scores = read_json(SCORES)
     tables = [pd.read_parquet(CROSSVALIDATE / f"1-{fold}/predictions.parquet") for fold in (1, 2)]
-    for found, table in zip([*scores["runs"], scores["pooled"][0]], [*tables, pd.concat(tables)], strict=True):
+    (pooled,) = scores["pooled"]
+    of_all = {name: pooled[name]["value"] for name in ("pixel_accuracy", "miou", "dice")}
+    for found, table in zip([*scores["runs"], of_all], [*tables, pd.concat(tables)], strict=True):
         pair, weights = (table["truth"], table["predicted"]), table["pixels"]
         expected = {
             "pixel_accuracy": metrics.accuracy_score(*pair, sample_weight=weights),
@@ -122,6 +124,7 @@ def test_the_scores_are_those_of_scikit_learn(here: Path) -> None:
         mean = np.mean([run[name] for run in scores["runs"]])
         assert scores[name]["value"] == pytest.approx(mean, abs=1e-6)
         assert scores[name]["low"] <= mean <= scores[name]["high"]
+        assert pooled[name]["low"] < pooled[name]["value"] < pooled[name]["high"]
     assert (scores["folds"], scores["repeats"], scores["n"]) == (2, 1, 10)
 
 
