@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import re
 import secrets
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -18,6 +16,7 @@ from kinglet.serving import open_inference
 from kinglet.serving.bodies import BodyReader, DisconnectedError, Upload, parts_of
 from kinglet.serving.inference import INLINE_BYTES, Answer, Inference
 from kinglet.serving.logs import JsonLog
+from kinglet.serving.messages import REQUEST_ID, Request, Response, refusal
 from kinglet.serving.metrics import CONTENT_TYPE, Metrics
 from kinglet.serving.monitoring import Seen, monitor_of
 from kinglet.serving.openapi import openapi_document
@@ -27,33 +26,8 @@ from kinglet.serving.refusals import RefusedError
 from kinglet.serving.served_model import ServedModel
 from kinglet.serving.settings import Settings
 
-JSON = ((b"content-type", b"application/json"),)
 # A body of one image; without a type the bytes tell by themselves.
 IMAGE_TYPES = (b"", b"image/jpeg", b"image/png", b"image/webp", b"application/octet-stream")
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-
-
-@dataclass
-class Request:
-    """One request as the handlers see it. headers: the last of each name; `held` bytes of its body are in memory."""
-
-    scope: dict[str, Any]
-    receive: Callable[[], Awaitable[dict[str, Any]]]
-    headers: dict[bytes, bytes]
-    started: float
-    id: bytes = b""
-    held: int = 0
-    # What the log says of it besides the usual.
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Response:
-    """One answer."""
-
-    body: bytes
-    headers: Sequence[tuple[bytes, bytes]] = JSON
-    status: int = 200
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -79,6 +53,8 @@ class Application:
         self._page_headers = security_headers(self._page)
         self._document = orjson.dumps(openapi_document(model, settings))
         self._metadata = open_inference.model_metadata(model)
+        # Whether there are requests that are answered where they arrive.
+        self.is_fast = self.inference.is_inline and not self.problem.takes_time and self.problem.picture is None
         log.lost = self.metrics.lost_log_lines.inc
         # {path's pattern: {method: what answers}}
         self._routes: dict[str, dict[str, Handler]] = {
@@ -106,14 +82,21 @@ class Application:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        request = Request(scope, receive, dict(scope["headers"]), time.perf_counter())
-        given = request.headers.get(b"x-request-id", b"")
-        request_id = request.id = given if REQUEST_ID.fullmatch(given) else next(self._ids)
+        client = scope.get("client")
+        request = Request(
+            scope["method"],
+            scope["path"],
+            scope["query_string"],
+            dict(scope["headers"]),
+            client[0] if client else None,
+            receive,
+        )
+        request_id = self._name(request)
         code, closes, route = "", False, ""
         self.metrics.in_flight.inc()
         try:
             try:
-                route, handler = self._route(scope["method"], scope["path"])
+                route, handler = self._route(request.method, request.path)
                 response = await handler(request)
             except RefusedError as error:
                 code, closes = error.code, error.closes
@@ -127,12 +110,18 @@ class Application:
                 code = "internal_error"
                 response = refusal(RefusedError(code, "The server failed; its log says why."), request_id)
                 request.facts["traceback"] = traceback.format_exc()
-            await self._send(send, response, scope["method"], request_id, closes=closes)
-            self._note(request, route or self._known(scope["path"]), request_id, response.status, code)
+            await self._send(send, response, request.method, request_id, closes=closes)
+            self._note(request, route or self._known(request.path), response.status, code)
         finally:
             self.metrics.in_flight.dec()
             if request.held:
                 self._bodies.release(request.held)
+
+    def _name(self, request: Request) -> bytes:
+        """Give a request its id, the one that it brings or one of the server's, and return it."""
+        given = request.headers.get(b"x-request-id", b"")
+        request.id = given if REQUEST_ID.fullmatch(given) else next(self._ids)
+        return request.id
 
     async def _send(self, send: Any, response: Response, method: str, request_id: bytes, *, closes: bool) -> None:
         headers = [
@@ -168,22 +157,21 @@ class Application:
         pattern = "/".join(segments)
         return pattern if pattern in self._routes else ""
 
-    def _note(self, request: Request, route: str, request_id: bytes, status: int, code: str) -> None:
+    def _note(self, request: Request, route: str, status: int, code: str) -> None:
         """Count and log one request that was answered."""
         seconds = time.perf_counter() - request.started
-        method = request.scope["method"]
+        method = request.method
         # Methods are the client's to invent, and a metric's labels have to be few.
         self.metrics.count(route, method if method in ("GET", "HEAD", "POST") else "other", status, code, seconds)
         if self.settings.log == "all" or (self.settings.log == "errors" and code):
-            client = request.scope.get("client")
             self.log.write(
                 "request",
-                id=request_id.decode(),
+                id=request.id.decode(),
                 method=method[:40],
-                path=request.scope["path"][:200],
+                path=request.path[:200],
                 status=status,
                 ms=round(1000 * seconds, 3),
-                client=client[0] if client else None,
+                client=request.client,
                 **({"code": code} if code else {}),
                 **request.facts,
             )
@@ -193,16 +181,50 @@ class Application:
         request.held = len(body)
         return body
 
-    async def predict(self, request: Request) -> Response:
-        """Answer with the classes of one image or of several, with the objects in them, or with their masks."""
-        query, picture = request.scope["query_string"], self.problem.picture
-        asked = self.problem.read_query(query)
-        uploads = await self._uploads(request)
-        answer = await self.inference.answer(uploads)
-        request.facts["images"] = len(uploads)
+    def answer_at_once(self, request: Request, body: bytes) -> Response | None:
+        """Answer a request to /predict with the body of one small image, whole, without waiting for anything.
+
+        Returns None for all that takes longer, is to be refused or fails: that is for the application to answer, which
+        knows no more of the request then than before. Counts and logs the request that is answered.
+        """
+        kind = request.headers.get(b"content-type", b"")
+        if (
+            not self.is_fast
+            or kind not in IMAGE_TYPES
+            or b"content-encoding" in request.headers
+            or not self._bodies.has_room(len(body))
+        ):
+            return None
+        try:
+            asked = self.problem.read_query(request.query)
+            uploads = [Upload("", body)]
+            answer = self.inference.answer_at_once(uploads)
+            if answer is None:
+                return None
+            found = self.problem.predictions(self.model, answer, asked)
+            content = orjson.dumps(self._predictions(uploads, answer, found, request.started))
+        except Exception:  # noqa: BLE001
+            # Whatever is wrong with the request or with the server is found again and said on the usual way.
+            return None
+        self._name(request)
+        self._monitor(request, answer)
+        self._note(request, "/predict", 200, "")
+        return Response(content)
+
+    def _monitor(self, request: Request, answer: Answer) -> None:
+        """Note the images of a request for the log, and for monitoring if there is any."""
+        request.facts["images"] = len(answer.images)
         if self.monitor is not None:
             sizes = [(facts.width, facts.height) for facts in answer.images]
             self.monitor.take(Seen(request.id, answer.squares, sizes, answer.outputs))
+
+    async def predict(self, request: Request) -> Response:
+        """Answer with the classes of one image or of several, with the objects in them, or with their masks."""
+        query, picture = request.query, self.problem.picture
+        asked = self.problem.read_query(query)
+        uploads = await self._uploads(request)
+        answer = await self.inference.answer(uploads)
+        self._monitor(request, answer)
         if picture is not None and picture.wanted(query, request.headers.get(b"accept", b"")):
             body = await self.inference.in_pool(lambda: picture.make(self.model, answer))
             return Response(body, ((b"content-type", picture.media_type.encode()),))
@@ -275,7 +297,7 @@ class Application:
 
     def _check_model(self, request: Request) -> None:
         """Raise RefusedError if the path names another model or version."""
-        segments = request.scope["path"].split("/")
+        segments = request.path.split("/")
         name = segments[3]
         version = segments[5] if len(segments) > 5 and segments[4] == "versions" else self.model.version
         if (name, version) != (self.model.name, self.model.version):
@@ -296,7 +318,7 @@ class Application:
 
     async def ready(self, request: Request) -> Response:
         """Answer whether requests are welcome: always, but for the time between SIGTERM and the end."""
-        if request.scope["path"].startswith("/v2/models/"):
+        if request.path.startswith("/v2/models/"):
             self._check_model(request)
         if self.draining:
             raise RefusedError("not_ready", "The server is shutting down.", retry_after=1)
@@ -314,12 +336,3 @@ class Application:
     async def page(self, _: Request) -> Response:
         """Answer with the page on which a person drops an image."""
         return Response(self._page, self._page_headers)
-
-
-def refusal(error: RefusedError, request_id: bytes) -> Response:
-    """Return the answer that says why a request is refused."""
-    fields = {"error": error.message, "code": error.code, "request_id": request_id.decode()}
-    headers = list(JSON)
-    if error.retry_after is not None:
-        headers.append((b"retry-after", str(error.retry_after).encode()))
-    return Response(orjson.dumps(fields), headers, error.status)

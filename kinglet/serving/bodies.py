@@ -59,6 +59,10 @@ class BodyReader:
             return self._hold(body)
         return await self._rest(body, headers, receive)
 
+    def has_room(self, length: int) -> bool:
+        """Return whether a body of so many bytes is small enough, and may be in the server beside the others."""
+        return length <= self._max_bytes and self.held_bytes + length <= self._max_held_bytes
+
     def release(self, length: int) -> None:
         """Count `length` bytes as held no more."""
         self.held_bytes -= length
