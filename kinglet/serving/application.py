@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
-import secrets
-import time
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 
 from kinglet import __version__
 from kinglet.serving import open_inference
-from kinglet.serving.bodies import BodyReader, DisconnectedError, Upload, parts_of
-from kinglet.serving.inference import INLINE_BYTES, Answer, Inference
+from kinglet.serving.bodies import BodyReader, DisconnectedError
+from kinglet.serving.inference import INLINE_BYTES, Inference
 from kinglet.serving.logs import JsonLog
-from kinglet.serving.messages import REQUEST_ID, Request, Response, refusal
+from kinglet.serving.messages import Request, RequestIds, Response, refusal
 from kinglet.serving.metrics import CONTENT_TYPE, Metrics
 from kinglet.serving.monitoring import Seen, monitor_of
 from kinglet.serving.openapi import openapi_document
 from kinglet.serving.page import page_of, security_headers
-from kinglet.serving.problems import problem_of
+from kinglet.serving.predict import PREDICT, PredictEndpoint
+from kinglet.serving.records import Records
 from kinglet.serving.refusals import RefusedError
 from kinglet.serving.served_model import ServedModel
 from kinglet.serving.settings import Settings
-
-# A body of one image; without a type the bytes tell by themselves.
-IMAGE_TYPES = (b"", b"image/jpeg", b"image/png", b"image/webp", b"application/octet-stream")
-
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -41,24 +35,22 @@ class Application:
 
     def __init__(self, model: ServedModel, settings: Settings, log: JsonLog) -> None:
         self.model, self.settings, self.log = model, settings, log
-        self.problem = problem_of(model)
         self.metrics = Metrics(model)
         self.inference = Inference(model, settings, self.metrics)
         self.monitor = monitor_of(model, settings, log, self.metrics)
         self.draining = False
         self._bodies = BodyReader(settings.max_body_bytes, settings.max_held_bytes)
-        process = secrets.token_hex(6)
-        self._ids = (f"{process}-{number}".encode() for number in itertools.count(1))
+        self._ids = RequestIds()
+        self.records = Records(self.metrics, log, settings.log)
+        self.predict = PredictEndpoint(self.inference, self._bodies, self.monitor, self._ids, self.records)
         self._page = page_of(model)
         self._page_headers = security_headers(self._page)
         self._document = orjson.dumps(openapi_document(model, settings))
         self._metadata = open_inference.model_metadata(model)
-        # Whether there are requests that are answered where they arrive.
-        self.is_fast = self.inference.is_inline and not self.problem.takes_time and self.problem.picture is None
         log.lost = self.metrics.lost_log_lines.inc
         # {path's pattern: {method: what answers}}
         self._routes: dict[str, dict[str, Handler]] = {
-            "/predict": {"POST": self.predict},
+            PREDICT: {"POST": self.predict.answer},
             "/": {"GET": self.page},
             "/healthz": {"GET": self.live},
             "/metrics": {"GET": self.read_metrics},
@@ -73,7 +65,8 @@ class Application:
             self._routes[f"{prefix}/infer"] = {"POST": self.infer}
 
     def close(self) -> None:
-        """Let what has begun end, and write the last sketch."""
+        """Let what has begun end, and write the last lines and the last sketch."""
+        self.records.flush()
         self.inference.close()
         if self.monitor is not None:
             self.monitor.close(self.settings.drain_timeout)
@@ -91,7 +84,7 @@ class Application:
             client[0] if client else None,
             receive,
         )
-        request_id = self._name(request)
+        request_id = self._ids.name(request)
         code, closes, route = "", False, ""
         self.metrics.in_flight.inc()
         try:
@@ -111,17 +104,11 @@ class Application:
                 response = refusal(RefusedError(code, "The server failed; its log says why."), request_id)
                 request.facts["traceback"] = traceback.format_exc()
             await self._send(send, response, request.method, request_id, closes=closes)
-            self._note(request, route or self._known(request.path), response.status, code)
+            self.records.write(request, route or self._known(request.path), response.status, code)
         finally:
             self.metrics.in_flight.dec()
             if request.held:
                 self._bodies.release(request.held)
-
-    def _name(self, request: Request) -> bytes:
-        """Give a request its id, the one that it brings or one of the server's, and return it."""
-        given = request.headers.get(b"x-request-id", b"")
-        request.id = given if REQUEST_ID.fullmatch(given) else next(self._ids)
-        return request.id
 
     async def _send(self, send: Any, response: Response, method: str, request_id: bytes, *, closes: bool) -> None:
         headers = [
@@ -157,126 +144,10 @@ class Application:
         pattern = "/".join(segments)
         return pattern if pattern in self._routes else ""
 
-    def _note(self, request: Request, route: str, status: int, code: str) -> None:
-        """Count and log one request that was answered."""
-        seconds = time.perf_counter() - request.started
-        method = request.method
-        # Methods are the client's to invent, and a metric's labels have to be few.
-        self.metrics.count(route, method if method in ("GET", "HEAD", "POST") else "other", status, code, seconds)
-        if self.settings.log == "all" or (self.settings.log == "errors" and code):
-            self.log.write(
-                "request",
-                id=request.id.decode(),
-                method=method[:40],
-                path=request.path[:200],
-                status=status,
-                ms=round(1000 * seconds, 3),
-                client=request.client,
-                **({"code": code} if code else {}),
-                **request.facts,
-            )
-
-    async def _body(self, request: Request) -> bytes:
-        body = await self._bodies.read(request.headers, request.receive)
-        request.held = len(body)
-        return body
-
-    def answer_at_once(self, request: Request, body: bytes) -> Response | None:
-        """Answer a request to /predict with the body of one small image, whole, without waiting for anything.
-
-        Returns None for all that takes longer, is to be refused or fails: that is for the application to answer, which
-        knows no more of the request then than before. Counts and logs the request that is answered.
-        """
-        kind = request.headers.get(b"content-type", b"")
-        if (
-            not self.is_fast
-            or kind not in IMAGE_TYPES
-            or b"content-encoding" in request.headers
-            or not self._bodies.has_room(len(body))
-        ):
-            return None
-        try:
-            asked = self.problem.read_query(request.query)
-            uploads = [Upload("", body)]
-            answer = self.inference.answer_at_once(uploads)
-            if answer is None:
-                return None
-            found = self.problem.predictions(self.model, answer, asked)
-            content = orjson.dumps(self._predictions(uploads, answer, found, request.started))
-        except Exception:  # noqa: BLE001
-            # Whatever is wrong with the request or with the server is found again and said on the usual way.
-            return None
-        self._name(request)
-        self._monitor(request, answer)
-        self._note(request, "/predict", 200, "")
-        return Response(content)
-
-    def _monitor(self, request: Request, answer: Answer) -> None:
-        """Note the images of a request for the log, and for monitoring if there is any."""
-        request.facts["images"] = len(answer.images)
-        if self.monitor is not None:
-            sizes = [(facts.width, facts.height) for facts in answer.images]
-            self.monitor.take(Seen(request.id, answer.squares, sizes, answer.outputs))
-
-    async def predict(self, request: Request) -> Response:
-        """Answer with the classes of one image or of several, with the objects in them, or with their masks."""
-        query, picture = request.query, self.problem.picture
-        asked = self.problem.read_query(query)
-        uploads = await self._uploads(request)
-        answer = await self.inference.answer(uploads)
-        self._monitor(request, answer)
-        if picture is not None and picture.wanted(query, request.headers.get(b"accept", b"")):
-            body = await self.inference.in_pool(lambda: picture.make(self.model, answer))
-            return Response(body, ((b"content-type", picture.media_type.encode()),))
-        if self.problem.takes_time:
-            found = await self.inference.in_pool(lambda: self.problem.predictions(self.model, answer, asked))
-        else:
-            found = self.problem.predictions(self.model, answer, asked)
-        return Response(orjson.dumps(self._predictions(uploads, answer, found, request.started)))
-
-    async def _uploads(self, request: Request) -> list[Upload]:
-        """Return the images of a request, at least one."""
-        content_type = request.headers.get(b"content-type", b"")
-        kind = content_type.partition(b";")[0].strip().lower()
-        if kind not in IMAGE_TYPES and kind != b"multipart/form-data":
-            raise RefusedError(
-                "unsupported_type",
-                f"Content-Type is {kind.decode('latin-1')[:80]!r}; send image/jpeg, image/png, image/webp, "
-                "application/octet-stream or multipart/form-data.",
-                closes=True,
-            )
-        body = await self._body(request)
-        if kind == b"multipart/form-data":
-            return parts_of(body, content_type, self.settings.max_images)
-        if not body:
-            raise RefusedError("empty_body", "The body is empty; send the bytes of a JPEG, PNG or WebP image.")
-        return [Upload("", body)]
-
-    def _predictions(
-        self, uploads: Sequence[Upload], answer: Answer, found: Sequence[dict[str, Any]], started: float
-    ) -> dict[str, Any]:
-        predictions = [
-            {
-                **of_image,
-                "image": {"name": upload.name, "format": facts.format, "width": facts.width, "height": facts.height},
-            }
-            for upload, facts, of_image in zip(uploads, answer.images, found, strict=True)
-        ]
-        return {
-            "model": self.model.name,
-            "version": self.model.version,
-            "predictions": predictions,
-            "time_ms": {
-                "decode": round(1000 * answer.decode_seconds, 3),
-                "compute": round(1000 * answer.compute_seconds, 3),
-                "total": round(1000 * (time.perf_counter() - started), 3),
-            },
-        }
-
     async def infer(self, request: Request) -> Response:
         """Answer a request of the Open Inference Protocol."""
         self._check_model(request)
-        body = await self._body(request)
+        body = await self._bodies.take(request)
         length = request.headers.get(open_inference.HEADER_LENGTH)
 
         def read() -> open_inference.TensorRequest:
@@ -327,6 +198,7 @@ class Application:
 
     async def read_metrics(self, _: Request) -> Response:
         """Answer with the metrics."""
+        self.records.flush()
         return Response(self.metrics.exposition(), [(b"content-type", CONTENT_TYPE.encode())])
 
     async def document(self, _: Request) -> Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qs
@@ -40,8 +42,8 @@ def predictions(model: ServedModel, answer: Answer, top: int) -> list[dict[str, 
     """Return the answer to every image, without its facts."""
     classes = model.predictor.classes
     found = []
-    for row in softmax(answer.outputs):
-        values = row.tolist()
+    for logits in answer.outputs:
+        values = probabilities_of(logits)
         best = [
             {"class": classes[index], "probability": round(values[index], 6)} for index in most_probable(values, top)
         ]
@@ -49,11 +51,24 @@ def predictions(model: ServedModel, answer: Answer, top: int) -> list[dict[str, 
     return found
 
 
-def most_probable(probabilities: list[float], top: int) -> list[int]:
-    """Return the indices of the `top` most probable classes, the most probable first; of equals, the first comes first.
+def probabilities_of(logits: NDArray[np.float32]) -> list[float]:
+    """Return the probabilities of one image, as `softmax` does.
 
-    Up to a hundred classes are sorted sooner than they are handed to numpy.
+    logits: float32 (n_classes,). A few are computed in Python: numpy's functions are slow when the processor does not
+    have them at hand, as after an inference (measured: 60 us of 400).
     """
+    if len(logits) > FEW_CLASSES:
+        probabilities: list[float] = softmax(logits).tolist()
+        return probabilities
+    values = logits.tolist()
+    largest = max(values)
+    exponentials = [math.exp(value - largest) for value in values]
+    total = sum(exponentials)
+    return array("f", [value / total for value in exponentials]).tolist()
+
+
+def most_probable(probabilities: list[float], top: int) -> list[int]:
+    """Return the indices of the `top` most probable classes, the surest first; of equals, the first."""
     if len(probabilities) <= FEW_CLASSES:
         return sorted(range(len(probabilities)), key=probabilities.__getitem__, reverse=True)[:top]
     order: list[int] = np.argsort(-np.array(probabilities), kind="stable")[:top].tolist()

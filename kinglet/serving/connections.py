@@ -12,10 +12,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from kinglet.serving.application import Application
 from kinglet.serving.messages import Request
+from kinglet.serving.predict import PREDICT
 from kinglet.serving.refusals import STATUS_OF
 
 MAX_HEADER_BYTES = 65_536
-PREDICT = b"/predict"
+PATH = PREDICT.encode()
 # When the server ends, a connection without a request may still get one that was sent already.
 LAST_REQUEST_SECONDS = 0.3
 
@@ -100,8 +101,8 @@ class LimitedConnection(HttpToolsProtocol):
     def _is_for_here(self) -> bool:
         """Return whether a request may be answered at once, going by its headers."""
         return (
-            self._application.is_fast
-            and self.url.partition(b"?")[0] == PREDICT
+            self._application.predict.is_fast
+            and self.url.partition(b"?")[0] == PATH
             and self._is_idle()
             and not (self.expect_100_continue or self.flow.write_paused or self.transport.is_closing())
             and self.parser.get_method() == b"POST"
@@ -138,9 +139,9 @@ class LimitedConnection(HttpToolsProtocol):
         """Return whether the application answered a whole request; the answer is on its way then."""
         application, client = self._application, self.client
         query = self.url.partition(b"?")[2]
-        request = Request("POST", "/predict", query, dict(self.headers), client[0] if client else None)
+        request = Request("POST", PREDICT, query, dict(self.headers), client[0] if client else None)
         request.started = self._started
-        response = application.answer_at_once(request, body)
+        response = application.predict.answer_at_once(request, body)
         if response is None:
             return False
         stays = self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive() and not application.draining

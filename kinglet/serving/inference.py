@@ -57,7 +57,7 @@ class Inference:
     """Computes what requests ask for; used from one event loop."""
 
     def __init__(self, model: ServedModel, settings: Settings, metrics: Metrics) -> None:
-        self._model = model
+        self.model, self.max_images = model, settings.max_images
         self._metrics = metrics
         self._max_pixels = settings.max_pixels
         self._timeout = settings.timeout
@@ -135,7 +135,7 @@ class Inference:
             called = f"Image {number}{f' ({upload.name[:80]!r})' if upload.name else ''}" if len(uploads) > 1 else "It"
             refuse_what_is_no_image(upload.content, called, self._max_pixels)
             try:
-                square, facts = self._model.square_of(upload.content, max_pixels)
+                square, facts = self.model.square_of(upload.content, max_pixels)
             except TooManyPixelsError as error:
                 if max_pixels < self._max_pixels:
                     raise
@@ -145,14 +145,14 @@ class Inference:
             squares.append(square)
             images.append(facts)
         stacked = squares[0][None] if len(squares) == 1 else np.stack(squares)
-        return stacked, model_input(stacked, self._model.predictor.preprocessing), images
+        return stacked, model_input(stacked, self.model.predictor.preprocessing), images
 
     def _compute(self, tensors: InputTensor) -> NDArray[np.float32]:
         parts = []
         for start in range(0, len(tensors), CHUNK):
             chunk = tensors[start : start + CHUNK]
-            self._metrics.batch_size.observe(len(chunk))
-            parts.append(self._model.predictor.outputs(chunk))
+            self._metrics.note_batch(len(chunk))
+            parts.append(self.model.predictor.outputs(chunk))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     async def in_pool(self, work: Callable[[], Result]) -> Result:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -48,6 +50,20 @@ class Response:
     body: bytes
     headers: Sequence[tuple[bytes, bytes]] = JSON
     status: int = 200
+
+
+class RequestIds:
+    """Names requests: each is called what it says itself, or as no other of this process and of any other."""
+
+    def __init__(self) -> None:
+        process = secrets.token_hex(6)
+        self._made = (f"{process}-{number}".encode() for number in itertools.count(1))
+
+    def name(self, request: Request) -> bytes:
+        """Give a request its id and return it."""
+        given = request.headers.get(b"x-request-id")
+        request.id = given if given and REQUEST_ID.fullmatch(given) else next(self._made)
+        return request.id
 
 
 def refusal(error: RefusedError, request_id: bytes) -> Response:
