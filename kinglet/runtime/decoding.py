@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,7 @@ MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"BM", "BMP"),
 )
 
+Found = TypeVar("Found")
 
 # What an image's orientation may stand in, as Pillow calls it.
 ORIENTED_BY = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
@@ -70,16 +71,18 @@ def sniff(content: bytes) -> str:
     """Return the format ("JPEG", "PNG", ...) that the first 12 bytes announce, or "" for anything else."""
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "WEBP"
-    return next((name for magic, name in MAGIC if content.startswith(magic)), "")
+    for magic, name in MAGIC:
+        if content.startswith(magic):
+            return name
+    return ""
 
 
 class TooManyPixelsError(UndecodableImageError):
     """The image has more pixels than the caller allows."""
 
 
-@contextmanager
-def opened(content: bytes, max_pixels: int) -> Iterator[tuple[str, ImageFile]]:
-    """Yield the format of an encoded image and the image, its pixels not yet decoded; close it afterwards.
+def read_with(content: bytes, max_pixels: int, take: Callable[[str, ImageFile], Found]) -> Found:
+    """Return what `take` finds in an encoded image, given its format and the image, its pixels not yet decoded.
 
     Raises UndecodableImageError if it is none, has more than `max_pixels` pixels, or its reader fails meanwhile.
     """
@@ -90,7 +93,7 @@ def opened(content: bytes, max_pixels: int) -> Iterator[tuple[str, ImageFile]]:
     try:
         with READERS[name](io.BytesIO(content)) as image:
             check_size(image.size, max_pixels)
-            yield name, image
+            return take(name, image)
     except (UndecodableImageError, MemoryError):
         raise
     except Exception as error:
@@ -102,8 +105,7 @@ def read_size(content: bytes, max_pixels: int) -> tuple[int, int]:
 
     Raises UndecodableImageError if it has none, or more than `max_pixels` pixels.
     """
-    with opened(content, max_pixels) as (_, image):
-        return image.size
+    return read_with(content, max_pixels, lambda _, image: image.size)
 
 
 def read_orientation(content: bytes, max_pixels: int) -> tuple[tuple[int, int], int]:
@@ -111,12 +113,16 @@ def read_orientation(content: bytes, max_pixels: int) -> tuple[tuple[int, int], 
 
     Raises UndecodableImageError if it has no size, or more than `max_pixels` pixels.
     """
-    with opened(content, max_pixels) as (_, image):
-        try:
-            orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
-        except Exception:  # noqa: BLE001
-            orientation = 1  # a damaged EXIF block turns nothing, as in `upright`
-        return image.size, orientation if 1 <= orientation <= 8 else 1
+    return read_with(content, max_pixels, size_and_orientation)
+
+
+def size_and_orientation(_: str, image: ImageFile) -> tuple[tuple[int, int], int]:
+    """Return (width, height) as stored and the EXIF orientation of an image whose pixels need not be decoded."""
+    try:
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001
+        orientation = 1  # a damaged EXIF block turns nothing, as in `upright`
+    return image.size, orientation if 1 <= orientation <= 8 else 1
 
 
 def decode(content: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], ImageFacts]:
@@ -131,11 +137,15 @@ def decode(content: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], ImageFac
     """
     if not content:
         raise UndecodableImageError("empty file (0 bytes)")
-    with opened(content, max_pixels) as (name, image):
-        mode = image.mode
-        image.load()
-        frames = int(getattr(image, "n_frames", 1))
-        pixels = to_uint8(upright(image))
+    return read_with(content, max_pixels, pixels_and_facts)
+
+
+def pixels_and_facts(name: str, image: ImageFile) -> tuple[NDArray[np.uint8], ImageFacts]:
+    """Return the pixels of an opened image and the facts about it, see `decode`. name: its format."""
+    mode = image.mode
+    image.load()
+    frames = int(getattr(image, "n_frames", 1))
+    pixels = to_uint8(upright(image))
     return pixels, ImageFacts(name, mode, pixels.shape[1], pixels.shape[0], frames)
 
 
@@ -183,8 +193,9 @@ def to_uint8(image: Image.Image) -> NDArray[np.uint8]:
         ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(ground, image)
     mode = "L" if gray else "RGB"
-    pixels = np.asarray(image if image.mode == mode else image.convert(mode), dtype=np.uint8)
-    return pixels[:, :, None] if gray else pixels
+    image = image if image.mode == mode else image.convert(mode)
+    # What np.asarray does, without the questions that it asks first.
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, len(mode))
 
 
 def sixteen_to_eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:

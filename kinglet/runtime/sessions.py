@@ -205,6 +205,7 @@ def output_width(session: onnxruntime.InferenceSession) -> int:
 
 def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Return probabilities of shape (n, n_classes), float32, each row summing to 1; computed in float64."""
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    exponentials = np.exp(shifted)
-    return np.asarray(exponentials / exponentials.sum(axis=-1, keepdims=True), dtype=np.float32)
+    shifted = logits.astype(np.float64) - np.maximum.reduce(logits, axis=-1, keepdims=True)
+    exponentials = np.exp(shifted, out=shifted)
+    exponentials /= np.add.reduce(exponentials, axis=-1, keepdims=True)
+    return exponentials.astype(np.float32)

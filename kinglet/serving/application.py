@@ -2,59 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
-import re
-import secrets
-import time
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 
 from kinglet import __version__
 from kinglet.serving import open_inference
-from kinglet.serving.bodies import BodyReader, DisconnectedError, Upload, parts_of
-from kinglet.serving.inference import INLINE_BYTES, Answer, Inference
+from kinglet.serving.bodies import BodyReader, DisconnectedError
+from kinglet.serving.inference import INLINE_BYTES, Inference
 from kinglet.serving.logs import JsonLog
+from kinglet.serving.messages import Request, RequestIds, Response, refusal
 from kinglet.serving.metrics import CONTENT_TYPE, Metrics
 from kinglet.serving.monitoring import Seen, monitor_of
 from kinglet.serving.openapi import openapi_document
 from kinglet.serving.page import page_of, security_headers
-from kinglet.serving.problems import problem_of
+from kinglet.serving.predict import PREDICT, PredictEndpoint
+from kinglet.serving.records import Records
 from kinglet.serving.refusals import RefusedError
 from kinglet.serving.served_model import ServedModel
 from kinglet.serving.settings import Settings
-
-JSON = ((b"content-type", b"application/json"),)
-# A body of one image; without a type the bytes tell by themselves.
-IMAGE_TYPES = (b"", b"image/jpeg", b"image/png", b"image/webp", b"application/octet-stream")
-REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-
-
-@dataclass
-class Request:
-    """One request as the handlers see it. headers: the last of each name; `held` bytes of its body are in memory."""
-
-    scope: dict[str, Any]
-    receive: Callable[[], Awaitable[dict[str, Any]]]
-    headers: dict[bytes, bytes]
-    started: float
-    id: bytes = b""
-    held: int = 0
-    # What the log says of it besides the usual.
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Response:
-    """One answer."""
-
-    body: bytes
-    headers: Sequence[tuple[bytes, bytes]] = JSON
-    status: int = 200
-
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -67,14 +35,14 @@ class Application:
 
     def __init__(self, model: ServedModel, settings: Settings, log: JsonLog) -> None:
         self.model, self.settings, self.log = model, settings, log
-        self.problem = problem_of(model)
         self.metrics = Metrics(model)
         self.inference = Inference(model, settings, self.metrics)
         self.monitor = monitor_of(model, settings, log, self.metrics)
         self.draining = False
         self._bodies = BodyReader(settings.max_body_bytes, settings.max_held_bytes)
-        process = secrets.token_hex(6)
-        self._ids = (f"{process}-{number}".encode() for number in itertools.count(1))
+        self._ids = RequestIds()
+        self.records = Records(self.metrics, log, settings.log)
+        self.predict = PredictEndpoint(self.inference, self._bodies, self.monitor, self._ids, self.records)
         self._page = page_of(model)
         self._page_headers = security_headers(self._page)
         self._document = orjson.dumps(openapi_document(model, settings))
@@ -82,7 +50,7 @@ class Application:
         log.lost = self.metrics.lost_log_lines.inc
         # {path's pattern: {method: what answers}}
         self._routes: dict[str, dict[str, Handler]] = {
-            "/predict": {"POST": self.predict},
+            PREDICT: {"POST": self.predict.answer},
             "/": {"GET": self.page},
             "/healthz": {"GET": self.live},
             "/metrics": {"GET": self.read_metrics},
@@ -97,7 +65,8 @@ class Application:
             self._routes[f"{prefix}/infer"] = {"POST": self.infer}
 
     def close(self) -> None:
-        """Let what has begun end, and write the last sketch."""
+        """Let what has begun end, and write the last lines and the last sketch."""
+        self.records.flush()
         self.inference.close()
         if self.monitor is not None:
             self.monitor.close(self.settings.drain_timeout)
@@ -106,14 +75,21 @@ class Application:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        request = Request(scope, receive, dict(scope["headers"]), time.perf_counter())
-        given = request.headers.get(b"x-request-id", b"")
-        request_id = request.id = given if REQUEST_ID.fullmatch(given) else next(self._ids)
+        client = scope.get("client")
+        request = Request(
+            scope["method"],
+            scope["path"],
+            scope["query_string"],
+            dict(scope["headers"]),
+            client[0] if client else None,
+            receive,
+        )
+        request_id = self._ids.name(request)
         code, closes, route = "", False, ""
         self.metrics.in_flight.inc()
         try:
             try:
-                route, handler = self._route(scope["method"], scope["path"])
+                route, handler = self._route(request.method, request.path)
                 response = await handler(request)
             except RefusedError as error:
                 code, closes = error.code, error.closes
@@ -127,8 +103,8 @@ class Application:
                 code = "internal_error"
                 response = refusal(RefusedError(code, "The server failed; its log says why."), request_id)
                 request.facts["traceback"] = traceback.format_exc()
-            await self._send(send, response, scope["method"], request_id, closes=closes)
-            self._note(request, route or self._known(scope["path"]), request_id, response.status, code)
+            await self._send(send, response, request.method, request_id, closes=closes)
+            self.records.write(request, route or self._known(request.path), response.status, code)
         finally:
             self.metrics.in_flight.dec()
             if request.held:
@@ -168,93 +144,10 @@ class Application:
         pattern = "/".join(segments)
         return pattern if pattern in self._routes else ""
 
-    def _note(self, request: Request, route: str, request_id: bytes, status: int, code: str) -> None:
-        """Count and log one request that was answered."""
-        seconds = time.perf_counter() - request.started
-        method = request.scope["method"]
-        # Methods are the client's to invent, and a metric's labels have to be few.
-        self.metrics.count(route, method if method in ("GET", "HEAD", "POST") else "other", status, code, seconds)
-        if self.settings.log == "all" or (self.settings.log == "errors" and code):
-            client = request.scope.get("client")
-            self.log.write(
-                "request",
-                id=request_id.decode(),
-                method=method[:40],
-                path=request.scope["path"][:200],
-                status=status,
-                ms=round(1000 * seconds, 3),
-                client=client[0] if client else None,
-                **({"code": code} if code else {}),
-                **request.facts,
-            )
-
-    async def _body(self, request: Request) -> bytes:
-        body = await self._bodies.read(request.headers, request.receive)
-        request.held = len(body)
-        return body
-
-    async def predict(self, request: Request) -> Response:
-        """Answer with the classes of one image or of several, with the objects in them, or with their masks."""
-        query, picture = request.scope["query_string"], self.problem.picture
-        asked = self.problem.read_query(query)
-        uploads = await self._uploads(request)
-        answer = await self.inference.answer(uploads)
-        request.facts["images"] = len(uploads)
-        if self.monitor is not None:
-            sizes = [(facts.width, facts.height) for facts in answer.images]
-            self.monitor.take(Seen(request.id, answer.squares, sizes, answer.outputs))
-        if picture is not None and picture.wanted(query, request.headers.get(b"accept", b"")):
-            body = await self.inference.in_pool(lambda: picture.make(self.model, answer))
-            return Response(body, ((b"content-type", picture.media_type.encode()),))
-        if self.problem.takes_time:
-            found = await self.inference.in_pool(lambda: self.problem.predictions(self.model, answer, asked))
-        else:
-            found = self.problem.predictions(self.model, answer, asked)
-        return Response(orjson.dumps(self._predictions(uploads, answer, found, request.started)))
-
-    async def _uploads(self, request: Request) -> list[Upload]:
-        """Return the images of a request, at least one."""
-        content_type = request.headers.get(b"content-type", b"")
-        kind = content_type.partition(b";")[0].strip().lower()
-        if kind not in IMAGE_TYPES and kind != b"multipart/form-data":
-            raise RefusedError(
-                "unsupported_type",
-                f"Content-Type is {kind.decode('latin-1')[:80]!r}; send image/jpeg, image/png, image/webp, "
-                "application/octet-stream or multipart/form-data.",
-                closes=True,
-            )
-        body = await self._body(request)
-        if kind == b"multipart/form-data":
-            return parts_of(body, content_type, self.settings.max_images)
-        if not body:
-            raise RefusedError("empty_body", "The body is empty; send the bytes of a JPEG, PNG or WebP image.")
-        return [Upload("", body)]
-
-    def _predictions(
-        self, uploads: Sequence[Upload], answer: Answer, found: Sequence[dict[str, Any]], started: float
-    ) -> dict[str, Any]:
-        predictions = [
-            {
-                **of_image,
-                "image": {"name": upload.name, "format": facts.format, "width": facts.width, "height": facts.height},
-            }
-            for upload, facts, of_image in zip(uploads, answer.images, found, strict=True)
-        ]
-        return {
-            "model": self.model.name,
-            "version": self.model.version,
-            "predictions": predictions,
-            "time_ms": {
-                "decode": round(1000 * answer.decode_seconds, 3),
-                "compute": round(1000 * answer.compute_seconds, 3),
-                "total": round(1000 * (time.perf_counter() - started), 3),
-            },
-        }
-
     async def infer(self, request: Request) -> Response:
         """Answer a request of the Open Inference Protocol."""
         self._check_model(request)
-        body = await self._body(request)
+        body = await self._bodies.take(request)
         length = request.headers.get(open_inference.HEADER_LENGTH)
 
         def read() -> open_inference.TensorRequest:
@@ -275,7 +168,7 @@ class Application:
 
     def _check_model(self, request: Request) -> None:
         """Raise RefusedError if the path names another model or version."""
-        segments = request.scope["path"].split("/")
+        segments = request.path.split("/")
         name = segments[3]
         version = segments[5] if len(segments) > 5 and segments[4] == "versions" else self.model.version
         if (name, version) != (self.model.name, self.model.version):
@@ -296,7 +189,7 @@ class Application:
 
     async def ready(self, request: Request) -> Response:
         """Answer whether requests are welcome: always, but for the time between SIGTERM and the end."""
-        if request.scope["path"].startswith("/v2/models/"):
+        if request.path.startswith("/v2/models/"):
             self._check_model(request)
         if self.draining:
             raise RefusedError("not_ready", "The server is shutting down.", retry_after=1)
@@ -305,6 +198,7 @@ class Application:
 
     async def read_metrics(self, _: Request) -> Response:
         """Answer with the metrics."""
+        self.records.flush()
         return Response(self.metrics.exposition(), [(b"content-type", CONTENT_TYPE.encode())])
 
     async def document(self, _: Request) -> Response:
@@ -314,12 +208,3 @@ class Application:
     async def page(self, _: Request) -> Response:
         """Answer with the page on which a person drops an image."""
         return Response(self._page, self._page_headers)
-
-
-def refusal(error: RefusedError, request_id: bytes) -> Response:
-    """Return the answer that says why a request is refused."""
-    fields = {"error": error.message, "code": error.code, "request_id": request_id.decode()}
-    headers = list(JSON)
-    if error.retry_after is not None:
-        headers.append((b"retry-after", str(error.retry_after).encode()))
-    return Response(orjson.dumps(fields), headers, error.status)

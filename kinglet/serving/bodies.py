@@ -10,6 +10,7 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from kinglet.serving.messages import Request
 from kinglet.serving.refusals import RefusedError
 
 # Who sends too much still reads the answer, if it is not far too much: it is taken off the line and dropped.
@@ -39,11 +40,16 @@ class BodyReader:
         self._max_held_bytes = max_held_bytes
         self.held_bytes = 0
 
-    async def read(self, headers: Mapping[bytes, bytes], receive: Any) -> bytes:
-        """Return the body; its bytes count as held until `release` is called with its length.
+    async def take(self, request: Request) -> bytes:
+        """Return the body of a request; its bytes count as held until `release` is called with `request.held`.
 
         Raises RefusedError for one that is compressed, too large or one too many; DisconnectedError.
         """
+        body = await self._read(request.headers, request.receive)
+        request.held = len(body)
+        return body
+
+    async def _read(self, headers: Mapping[bytes, bytes], receive: Any) -> bytes:
         if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":
             raise RefusedError(
                 "unsupported_type", "The body is compressed (Content-Encoding); send it as it is.", closes=True
@@ -58,6 +64,10 @@ class BodyReader:
             # The usual case: the body arrived with the headers.
             return self._hold(body)
         return await self._rest(body, headers, receive)
+
+    def has_room(self, length: int) -> bool:
+        """Return whether a body of so many bytes is small enough, and may be in the server beside the others."""
+        return length <= self._max_bytes and self.held_bytes + length <= self._max_held_bytes
 
     def release(self, length: int) -> None:
         """Count `length` bytes as held no more."""

@@ -57,7 +57,7 @@ class Inference:
     """Computes what requests ask for; used from one event loop."""
 
     def __init__(self, model: ServedModel, settings: Settings, metrics: Metrics) -> None:
-        self._model = model
+        self.model, self.max_images = model, settings.max_images
         self._metrics = metrics
         self._max_pixels = settings.max_pixels
         self._timeout = settings.timeout
@@ -72,7 +72,7 @@ class Inference:
             if settings.batch_size > 1
             else None
         )
-        self._inline = self._batcher is None and model.compute_ms < INLINE_MS
+        self.is_inline = self._batcher is None and model.compute_ms < INLINE_MS
 
     @property
     def pending(self) -> int:
@@ -88,11 +88,9 @@ class Inference:
 
         Raises RefusedError that names the first which cannot be used, or if too many wait or it took too long.
         """
-        if self._inline and len(uploads) == 1 and len(uploads[0].content) <= INLINE_BYTES:
-            try:
-                return self._answer_now(uploads, INLINE_PIXELS)
-            except TooManyPixelsError:
-                pass  # one for the pool, which has the limit that was set
+        answer = self.answer_at_once(uploads)
+        if answer is not None:
+            return answer
         if self._batcher is None:
             return await self.in_pool(lambda: self._answer_now(uploads, self._max_pixels))
         started = time.perf_counter()
@@ -101,9 +99,21 @@ class Inference:
         outputs = await self._in_time(self._batcher.add(tensors))
         return Answer(outputs, squares, images, decoded - started, time.perf_counter() - decoded)
 
+    def answer_at_once(self, uploads: Sequence[Upload]) -> Answer | None:
+        """Return the answer to one small image by a fast model, computed here and now; None if it is for the pool.
+
+        Raises RefusedError if the image cannot be used.
+        """
+        if not self.is_inline or len(uploads) != 1 or len(uploads[0].content) > INLINE_BYTES:
+            return None
+        try:
+            return self._answer_now(uploads, INLINE_PIXELS)
+        except TooManyPixelsError:
+            return None  # the pool has the limit that was set
+
     async def compute(self, tensors: InputTensor) -> NDArray[np.float32]:
         """Return what the model gives for prepared inputs, as it takes them; raises RefusedError."""
-        if self._inline and len(tensors) == 1:
+        if self.is_inline and len(tensors) == 1:
             return self._compute(tensors)
         if self._batcher is not None:
             return await self._in_time(self._batcher.add(tensors))
@@ -125,7 +135,7 @@ class Inference:
             called = f"Image {number}{f' ({upload.name[:80]!r})' if upload.name else ''}" if len(uploads) > 1 else "It"
             refuse_what_is_no_image(upload.content, called, self._max_pixels)
             try:
-                square, facts = self._model.square_of(upload.content, max_pixels)
+                square, facts = self.model.square_of(upload.content, max_pixels)
             except TooManyPixelsError as error:
                 if max_pixels < self._max_pixels:
                     raise
@@ -134,15 +144,15 @@ class Inference:
                 raise RefusedError("undecodable_image", f"{called} cannot be decoded: {error}.") from None
             squares.append(square)
             images.append(facts)
-        stacked = np.stack(squares)
-        return stacked, model_input(stacked, self._model.predictor.preprocessing), images
+        stacked = squares[0][None] if len(squares) == 1 else np.stack(squares)
+        return stacked, model_input(stacked, self.model.predictor.preprocessing), images
 
     def _compute(self, tensors: InputTensor) -> NDArray[np.float32]:
         parts = []
         for start in range(0, len(tensors), CHUNK):
             chunk = tensors[start : start + CHUNK]
-            self._metrics.batch_size.observe(len(chunk))
-            parts.append(self._model.predictor.outputs(chunk))
+            self._metrics.note_batch(len(chunk))
+            parts.append(self.model.predictor.outputs(chunk))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     async def in_pool(self, work: Callable[[], Result]) -> Result:

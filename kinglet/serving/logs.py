@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -24,17 +25,31 @@ class JsonLog:
 
     def write(self, event: str, **fields: Any) -> None:
         """Write one event with its time (UTC) and its fields."""
-        line = {"time": datetime.now(UTC), "event": event, **fields}
+        self.write_all([(event, time.time(), fields)])
+
+    def write_all(self, events: Sequence[tuple[str, float, Mapping[str, Any]]]) -> None:
+        """Write several events, each with its time in seconds since 1970 and its fields."""
         try:
-            self._write(orjson.dumps(line, default=str, option=orjson.OPT_APPEND_NEWLINE))
+            lines = [
+                orjson.dumps(
+                    {"time": datetime.fromtimestamp(seconds, UTC), "event": event, **fields},
+                    default=str,
+                    option=orjson.OPT_APPEND_NEWLINE,
+                )
+                for event, seconds, fields in events
+            ]
+            self._write(b"".join(lines))
         except (OSError, ValueError, TypeError):
-            self.lost()
+            for _ in events:
+                self.lost()
 
-    def _to_descriptor(self, line: bytes) -> None:
-        os.write(self._stream.fileno(), line)
+    def _to_descriptor(self, lines: bytes) -> None:
+        descriptor = self._stream.fileno()
+        while lines:
+            lines = lines[os.write(descriptor, lines) :]
 
-    def _to_stream(self, line: bytes) -> None:
-        self._stream.write(line.decode())
+    def _to_stream(self, lines: bytes) -> None:
+        self._stream.write(lines.decode())
         self._stream.flush()
 
 

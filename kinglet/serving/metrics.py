@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -13,6 +15,8 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 # From a tenth of a millisecond to ten seconds.
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_SIZES = (1, 2, 4, 8, 16, 32)
+# Batches that are noted and not counted, at most.
+MOST_BATCHES = 256
 
 
 class Metrics:
@@ -34,7 +38,7 @@ class Metrics:
             buckets=SECONDS,
         )
         self.in_flight = Gauge("kinglet_requests_in_flight", "Requests being answered now.", registry=self.registry)
-        self.batch_size = Histogram(
+        self._batch_size = Histogram(
             "kinglet_batch_size", "Images per call of the runtime.", registry=self.registry, buckets=BATCH_SIZES
         )
         self.lost_log_lines = Counter(
@@ -60,6 +64,8 @@ class Metrics:
             registry=self.registry,
         ).labels(model.name, model.version, model.predictor.runtime, model.predictor.model_file).set(1)
         ProcessCollector(registry=self.registry)
+        # Batches that are not counted yet: counting one takes longer than noting it.
+        self._batches: deque[int] = deque()
         # Looking a child up takes as long as counting it.
         self._counted: dict[tuple[str, str, int], Callable[[float], None]] = {}
 
@@ -82,6 +88,17 @@ class Metrics:
 
         return count
 
+    def note_batch(self, images: int) -> None:
+        """Note one call of the runtime; from any thread."""
+        self._batches.append(images)
+        if len(self._batches) >= MOST_BATCHES:
+            self._count_batches()
+
+    def _count_batches(self) -> None:
+        with suppress(IndexError):  # another thread may have taken the last
+            while self._batches:
+                self._batch_size.observe(self._batches.popleft())
+
     def watch(self, connections: Callable[[], float], queued: Callable[[], float]) -> None:
         """Ask these for the numbers of open connections and of queued tasks whenever the metrics are read."""
         self._connections.set_function(connections)
@@ -89,4 +106,5 @@ class Metrics:
 
     def exposition(self) -> bytes:
         """Return all of it in Prometheus' text format."""
+        self._count_batches()
         return generate_latest(self.registry)

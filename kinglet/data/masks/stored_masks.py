@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
+from PIL.ImageFile import ImageFile
 
 from kinglet.data.masks.faults import UnusableMaskError
-from kinglet.runtime.decoding import UndecodableImageError, opened, upright
+from kinglet.runtime.decoding import UndecodableImageError, read_with, upright
 
 # Formats that keep the look of an image and not its numbers.
 LOSSY = ("JPEG", "WEBP")
@@ -45,15 +46,18 @@ def read_stored_mask(content: bytes, max_pixels: int, *, by_color: bool) -> Stor
     files are read as their numbers.
     Raises UnusableMaskError for a file that is damaged, or in which numbers or colours are not kept exactly.
     """
+
+    def take(name: str, image: ImageFile) -> StoredMask:
+        if name in LOSSY:
+            raise UnusableMaskError(f"is a {name} file, which does not keep classes exactly; save masks as PNG")
+        stretched = STRETCHED.get(str(image.tile[0][3]), 1) if image.tile else 1
+        image.load()
+        return _stored(upright(image), stretched, by_color)
+
     try:
-        with opened(content, max_pixels) as (name, image):
-            if name in LOSSY:
-                raise UnusableMaskError(f"is a {name} file, which does not keep classes exactly; save masks as PNG")
-            stretched = STRETCHED.get(str(image.tile[0][3]), 1) if image.tile else 1
-            image.load()
-            return _stored(upright(image), stretched, by_color)
+        return read_with(content, max_pixels, take)
     except UndecodableImageError as error:
-        # Whatever is raised inside of `opened` comes out as one of these, with what it was as its cause.
+        # Whatever `take` raises comes out as one of these, with what it was as its cause.
         if isinstance(error.__cause__, UnusableMaskError):
             raise error.__cause__ from None
         raise UnusableMaskError(f"cannot be read: {error}") from None
