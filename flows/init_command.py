@@ -71,6 +71,10 @@ def init(
             write_parameters(path, settings, template=TEMPLATES["detection"], overwrite=overwrite)
             show_boxes(boxes, console)
         elif masks := masks_in(location, kind):
+            from tasks.segmentation_source import is_cut
+
+            if is_cut(masks.images):
+                settings["data"]["fit"] = "tile"
             write_parameters(path, settings, template=TEMPLATES["segmentation"], overwrite=overwrite)
             show_masks(masks, console)
         else:
@@ -133,7 +137,7 @@ def show_boxes(found: Annotations, console: Console) -> None:
 def show_masks(found: MaskedSet, console: Console) -> None:
     """Print what was seen of a data set with masks, and the first of all that was left out of it."""
     from kinglet.data.annotations import Finding
-    from tasks.segmentation_source import chosen_size
+    from tasks.segmentation_source import chosen_size, is_cut
 
     usable = [image for image in found.images if not image.problem]
     unusable = [Finding(image.path, image.problem) for image in found.images if image.problem]
@@ -150,7 +154,7 @@ def show_masks(found: MaskedSet, console: Console) -> None:
         "images": f"{len(usable):,} with a mask, {len(found.unmasked):,} without",
         "pixels": f"{', '.join(classes)}; void {sum(image.void for image in usable) / total:.1%}",
         "split": ", ".join(f"{count:,} {name}" for name, count in sorted(splits.items())),
-        "input size": f"{chosen_size(found.images)} px",
+        "input size": f"{chosen_size(found.images)} px{', which large images are cut into' * is_cut(found.images)}",
         f"unusable ({len(unusable):,})": findings_in_words(unusable) or "none",
         f"left out ({len(found.dropped):,})": findings_in_words(found.dropped) or "nothing",
     }

@@ -35,6 +35,8 @@ WHAT_IS_READ = (
     "Name a folder with images and masks (images/ and masks/, or NAME.jpg and NAME_mask.png) or with COCO JSON, "
     "or set problem to classification."
 )
+# Edge in pixels from which `kinglet init` has images cut into tiles, not shrunk.
+CUT_FROM = 1024
 NO_MASK = "images without a mask"
 
 
@@ -131,6 +133,11 @@ def sizes_for(images: Sequence[MaskedImage], short_side: int, settings: Finetune
 def chosen_size(images: Sequence[MaskedImage]) -> int:
     """Return the edge in pixels that `finetune.input_size: auto` means for these images."""
     return segmenter_size(usual([max(image.width, image.height) for image in images if image.width]))
+
+
+def is_cut(images: Sequence[MaskedImage]) -> bool:
+    """Return whether these images are so large that shrinking them would lose what they show."""
+    return usual([max(image.width, image.height) for image in images if image.width]) > CUT_FROM
 
 
 def usual(pixels: Sequence[int]) -> int:

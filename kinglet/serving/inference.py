@@ -39,7 +39,8 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model gives for n images, the facts of each image, and where the time went, in seconds.
+    """What the model gives for images, the facts of each, and where the time went, in seconds; n is the number of
+    images, or of all their tiles.
 
     outputs: float32, the first axis of length n; logits of a classifier or a segmenter, logits and boxes of a
     detector side by side.
@@ -135,16 +136,16 @@ class Inference:
             called = f"Image {number}{f' ({upload.name[:80]!r})' if upload.name else ''}" if len(uploads) > 1 else "It"
             refuse_what_is_no_image(upload.content, called, self._max_pixels)
             try:
-                square, facts = self.model.square_of(upload.content, max_pixels)
+                found, facts = self.model.squares_of(upload.content, max_pixels)
             except TooManyPixelsError as error:
                 if max_pixels < self._max_pixels:
                     raise
                 raise RefusedError("image_too_large", f"{called} is {error}.") from None
             except UndecodableImageError as error:
                 raise RefusedError("undecodable_image", f"{called} cannot be decoded: {error}.") from None
-            squares.append(square)
+            squares.append(found)
             images.append(facts)
-        stacked = squares[0][None] if len(squares) == 1 else np.stack(squares)
+        stacked = squares[0] if len(squares) == 1 else np.concatenate(squares)
         return stacked, model_input(stacked, self.model.predictor.preprocessing), images
 
     def _compute(self, tensors: InputTensor) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from kinglet.errors import KingletError
 from kinglet.runtime.segmentation import Mask
 from kinglet.runtime.segmentation_predictor import SegmentationPredictor
 from kinglet.runtime.sessions import OUTPUT_NAME
+from kinglet.runtime.tiles import put_together
 from kinglet.serving.class_answers import PROBABILITY
 from kinglet.serving.inference import Answer
 from kinglet.serving.refusals import RefusedError
@@ -73,8 +74,14 @@ def predictions(model: ServedModel, answer: Answer, wanted: str) -> list[dict[st
 def masks_of(model: ServedModel, answer: Answer) -> list[Mask]:
     """Return the mask of every image of a request."""
     segmenter = segmenter_of(model)
-    placements = [segmenter.placement(facts.width, facts.height) for facts in answer.images]
-    return segmenter.decode(answer.outputs, placements)
+    masks, start = [], 0
+    for facts in answer.images:
+        tiles = segmenter.tiles(facts.width, facts.height)
+        own = answer.outputs[start : start + len(tiles)]
+        parts = segmenter.decode(own, [segmenter.placement(tile.width, tile.height) for tile in tiles])
+        masks.append(put_together(tiles, parts))
+        start += len(tiles)
+    return masks
 
 
 def shares(segmenter: SegmentationPredictor, mask: Mask) -> list[dict[str, Any]]:

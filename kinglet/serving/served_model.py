@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
-from kinglet.runtime.decoding import ImageFacts, decode
+from kinglet.runtime.decoding import ImageFacts, TooManyPixelsError, decode
 from kinglet.runtime.predictors import AnyPredictor, open_predictor
-from kinglet.runtime.preprocessing import model_input, square_of
+from kinglet.runtime.preprocessing import TILE, model_input, square_of
+from kinglet.runtime.tiles import tiles_of
 
 VERSION_DIGITS = 12
 DEFAULT_NAME = "model"
 # How often one image is computed to learn how long that takes.
 WARM_UPS = 7
+# Of one image: what the model answers to all of them is in memory at once.
+MOST_TILES = 256
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,23 @@ class ServedModel:
             return InputFormat("UINT8", (size, size, facts.channels))
         return InputFormat("FP32", (facts.channels, size, size))
 
-    def square_of(self, content: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], ImageFacts]:
-        """Return an encoded image as the pixels that the model sees, uint8 (height, width, channels), and its facts.
+    def squares_of(self, content: bytes, max_pixels: int) -> tuple[NDArray[np.uint8], ImageFacts]:
+        """Return an encoded image as the pixels that the model sees, uint8 (n, height, width, channels), and its facts.
 
-        Raises UndecodableImageError if it is none, or TooManyPixelsError.
+        n is 1, unless the model takes images in tiles.
+        Raises UndecodableImageError if it is none, or TooManyPixelsError, also where that is too many tiles.
         """
         pixels, facts = decode(content, max_pixels)
-        return square_of(pixels, self.predictor.preprocessing), facts
+        preprocessing = self.predictor.preprocessing
+        if preprocessing.fit != TILE:
+            return square_of(pixels, preprocessing)[None], facts
+        tiles = tiles_of(facts.width, facts.height, preprocessing.input_size)
+        if len(tiles) > MOST_TILES:
+            raise TooManyPixelsError(
+                f"{facts.width} x {facts.height} pixels large, which are {len(tiles)} tiles of the model; at most "
+                f"{MOST_TILES} are computed for a request"
+            )
+        return np.stack([square_of(tile.cut(pixels), preprocessing) for tile in tiles]), facts
 
 
 def open_model(bundle: Path, threads: int, name: str = "") -> ServedModel:

@@ -150,6 +150,21 @@ def test_masks_become_a_parameter_file_for_segmentation(tmp_path: Path, checkout
     assert (written.problem, written.data.source, written.select.size_mb) == ("segmentation", "set", 3)
 
 
+def test_large_images_with_masks_are_to_be_cut_into_tiles(tmp_path: Path, checkout: Path) -> None:
+    (checkout / "params").mkdir()
+    shutil.copy(ROOT / "params" / "segmentation.yaml", checkout / "params")
+    (tmp_path / "set").mkdir()
+    mask = Image.new("L", (1400, 300))
+    mask.paste(255, (0, 0, 16, 48))
+    for name in ("a", "b"):
+        Image.new("L", mask.size).save(tmp_path / "set" / f"{name}.png")
+        mask.save(tmp_path / "set" / f"{name}_mask.png")
+    shown = kinglet_init("set")
+    assert shown.exit_code == 0, shown.output
+    assert "input size 512 px, which large images are cut into" in " ".join(shown.stderr.split())
+    assert load_parameters(checkout / "params" / "set.yaml").data.fit == "tile"
+
+
 def test_boxes_without_the_settings_to_start_from_are_refused(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     Image.new("L", (64, 48)).save(tmp_path / "set" / "a.png")

@@ -74,7 +74,7 @@ def written(folder: Path, model: ServedModel) -> tuple[Sketch, list[dict[str, An
 
 def expected_of(model: ServedModel, images: np.ndarray) -> Sketch:
     reference: Reference = reference_from(model.reference, "reference")
-    squares = np.stack([model.square_of(encoded(image), 10**6)[0] for image in images])
+    squares = np.concatenate([model.squares_of(encoded(image), 10**6)[0] for image in images])
     sizes = np.array([[image.shape[1], image.shape[0]] for image in images])
     return sketch_of(reference, squares, sizes, model.predictor.predict(list(images)).probabilities)
 

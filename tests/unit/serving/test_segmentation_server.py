@@ -14,6 +14,7 @@ from pycocotools import mask as coco
 from kinglet.errors import KingletError
 from kinglet.runtime.preprocessing import prepare
 from kinglet.runtime.segmentation_predictor import SegmentationPredictor
+from kinglet.serving import served_model
 from kinglet.serving.application import Application
 from kinglet.serving.logs import JsonLog
 from kinglet.serving.run_lengths import as_text, run_lengths
@@ -185,3 +186,20 @@ def test_the_page_says_what_the_model_does(server):
 def test_monitoring_is_refused_in_a_sentence(bundle, tmp_path):
     with pytest.raises(KingletError, match="monitoring of segmenters is not offered yet"):
         Application(open_model(bundle, threads=1), Settings(monitor=str(tmp_path)), JsonLog())
+
+
+def test_large_images_are_answered_tile_by_tile_and_too_large_ones_refused(tmp_path, monkeypatch):
+    write_segmenter(tmp_path, TEACHER, fit="tile")
+    write_bundle(tmp_path, TEACHER, tmp_path / "bundle")
+    predictor = SegmentationPredictor(tmp_path / "bundle", threads=1)
+    large, small = np.tile(PHOTO, (2, 2, 1)), PHOTO[:30, :40]
+    with running(open_model(tmp_path / "bundle", threads=1)) as started:
+        files = [("images", (name, encoded(image))) for name, image in (("a", large), ("b", small), ("c", PHOTO))]
+        answer = started.client.post("/predict", files=files).json()
+        monkeypatch.setattr(served_model, "MOST_TILES", 5)
+        refused = started.client.post("/predict", content=encoded(large))
+    found = [decoded(base64.b64decode(item["mask"]["png"])) for item in answer["predictions"]]
+    for mask, expected in zip(found, predictor.predict([large, small, PHOTO]), strict=True):
+        assert np.array_equal(mask, expected)
+    assert refused.status_code == 413
+    assert f"{2 * WIDTH} x {2 * HEIGHT} pixels large, which are" in refused.json()["error"]
