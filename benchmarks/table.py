@@ -42,6 +42,18 @@ ADAPTATIONS = {
     "self_training": "self-training on {adaptation:,} images without labels",
     "finetune": "fine-tuning on {labelled:,} labelled images",
 }
+SCORES_IN_WORDS = {
+    "accuracy": "accuracy",
+    "map_50": "mAP50",
+    "miou": "mean IoU",
+    "pixel_accuracy": "pixel accuracy",
+    "dice": "Dice",
+}
+PROBLEM_GOALS = {
+    "detection": "teacher at least 85 %; int8 at most 1 point below, at least 2 times as fast",
+    "segmentation": "pixel accuracy at least 93 % out of fold; int8 at most 1 point below",
+    "video": "at least 95 %",
+}
 SERVERS = {"litserve": "LitServe", "bentoml": "BentoML"}
 
 
@@ -286,6 +298,28 @@ def without_vnni_in_words(found: dict[str, Any]) -> str:
     return f"**{points_in_words(variant)}** to fp32 (the same file: {same})" if variant else f"**{same}** to fp32"
 
 
+def problem_rows(figures: dict[str, Any]) -> Rows:
+    """Return the row of problem_PROBLEM.json."""
+    teacher, chosen = figures["teacher"], figures["chosen"]
+    problem, score = figures["problem"], SCORES_IN_WORDS[figures["headline"]]
+    made = ", made for it" if figures["generated"] else ""
+    folds = ", ".join(
+        f"{SCORES_IN_WORDS[name]} {accuracy_in_words(found)}" for name, found in figures["out_of_fold"].items()
+    )
+    ratio = teacher["p50_ms"] / chosen["p50_ms"]
+    measured = (
+        f"teacher {score} {accuracy_in_words(teacher['score'])}; {chosen['name']} "
+        f"**{points_in_words(chosen['difference_to_teacher'])} points**, **{ratio:.1f} times as fast** "
+        f"({chosen['p50_ms']:.2f} instead of {teacher['p50_ms']:.2f} ms), {megabytes(chosen)} MB instead of "
+        f"{megabytes(teacher)} MB{f'; cross-validated {folds}' if folds else ''}"
+    )
+    what = (
+        f"{problem.capitalize()}: {figures['data']}{made}, {teacher['input_size']} px, "
+        f"{figures['test_examples']:,} for the test"
+    )
+    return [(what, PROBLEM_GOALS.get(problem, ""), measured)]
+
+
 # In the order of the table. A run that not everybody makes may be missing.
 NEEDED: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "default_run": lambda figures: run_rows(figures, DEFAULT_RUN),
@@ -301,6 +335,7 @@ OPTIONAL: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "folder_run": lambda figures: run_rows(figures, FOLDER_RUN),
     "robustness_speed": robustness_rows,
     "int8_of_backbones": backbone_rows,
+    **dict.fromkeys((f"problem_{problem}" for problem in PROBLEM_GOALS), problem_rows),
     "serving": serving_rows,
     "serving_soak": soak_rows,
 }

@@ -316,3 +316,30 @@ def test_the_chosen_model_is_held_against_the_fastest_peer_that_loses_no_more():
 @pytest.mark.parametrize("rows", [[], [peer_row("Kinglet", -0.001, 0.2, chosen=True), peer_row("worse", -0.02, 0.5)]])
 def test_nothing_is_said_where_no_peer_is_as_good(rows):
     assert table.beside_the_fastest_peer(rows) == ""
+
+
+def test_what_a_problem_reached_is_a_row_with_its_score_difference_and_times(results: Path) -> None:
+    between = {"value": 0.891, "low": 0.869, "high": 0.921}
+    model = {"input_size": 416, "precision": "fp32", "score": between, "p50_ms": 50.0, "size_bytes": 16_000_000}
+    difference = {"value": -0.005, "low": -0.012, "high": 0.001}
+    figures = {
+        "data": "blood cells",
+        "problem": "detection",
+        "headline": "map_50",
+        "generated": False,
+        "test_examples": 72,
+        "teacher": {**model, "name": "teacher", "difference_to_teacher": dict.fromkeys(difference, 0.0)},
+        "chosen": {**model, "name": "small", "p50_ms": 25.0, "difference_to_teacher": difference},
+        "out_of_fold": {},
+    }
+    write_result(results, "problem_detection", command="c", repetitions=1, figures=figures)
+    shown = table.benchmarks_table(results)
+    assert "| Detection: blood cells, 416 px, 72 for the test | teacher at least 85 %; int8 at most 1 point" in shown
+    assert (
+        "| teacher mAP50 89.10 % (86.90 to 92.10); small **-0.50 (-1.20 to +0.10) points**, **2.0 times as fast** "
+        "(25.00 instead of 50.00 ms), 16.00 MB instead of 16.00 MB |" in shown
+    )
+    write_result(
+        results, "problem_video", command="c", repetitions=1, figures={**figures, "problem": "video", "generated": True}
+    )
+    assert "| Video: blood cells, made for it, 416 px" in table.benchmarks_table(results)
