@@ -226,3 +226,21 @@ def test_a_profile_of_clips_measures_motion_and_finds_copies(videos: Path) -> No
     alike = images[images["near_group"] == images.loc["darker/0.mp4", "near_group"]]
     assert sorted(alike.index) == ["darker/0.mp4", "darker/again.mp4"]
     assert content_of("profile/dataset.json")["clips"]["frames"] == 4
+
+
+def test_recordings_on_both_sides_of_a_split_that_a_set_brings_are_told(
+    videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, part in enumerate(["train", "train", "val", "test", "train"]):
+        for label in ("brighter", "darker"):
+            recording = 1 if part == "test" and label == "darker" else number
+            target = videos.parent / "split" / part / label / f"v_{label}_g{recording:02d}_c{number:02d}.mp4"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (videos / label / f"{number}.mp4").rename(target)
+    run_all(settings(data={"source": "split", "images": "split"}))
+    assert (
+        "warning: 2 clips are cut from a recording that is also in another part of the split the set brings "
+        "(test/darker/v_darker_g01_c03.mp4, train/darker/v_darker_g01_c01.mp4)."
+    ) in capsys.readouterr().err
+    rows = pd.read_parquet("artifacts/split/manifest.parquet")
+    assert (rows["split"] == rows["path"].str.split("/").str[0].replace("val", "validation")).sum() >= 9
