@@ -203,13 +203,15 @@ def test_decisions_about_clips_are_followed(videos: Path) -> None:
     assert "darker/2.mp4" not in rows.index
 
 
-def test_a_set_that_says_that_it_is_made_is_told_apart_in_the_source_facts(videos: Path) -> None:
+def test_a_set_that_says_that_it_is_made_is_told_apart(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ingest.run(settings())
+    assert "are made" not in capsys.readouterr().err
     assert "generated" not in content_of("ingest/source.json")
     (videos / "generated.json").write_text('{"made_by": "kinglet clips generate", "seed": 3}')
     ingest.run(settings())
     assert content_of("ingest/source.json")["generated"] == {"made_by": "kinglet clips generate", "seed": 3}
     assert content_of("ingest/source.json")["left_out"] == {}
+    assert "note: the videos in videos are made, by `kinglet clips generate`" in capsys.readouterr().err
     (videos / "generated.json").write_text("[]")
     with pytest.raises(KingletError, match=r"generated\.json does not say what made these videos"):
         ingest.run(settings())
