@@ -220,7 +220,8 @@ def serving_rows(figures: dict[str, Any]) -> Rows:
         (
             "Server: 99th percentile at 80 % load above the bare loop's",
             "at most 5 ms",
-            f"**{above['median']:.1f} ms** ({above['low']:.1f} to {above['high']:.1f})",
+            f"**{above['median']:.1f} ms** ({above['low']:.1f} to {above['high']:.1f}), while other programs had the "
+            f"core for {100 * own['waited_share']['median']:.0f} % of the time",
         ),
     ]
     for name, peer in sorted(figures["peers"].items()):

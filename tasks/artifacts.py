@@ -84,6 +84,10 @@ MASK_CLASSES = INGEST / "classes.json"
 # Where images are cut into tiles: the image of each, and the part of its own pixels that it answers for.
 TILES = INGEST / "tiles.parquet"
 CORE = ("left", "top", "right", "bottom")
+# Of a data set of videos: from which frames of which video a clip was taken, and at which seconds.
+CLIPS = INGEST / "clips.parquet"
+# In a folder of videos that `kinglet clips generate` made: what says so.
+GENERATED = "generated.json"
 # Before the names of the columns that a person's table has beyond those that are known: none can be mistaken for a
 # measured one.
 GIVEN = "given:"
@@ -153,6 +157,14 @@ def packed_images(input_size: int) -> Path:
 def packed_masks(input_size: int) -> Path:
     """Return the file of packed masks of this edge length in pixels, rows as those of `packed_images`."""
     return INGEST / f"masks_{input_size}.npy"
+
+
+def packed_clips(input_size: int) -> Path:
+    """Return the file of packed clips of this edge length in pixels, rows as those of `packed_images`.
+
+    uint8 (n, frames of a clip, size, size, channels); `packed_images` has the middle frame of each.
+    """
+    return INGEST / f"clips_{input_size}.npy"
 
 
 def mask_file(index: int) -> Path:

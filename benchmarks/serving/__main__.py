@@ -177,7 +177,9 @@ def measure_server(
         if not fastest.milliseconds:
             raise KingletError(f"There was no answer from {server} within {options.seconds:g} s.", "Look at the load.")
         fastest.cpu_ms_each = 1000 * (cpu_seconds(pid) - before) / len(fastest.milliseconds)
+        before = waited_seconds(pid)
         steady = run_load(port, requests, options.seconds, CONNECTIONS * 4, LOAD_SHARE * fastest.per_second)
+        steady.waited_share = (waited_seconds(pid) - before) / options.seconds
     return fastest, steady
 
 
@@ -186,6 +188,14 @@ def cpu_seconds(pid: int) -> float:
     process = psutil.Process(pid)
     times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
     return sum(time.user + time.system for time in times)
+
+
+def waited_seconds(pid: int) -> float:
+    """Return how long the main thread of a process was ready to run while others had its core.
+
+    Source: Linux, Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat".
+    """
+    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -265,6 +275,8 @@ def in_turns(
             "p99_above_loop_ms": spread(
                 [steady.quantile(0.99) - loop["p99_ms"] for (_, steady), loop in zip(own, loops, strict=True)]
             ),
+            # 80 % of what a core does alone are too much for one that others have for a third of the time.
+            "waited_share": spread([steady.waited_share for _, steady in own]),
         },
         "peers": {},
     }

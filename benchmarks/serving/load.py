@@ -18,12 +18,14 @@ from kinglet.errors import KingletError
 class Load:
     """What came of it: answers per second, each answer's milliseconds from the time at which it was due.
 
-    cpu_ms_each: processor time of the server per answer, where it was measured.
+    cpu_ms_each: processor time of the server per answer; waited_share: share of the time in which the server was ready
+    to run and other programs had its core; both where they were measured.
     """
 
     per_second: float
     milliseconds: list[float] = field(default_factory=list)
     cpu_ms_each: float = 0.0
+    waited_share: float = 0.0
 
     def quantile(self, share: float) -> float:
         """Return a quantile of the milliseconds."""

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from benchmarks.serving.__main__ import waited_seconds
 from benchmarks.serving.load import http_request, run_load
 from benchmarks.serving.soak import growth, requests_of, soak
 from benchmarks.table import container_rows, serving_rows, soak_rows
@@ -58,6 +59,11 @@ def test_a_bad_answer_ends_the_measurement(slow_server):
         run_load(slow_server, [http_request(b"abc", "bad")], 1.0, connections=1)
 
 
+def test_what_a_process_waited_for_its_core_is_told():
+    before = waited_seconds(os.getpid())
+    assert 0 <= before <= waited_seconds(os.getpid())
+
+
 def test_memory_that_grows_is_told_from_memory_that_warms_up():
     warming = [(second, 50.0 + min(second, 20)) for second in range(100)]
     assert growth(warming, 100)["growth"] == 0
@@ -86,7 +92,7 @@ def test_the_tables_rows():
     def spread(value):
         return {"median": value, "low": value / 2, "high": value * 2, "values": [value] * 3}
 
-    keys = ("per_second", "share_of_loop", "cpu_share_of_loop", "p99_above_loop_ms", "p99_ms")
+    keys = ("per_second", "share_of_loop", "cpu_share_of_loop", "p99_above_loop_ms", "p99_ms", "waited_share")
     figures = {
         "bare_loop": {"per_second": spread(2000.0)},
         "kinglet": {key: spread(0.5) for key in keys},
@@ -100,6 +106,7 @@ def test_the_tables_rows():
     rows = serving_rows(figures)
     assert [len(row) for row in rows] == [3] * 4
     assert "**50 %** (25 to 100, 3 rounds)" in rows[0][2]
+    assert "other programs had the core for 50 % of the time" in rows[1][2]
     assert rows[2][2] == "no result: it does not start."
     assert "**3.0 times**" in rows[3][2]
     assert "**0 unexpected** of 1,000, memory **+1.0 %**" in soak_rows(soaked | memory)[0][2]
