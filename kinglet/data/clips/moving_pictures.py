@@ -1,6 +1,7 @@
 """Made clips: a picture that moves over a background, and whose motion alone says the class.
 
-Where the picture is in the middle of a clip is the same chance for every class, so that no single frame tells it.
+Half-way through a clip the picture is anywhere with the same chance for every class, so that the frame there tells
+nothing.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ NOISE_DEVIATION = 2.0
 class Motion:
     """How a picture moves.
 
-    n_frames: of the clip. size: of the picture, in pixels. middle: where its middle is half-way through the clip, (x, y)
-    in pixels. step: what it moves from frame to frame, (x, y) in pixels.
+    n_frames: of the clip. size: of the picture, in pixels. middle: where its middle is half-way through the clip,
+    (x, y) in pixels. step: what it moves from frame to frame, (x, y) in pixels.
     """
 
     n_frames: int
