@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from flows.clip_commands import clips
 from flows.file_commands import bench, doctor, optimize
 from flows.gate_commands import gate, obey, promote
 from flows.image_commands import deploy, image, rollback
@@ -84,6 +85,7 @@ app.command()(publish)
 app.command()(fetch)
 app.command()(deploy)
 app.command()(rollback)
+app.add_typer(clips, name="clips")
 app.add_typer(image, name="image")
 app.add_typer(labels, name="labels")
 app.add_typer(monitor, name="monitor")

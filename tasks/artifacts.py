@@ -83,6 +83,8 @@ MASKS = INGEST / "masks"
 MASK_CLASSES = INGEST / "classes.json"
 # Of a data set of videos: from which frames of which video a clip was taken, and at which seconds.
 CLIPS = INGEST / "clips.parquet"
+# In a folder of videos that `kinglet clips generate` made: what says so.
+GENERATED = "generated.json"
 # Before the names of the columns that a person's table has beyond those that are known: none can be mistaken for a
 # measured one.
 GIVEN = "given:"

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from kinglet.atomic import atomic_path, write_json
 from kinglet.data.packing import COLUMNS, Job, Packing, create_packed_file, keep_first_channel, pack
 from kinglet.data.sources import Record, Source
-from tasks.artifacts import GIVEN, INGEST, SOURCE_FACTS, packed_images
+from tasks.artifacts import GIVEN, INGEST, SOURCE_FACTS, packed_clips, packed_images
+from tasks.clip_source import open_clips
 from tasks.detection_source import open_annotated
 from tasks.opened_source import OpenedSource, open_classified
 from tasks.parameters import Parameters
@@ -31,7 +32,7 @@ CHANNELS = {"gray": 1, "rgb": 3}
 
 def run(parameters: Parameters) -> None:
     """Write `artifacts/ingest`: both manifests, source.json, one images_SIZE.npy for every size needed, and
-    boxes or masks where the problem has some.
+    boxes, masks or clips where the problem has some.
 
     Images without a label come after the others in the packed files, and have a manifest of their own.
     """
@@ -40,20 +41,23 @@ def run(parameters: Parameters) -> None:
     source, unlabelled, records = opened.source, opened.unlabelled, opened.source.records
     # Where the file formats do not say beforehand, room for colour is made and given back if all images are gray.
     channels = CHANNELS.get(data.color) or source.channels or 3
+    sizes, n_rows = opened.input_sizes.all, len(records) + len(unlabelled.records)
     with ExitStack() as outputs:
-        files = {size: outputs.enter_context(atomic_path(packed_images(size))) for size in opened.input_sizes.all}
-        for size, path in files.items():
-            create_packed_file(path, len(records) + len(unlabelled.records), size, channels)
-        packing = Packing(files, channels, data.fit, data.max_pixels)
-        rows = decode_all(records, source, packing)
+        files = {size: outputs.enter_context(atomic_path(packed_images(size))) for size in sizes}
+        clips = {size: outputs.enter_context(atomic_path(packed_clips(size))) for size in sizes if opened.frames}
+        for paths, frames in ((files, 0), (clips, opened.frames)):
+            for size, path in paths.items():
+                create_packed_file(path, n_rows, size, channels, frames)
+        packing = Packing(files, channels, data.fit, data.max_pixels, clips)
+        rows = decode_all(records, source, packing, work=opened.pack)
         if data.color == "auto" and channels == 3 and {row["channels"] for row in rows} <= {0, 1}:
             channels = 1
-            for path in files.values():
+            for path in [*files.values(), *clips.values()]:
                 with atomic_path(path.with_suffix(".gray")) as smaller:
                     keep_first_channel(path, smaller)
                 path.with_suffix(".gray").replace(path)
         # The labelled images alone decide on the colour.
-        packing = Packing(files, channels, data.fit, data.max_pixels)
+        packing = replace(packing, channels=channels)
         more = decode_all(unlabelled.records, unlabelled, packing, "ingest, without a label", len(records))
     write_manifest(rows, records, MANIFEST)
     write_manifest(more, unlabelled.records, UNLABELLED_MANIFEST)
@@ -75,11 +79,17 @@ def run(parameters: Parameters) -> None:
 
 
 def decode_all(
-    records: list[Record], source: Source, packing: Packing, title: str = "ingest", first_row: int = 0
+    records: list[Record],
+    source: Source,
+    packing: Packing,
+    title: str = "ingest",
+    first_row: int = 0,
+    work: Callable[[Job], list[dict[str, Any]]] = pack,
 ) -> list[dict[str, Any]]:
     """Return the manifest rows of all records, in their order; the packed files are filled on the way.
 
-    title: what the display of the progress calls it. first_row: of the packed files, for the first record.
+    title: what the display of the progress calls it. first_row: of the packed files, for the first record. work: what
+    decodes and packs the records of a job.
     """
     jobs = [
         Job(first_row + run.start, records[run.start : run.stop], source.read, source.concurrent_reads, packing)
@@ -87,7 +97,7 @@ def decode_all(
     ]
     rows: list[dict[str, Any]] = []
     with progress(title) as report:
-        for done in in_processes(pack, jobs, len(records)):
+        for done in in_processes(work, jobs, len(records)):
             rows += done
             report(len(rows), len(records), "images")
     return rows
@@ -116,6 +126,7 @@ OPENERS: dict[str, Callable[[Parameters], OpenedSource]] = {
     "detection": open_annotated,
     "segmentation": open_masked,
     "tracking": open_sequences,
+    "video": open_clips,
 }
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What `ingest` packs: the images that a source holds, and at which sizes. Here for images that have one class each.
 
-Images with boxes are opened by `tasks.detection_source`, those with masks by `tasks.segmentation_source`.
+Images with boxes are opened by `tasks.detection_source`, those with masks by `tasks.segmentation_source`, clips of
+videos by `tasks.clip_source`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kinglet.data.label_corrections import DROPPED, correct, read_corrections
-from kinglet.data.packing import usual_short_side
+from kinglet.data.packing import Job, pack, usual_short_side
 from kinglet.data.resolutions import (
     backbone_sizes,
     low_resolution,
@@ -24,7 +25,7 @@ from kinglet.data.resolutions import (
 from kinglet.data.sources import Record, Source, open_source, open_unlabelled
 from kinglet.errors import KingletError
 from tasks.artifacts import TEACHER, InputSizes, untaught
-from tasks.parameters import AUTO, Parameters, Prune, Search
+from tasks.parameters import AUTO, Data, Parameters, Prune, Search
 
 
 def nothing_to_write(_rows: list[dict[str, Any]]) -> None:
@@ -37,7 +38,8 @@ class OpenedSource:
 
     source: with the records that are kept. unlabelled: images without a label, packed behind them. ignored: {class:
     how often it occurred} of `data.ignore_classes`. short_side: the images' usual one, in pixels. write_annotations:
-    writes boxes or masks, given the manifest's rows of the records. facts: what source.json says besides.
+    writes boxes or masks, given the manifest's rows of the records. facts: what source.json says besides. pack: decodes
+    and packs the records of a job. frames: of each clip, 0 for images.
     """
 
     source: Source
@@ -47,6 +49,8 @@ class OpenedSource:
     input_sizes: InputSizes
     write_annotations: Callable[[list[dict[str, Any]]], None] = nothing_to_write
     facts: dict[str, Any] = field(default_factory=dict)
+    pack: Callable[[Job], list[dict[str, Any]]] = pack
+    frames: int = 0
 
 
 def open_classified(parameters: Parameters) -> OpenedSource:
@@ -55,17 +59,23 @@ def open_classified(parameters: Parameters) -> OpenedSource:
     Raises KingletError for a source, corrections or ignored classes that cannot be followed.
     """
     data = parameters.data
-    source = open_source(data.source, data.images)
+    source, ignored = as_decided(open_source(data.source, data.images), data)
+    tell(source, ignored)
+    unlabelled = open_unlabelled(data.unlabelled) if data.unlabelled else Source("unlabelled", [], source.read)
+    short_side = usual_short_side(source.records, source.read, data.max_pixels)
+    return OpenedSource(source, unlabelled, ignored, short_side, choose_sizes(parameters, short_side))
+
+
+def as_decided(source: Source, data: Data) -> tuple[Source, dict[str, int]]:
+    """Return a source with labels corrected and classes left out as the settings say, and how often those occurred.
+
+    Raises KingletError for corrections or ignored classes that cannot be followed.
+    """
     records, dropped = correct(source.records, read_corrections(data.label_corrections))
     if dropped:
         source = replace(source, left_out={**source.left_out, DROPPED: dropped})
     records, ignored = without_classes(records, data.ignore_classes)
-    tell(source, ignored)
-    unlabelled = open_unlabelled(data.unlabelled) if data.unlabelled else Source("unlabelled", [], source.read)
-    short_side = usual_short_side(records, source.read, data.max_pixels)
-    return OpenedSource(
-        replace(source, records=records), unlabelled, ignored, short_side, choose_sizes(parameters, short_side)
-    )
+    return replace(source, records=records), ignored
 
 
 def choose_sizes(parameters: Parameters, short_side: int) -> InputSizes:

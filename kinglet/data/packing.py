@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,35 @@ COLUMNS: dict[str, type] = {
 }
 
 
+# The facts about an image that cannot be read; its problem is to be said.
+NOTHING_KNOWN: dict[str, Any] = {
+    "sha256": "",
+    "pixels_sha256": "",
+    "bytes": 0,
+    "format": "",
+    "mode": "",
+    "width": 0,
+    "height": 0,
+    "frames": 0,
+    "decode_ok": False,
+    "problem": "",
+    "channels": 0,
+}
+
+
 @dataclass(frozen=True)
 class Packing:
-    """How images are packed. files: {edge length in pixels: .npy file}, made by `create_packed_file`."""
+    """How images are packed.
+
+    files: {edge length in pixels: .npy file}, made by `create_packed_file`. clips: the same for clips of several
+    frames, of which `files` takes the middle ones; empty where there are none.
+    """
 
     files: dict[int, Path]
     channels: int
     fit: str
     max_pixels: int
+    clips: dict[int, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -78,13 +99,14 @@ def usual_short_side(
     return sorted(sides)[len(sides) // 2] if sides else 0
 
 
-def create_packed_file(path: Path, n_images: int, size: int, channels: int) -> None:
+def create_packed_file(path: Path, n_images: int, size: int, channels: int, frames: int = 0) -> None:
     """Make a .npy file of zeros for uint8 images of shape (n_images, size, size, channels).
 
-    Its space is taken at once. Raises OSError (ENOSPC) if there is not enough: writing through a memory
+    frames: of clips, uint8 (n_images, frames, size, size, channels); 0 for images. Its space is taken at once. Raises OSError (ENOSPC) if there is not enough: writing through a memory
     map into space that is not there would end the process without a word.
     """
-    packed = np.lib.format.open_memmap(path, "w+", np.uint8, (n_images, size, size, channels))
+    shape = (n_images, *([frames] if frames else []), size, size, channels)
+    packed = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
     del packed
     with path.open("r+b") as file:
         if hasattr(os, "posix_fallocate"):
@@ -104,15 +126,14 @@ def pack(job: Job) -> list[dict[str, Any]]:
             image = match_channels(pixels, job.packing.channels)
             for size, packed in arrays.items():
                 packed[row] = resize(image, size, job.packing.fit)
-        labels = {
-            "label": record.label,
-            "group": record.group,
-            "domain": record.domain,
-            "given_split": record.given_split,
-        }
-        problem = facts["problem"] or record.problem
-        rows.append({"index": row, "path": record.path, **labels, **facts, "problem": problem})
+        rows.append(manifest_row(row, record, facts))
     return rows
+
+
+def manifest_row(index: int, record: Record, facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a record in the manifest; facts: as `examine` gives them."""
+    labels = {"label": record.label, "group": record.group, "domain": record.domain, "given_split": record.given_split}
+    return {"index": index, "path": record.path, **labels, **facts, "problem": facts["problem"] or record.problem}
 
 
 def contents(job: Job) -> Iterator[tuple[Record, Content | OSError]]:
@@ -135,19 +156,7 @@ def read_or_error(read: Callable[[Record], Content], record: Record) -> Content 
 
 def examine(content: Content | OSError, max_pixels: int) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:
     """Return the facts about one image, and its pixels, (height, width, 1 or 3) uint8, or None if undecodable."""
-    facts: dict[str, Any] = {
-        "sha256": "",
-        "pixels_sha256": "",
-        "bytes": 0,
-        "format": "",
-        "mode": "",
-        "width": 0,
-        "height": 0,
-        "frames": 0,
-        "decode_ok": False,
-        "problem": "",
-        "channels": 0,
-    }
+    facts = dict(NOTHING_KNOWN)
     if isinstance(content, OSError):
         return {**facts, "problem": f"cannot be read: {content.strerror or content}"}, None
     if isinstance(content, np.ndarray):
@@ -179,12 +188,13 @@ def hash_pixels(pixels: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def keep_first_channel(source: Path, target: Path, rows_at_once: int = 4096) -> None:
-    """Write the first channel of the packed images in `source` as a packed file of one channel."""
+def keep_first_channel(source: Path, target: Path, bytes_at_once: int = 1 << 26) -> None:
+    """Write the first channel of the packed images or clips in `source` as a packed file of one channel."""
     packed = np.load(source, mmap_mode="r")
-    n_images, size = packed.shape[:2]
-    create_packed_file(target, n_images, size, 1)
+    n_images, *frames, size = packed.shape[:-2]
+    create_packed_file(target, n_images, size, 1, *frames)
     gray = np.lib.format.open_memmap(target, "r+")
+    rows_at_once = max(1, bytes_at_once // max(1, packed[:1].nbytes))
     for first in range(0, n_images, rows_at_once):
-        gray[first : first + rows_at_once] = packed[first : first + rows_at_once, :, :, :1]
+        gray[first : first + rows_at_once] = packed[first : first + rows_at_once, ..., :1]
     gray.flush()

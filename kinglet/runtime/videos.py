@@ -24,6 +24,8 @@ MISSING_SECONDS = 1.0
 # stamps of containers are rounded, to a millisecond in Matroska.
 UNEVEN_FROM = 0.1
 ROUNDING_SECONDS = 0.002
+# As many frames are decoded on the way to one that comes later before a search is made: key frames are seldom nearer.
+NEAR_FRAMES = 48
 REPAIR = "Write it anew, for instance with `ffmpeg -i OLD -c:v libx264 NEW.mp4`, and look at what that says."
 
 
@@ -43,7 +45,8 @@ class Video:
     """The frames of one file, one after the other or by number.
 
     rate: frames per second, on average. seconds: of each frame after the first, float64
-    (n,), ascending. is_even: whether all frames are as far apart.
+    (n,), ascending. is_even: whether all frames are as far apart. stored_size: (width, height) of the frames in pixels,
+    before they are turned.
     """
 
     def __init__(self, file: Path) -> None:
@@ -56,6 +59,8 @@ class Video:
         self._decoded: Iterator[Any] | None = None
         with self._open() as container:
             self._stamps, base = stamps_of(container, file)
+            stream = container.streams.video[0]
+            self.stored_size: tuple[int, int] = (stream.codec_context.width, stream.codec_context.height)
             self.seconds = (np.array(self._stamps, np.float64) - self._stamps[0]) * base
             refuse_cut_off(container, float(self.seconds[-1]), file)
         steps = np.diff(self.seconds)
@@ -72,12 +77,12 @@ class Video:
             yield self.frame(number)
 
     def frame(self, number: int) -> Frame:
-        """Return a frame by its number, 1 to the number of frames; the next one costs no search.
+        """Return a frame by its number, 1 to the number of frames; one of the next ones costs no search.
 
         Raises KingletError if it cannot be decoded, or not whole.
         """
         wanted, found = self._stamps[number - 1], None
-        if self._decoded is not None and number == self._next:
+        if self._decoded is not None and self._next is not None and 0 <= number - self._next < NEAR_FRAMES:
             found = reach(self._decoded, wanted)
         # Where a search lands behind the frame, the way from the file's beginning does not.
         for start in (wanted, self._stamps[0]):

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from kinglet.data.annotations.mask_pairs import lies_among_masks, pair_masks
 from kinglet.data.sources.layout import has_image_suffix
+from kinglet.runtime.videos import SUFFIXES as VIDEO_SUFFIXES
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 # One line of a YOLO file: the class's number, then a box (4 numbers) or a polygon (6 or more), from 0 to 1.
 YOLO_LINE = re.compile(r"\d+(\s+[01]?\.?\d+(e-\d+)?){4,}\s*")
 # A few files tell what all are; the rest need not be opened.

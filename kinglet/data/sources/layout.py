@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 from kinglet.data.sources.records import SPLIT_NAMES, Record, printable
 
@@ -28,12 +29,16 @@ def has_image_suffix(path: str) -> bool:
 
 
 def arrange(
-    paths: list[str], is_image: Callable[[str], bool] = has_image_suffix
+    paths: list[str],
+    is_image: Callable[[str], bool] = has_image_suffix,
+    *,
+    has_suffix: Callable[[str], bool] = has_image_suffix,
 ) -> tuple[list[Record], dict[str, list[str]]]:
     """Return the records of a set with one folder per class, sorted by path, and what was left out.
 
     paths: relative, with forward slashes. is_image: asked only about files without an image's suffix,
-    and only where no file of the folder has one. The class is the first folder; or the second, where
+    and only where no file of the folder has one. has_suffix: whether a name ends like that of an image, or of what
+    else the set consists of. The class is the first folder; or the second, where
     all first folders that hold images are called train, validation (valid, val) or test and hold
     folders: that is a split the set brings. A first folder without an image file is no class (a
     licence, lists, notes); files outside of class folders have no class. Everything in a class folder
@@ -50,11 +55,11 @@ def arrange(
         else:
             folders[top].append(path)
     for top in sorted(folders):
-        if not holds_images(folders[top], is_image):
+        if not holds_images(folders[top], is_image, has_suffix):
             left_out[NOT_A_CLASS].append(printable(top))
             del folders[top]
     if brings_a_split(folders):
-        records = split_records(folders, is_image, left_out)
+        records = split_records(folders, partial(holds_images, is_image=is_image, has_suffix=has_suffix), left_out)
     else:
         records = [
             Record(printable(path), path, label=printable(top)) for top, files in folders.items() for path in files
@@ -64,9 +69,9 @@ def arrange(
     }
 
 
-def holds_images(paths: list[str], is_image: Callable[[str], bool]) -> bool:
+def holds_images(paths: list[str], is_image: Callable[[str], bool], has_suffix: Callable[[str], bool]) -> bool:
     """Return whether any file looks like an image."""
-    return any(map(has_image_suffix, paths)) or any(map(is_image, paths))
+    return any(map(has_suffix, paths)) or any(map(is_image, paths))
 
 
 def brings_a_split(folders: dict[str, list[str]]) -> bool:
@@ -77,7 +82,7 @@ def brings_a_split(folders: dict[str, list[str]]) -> bool:
 
 
 def split_records(
-    folders: dict[str, list[str]], is_image: Callable[[str], bool], left_out: dict[str, list[str]]
+    folders: dict[str, list[str]], is_a_class: Callable[[list[str]], bool], left_out: dict[str, list[str]]
 ) -> list[Record]:
     """Return the records of first folders that are parts of a split; what lies in no class goes to `left_out`."""
     classes: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -90,7 +95,7 @@ def split_records(
                 left_out[NOT_IN_A_CLASS].append(printable(path))
     records = []
     for (top, label), files in classes.items():
-        if not holds_images(files, is_image):
+        if not is_a_class(files):
             left_out[NOT_A_CLASS].append(printable(f"{top}/{label}"))
             continue
         given_split = SPLIT_NAMES[top.lower()]

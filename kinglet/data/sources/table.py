@@ -47,10 +47,7 @@ def open_table(location: str, images: str) -> Source:
     label, an unknown split, a file that does not exist, and rows that contradict each other.
     """
     table = Path(location)
-    rows = read_parquet(table) if table.suffix.lower() == ".parquet" else read_csv(table)
-    if not rows:
-        raise KingletError(f"data.source: {location} has no rows.", "One row per image: path,label.")
-    rows, repeated = without_repetitions(rows, location)
+    rows, repeated = without_repetitions(read_rows(table), location)
     folders = [Path(images), table.parent]
     records, missing, used = [], [], set()
     for row in rows:
@@ -72,6 +69,14 @@ def open_table(location: str, images: str) -> Source:
     unlabelled, hidden = unlabelled_records(sorted(used), records)
     records = sorted([*records, *unlabelled], key=lambda record: record.path)
     return Source("table", records, partial(read_file, ""), left_out={HIDDEN: hidden} if hidden else {}, notes=notes)
+
+
+def read_rows(table: Path) -> list[Row]:
+    """Return the rows of a table; raises KingletError for one that cannot be read, lacks a column or has no rows."""
+    rows = read_parquet(table) if table.suffix.lower() == ".parquet" else read_csv(table)
+    if not rows:
+        raise KingletError(f"data.source: {table} has no rows.", "One row per image or video: path,label.")
+    return rows
 
 
 def read_csv(table: Path) -> list[Row]:
