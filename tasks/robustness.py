@@ -27,7 +27,7 @@ from tasks.artifacts import (
 )
 from tasks.corrupted_answers import WAYS, Task, answers_of, pictures
 from tasks.detection_robustness import score_detectors
-from tasks.evaluate import HeldOut, read_held_out
+from tasks.held_out import HeldOut, read_held_out
 from tasks.opened_models import OpenedModel, open_model
 from tasks.parameters import ALL, AUTO, Parameters, Robustness
 from tasks.progress import progress
