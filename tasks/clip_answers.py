@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from kinglet.compression.saturation import Emulator, unknown_operators
 from kinglet.runtime.bundles import MODEL, RECURRENT
 from kinglet.runtime.engines import Engine
 from kinglet.runtime.engines.onnxruntime import engine_of
-from kinglet.runtime.preprocessing import Preprocessing
+from kinglet.runtime.preprocessing import Preprocessing, model_input
+from kinglet.runtime.processors import available_processors
 from kinglet.runtime.recurrence import ClipNetwork, open_recurrence, require_fitting
 from kinglet.runtime.sessions import FEATURES_NAME, open_session, read_metadata
 from kinglet.runtime.vnni import products_saturate
+from tasks.opened_models import OpenedModel
 
 # Counts the clips done.
 Done = Callable[[float, float], None]
@@ -42,6 +45,24 @@ def open_clip_network(folder: Path, file: str = MODEL, *, saturate: bool = False
     return ClipNetwork(engine, recurrence)
 
 
+def opened_clip_network(folder: Path, n_frames: int) -> OpenedModel:
+    """Return the network in a folder as a model that answers whole clips of so many frames.
+
+    Its engine takes the frames of n clips one after the other, and gives the logits after each clip's last frame.
+    """
+    network = open_clip_network(folder)
+    return as_model(
+        network, n_frames, *read_metadata(open_session(folder / MODEL, threads=1, outputs=(FEATURES_NAME,)))
+    )
+
+
+def as_model(network: ClipNetwork, n_frames: int, preprocessing: Preprocessing, classes: list[str]) -> OpenedModel:
+    """Return the same of a network that is open."""
+    part = network.frame_part
+    run = partial(network.logits_of_clips, n_frames=n_frames)
+    return OpenedModel(Engine(run, part.input_shape, part.takes_pixels), preprocessing, classes)
+
+
 def gather_clip_logits(
     network: ClipNetwork,
     packed: NDArray[np.uint8],
@@ -57,7 +78,7 @@ def gather_clip_logits(
     """
 
     def answer(row: int) -> NDArray[np.float32]:
-        return network.logits_after_frames(np.asarray(packed[row]), preprocessing)
+        return network.logits_after_frames(model_input(np.asarray(packed[row]), preprocessing))
 
     found = []
     with ThreadPoolExecutor(workers) as pool:
@@ -66,3 +87,11 @@ def gather_clip_logits(
             if report:
                 report(len(found), len(rows))
     return np.stack(found) if found else np.empty((0, packed.shape[1], network.recurrence.n_classes), np.float32)
+
+
+def clip_answers_of(folder: Path, packed: Path, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the classes that the network in a folder answers to these rows of packed clips, int64 (len(rows),)."""
+    preprocessing, _ = read_metadata(open_session(folder / MODEL, threads=1, outputs=(FEATURES_NAME,)))
+    clips = np.load(packed, mmap_mode="r")
+    logits = gather_clip_logits(open_clip_network(folder), clips, rows, preprocessing, available_processors())
+    return np.asarray(logits[:, -1].argmax(axis=1), np.int64)

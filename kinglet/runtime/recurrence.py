@@ -64,16 +64,24 @@ class ClipNetwork:
         """Return the logits after a frame, and the state to go on with. tensor: the frame as the model takes it."""
         return self.recurrence.step(self.frame_part.run(tensor), state)
 
-    def logits_after_frames(self, frames: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    def logits_after_frames(self, frames: InputTensor) -> NDArray[np.float32]:
         """Return the logits after each frame of a clip, float32 (n_frames, n_classes).
 
-        frames: packed as the model sees them, uint8 (n_frames, input_size, input_size, channels).
+        frames: at least one, as the model takes them.
         """
         state, found = self.recurrence.first_state(), []
-        for frame in frames:
-            logits, state = self.step(model_input(frame[None], preprocessing), state)
+        for place in range(len(frames)):
+            logits, state = self.step(frames[place : place + 1], state)
             found.append(logits[0])
-        return np.stack(found) if found else np.empty((0, self.recurrence.n_classes), np.float32)
+        return np.stack(found)
+
+    def logits_of_clips(self, frames: InputTensor, n_frames: int) -> NDArray[np.float32]:
+        """Return the logits after the last frame of each clip, float32 (n, n_classes).
+
+        frames: of n clips one after the other, (n * n_frames, ...), n at least 1, as the model takes them.
+        """
+        starts = range(0, len(frames), n_frames)
+        return np.stack([self.logits_after_frames(frames[start : start + n_frames])[-1] for start in starts])
 
 
 def open_recurrence(file: Path | bytes, threads: int | None = None, *, exact_sums: bool = True) -> Recurrence:
