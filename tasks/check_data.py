@@ -138,6 +138,7 @@ JUDGES: dict[str, Callable[[Limits], Judged]] = {
     "classification": judge_classes,
     "detection": judge_annotated,
     "segmentation": judge_masked,
+    "video": judge_classes,
 }
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ from kinglet.data.sources import Source
 from kinglet.errors import KingletError
 from tasks.annotated_source import notes_on_unlabelled
 from tasks.artifacts import CLIPS, GENERATED
-from tasks.clip_settings import Clips
 from tasks.opened_source import OpenedSource, as_decided, choose_sizes, tell
-from tasks.parameters import AUTO, Parameters
+from tasks.parameters import AUTO, Clips, Parameters
 from tasks.progress import progress
 from tasks.worker_processes import in_processes, job_ranges
 
@@ -103,10 +102,11 @@ def in_words(found: VideoSet, seen: Sequence[SeenVideo], cutting: Cutting) -> st
     """Return in a sentence how clips are cut, and how long the videos are."""
     facts = facts_of(found, seen, cutting)
     shortest, usual, longest = facts["video_seconds"]
+    cut = "one is" if cutting.per_video == 1 else f"at most {cutting.per_video} are"
     return (
-        f"a clip has {cutting.frames} frames, {cutting.rate:.4g} a second, {cutting.seconds:.2f} s from first to last; at "
-        f"most {cutting.per_video} are cut from a video. The {facts['videos']} videos that can be read last "
-        f"{shortest:.2f} to {longest:.2f} s, usually {usual:.2f}."
+        f"a clip has {cutting.frames} frames, {cutting.rate:.4g} a second, {cutting.seconds:.2f} s from first to last, "
+        f"and {cut} cut from a video. The {facts['videos']} videos that can be read last {shortest:.2f} to "
+        f"{longest:.2f} s, usually {usual:.2f}."
     )
 
 

@@ -84,6 +84,7 @@ PLANS: dict[str, Callable[[Parameters], dict[str, Any]]] = {
     "classification": plan_of_images,
     "detection": plan_of_boxes,
     "segmentation": plan_of_masks,
+    "video": plan_of_images,
 }
 
 if __name__ == "__main__":

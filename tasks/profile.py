@@ -22,6 +22,7 @@ from kinglet.data.statistics import measure
 from kinglet.errors import KingletError
 from kinglet.runtime.image_statistics import luma
 from tasks.artifacts import INGEST, PROFILE, packed_images, read_input_sizes
+from tasks.clip_profile import clip_facts, near_groups_of_clips
 from tasks.detection_profile import box_facts
 from tasks.label_facts import LabelFacts, class_facts
 from tasks.parameters import Parameters
@@ -35,8 +36,8 @@ DATA_SET_FACTS = PROFILE / "dataset.json"
 REFERENCE = Path("data/reference_profile.json")
 
 IMAGES_AT_ONCE = 512
-# Images that have classes and no boxes have no n_boxes.
-DRIFT_COLUMNS = ("brightness", "contrast", "sharpness", "width", "height", "n_boxes")
+# Images that have classes and no boxes have no n_boxes, and only clips have motion.
+DRIFT_COLUMNS = ("brightness", "contrast", "sharpness", "width", "height", "n_boxes", "motion")
 
 
 def run(parameters: Parameters) -> None:
@@ -51,13 +52,16 @@ def run(parameters: Parameters) -> None:
     for name, values in facts.items():
         images[name] = values if name == "perceptual_hash" else np.where(decoded, values, np.nan)
     images["exact_group"] = exact_groups(images["pixels_sha256"].to_numpy(object))
-    images["near_group"] = near_groups_of(images, facts, packed, parameters.check.near_duplicate_distance)
+    distance = parameters.check.near_duplicate_distance
+    if parameters.network == "video":
+        images["near_group"] = near_groups_of_clips(images, is_picture(images, facts), distance)
+    else:
+        images["near_group"] = near_groups_of(images, facts, packed, distance)
     moved = drift_from_reference(images, labels.class_counts)
     with atomic_path(IMAGE_FACTS) as path:
         images.to_parquet(path, index=False)
     described = describe_data_set(images.assign(label=labels.labels), moved)
     write_json(DATA_SET_FACTS, {**described, **labels.facts})
-    distance = parameters.check.near_duplicate_distance
     with atomic_path(UNLABELLED_FACTS) as path:
         facts_of_unlabelled(images, unlabelled, facts_of_all, packed, distance).to_parquet(path, index=False)
 
@@ -157,6 +161,7 @@ LABEL_FACTS: dict[str, Callable[[pd.DataFrame], LabelFacts]] = {
     "classification": class_facts,
     "detection": box_facts,
     "segmentation": mask_facts,
+    "video": clip_facts,
 }
 
 if __name__ == "__main__":

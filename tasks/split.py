@@ -199,6 +199,7 @@ CLASSES_OF: dict[str, Callable[[pd.DataFrame], ShownClasses]] = {
     "classification": classes_of_images,
     "detection": classes_of_boxes,
     "segmentation": classes_of_masks,
+    "video": classes_of_images,
 }
 
 if __name__ == "__main__":

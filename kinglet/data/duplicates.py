@@ -59,8 +59,16 @@ def near_groups(
     rows = np.flatnonzero(usable & (exact == np.arange(n_images)))
     pairs = close_pairs(hashes[rows], max_distance)
     pairs = rows[pairs]
-    agreed = pairs[pixels_agree(pairs, gray_of)] if len(pairs) else pairs
-    edges = np.concatenate([agreed, np.stack([exact, np.arange(n_images)], axis=1)])
+    return joined(pairs[pixels_agree(pairs, gray_of)] if len(pairs) else pairs, exact)
+
+
+def joined(pairs: NDArray[np.int64], exact: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each image the smallest index among those that pairs (n_pairs, 2) or equality join it with.
+
+    exact: what `exact_groups` returned.
+    """
+    n_images = len(exact)
+    edges = np.concatenate([pairs, np.stack([exact, np.arange(n_images)], axis=1)])
     graph = coo_array((np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), shape=(n_images, n_images))
     _, component = connected_components(graph, directed=False)
     smallest = np.full(component.max(initial=-1) + 1, n_images, np.int64)

@@ -102,7 +102,8 @@ def usual_short_side(
 def create_packed_file(path: Path, n_images: int, size: int, channels: int, frames: int = 0) -> None:
     """Make a .npy file of zeros for uint8 images of shape (n_images, size, size, channels).
 
-    frames: of clips, uint8 (n_images, frames, size, size, channels); 0 for images. Its space is taken at once. Raises OSError (ENOSPC) if there is not enough: writing through a memory
+    frames: of clips, uint8 (n_images, frames, size, size, channels); 0 for images.
+    Its space is taken at once. Raises OSError (ENOSPC) if there is not enough: writing through a memory
     map into space that is not there would end the process without a word.
     """
     shape = (n_images, *([frames] if frames else []), size, size, channels)

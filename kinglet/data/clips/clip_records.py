@@ -114,12 +114,12 @@ def clip_of(
 
 def too_short(part: VideoPart, seconds: Seconds, cutting: Cutting) -> str:
     """Return in words that a video, or the part of it that has a class, has no room for a clip."""
-    whole = part.start == 0.0 and part.end is None
+    what = "it" if part.start == 0.0 and part.end is None else f"its part from {part.start:g} s on"
     length = float(seconds[-1] - seconds[0]) if len(seconds) else 0.0
     frames = f"{len(seconds)} frame{'' if len(seconds) == 1 else 's'}"
     return (
-        f"shorter than a clip: {'it' if whole else f'its part from {part.start:g} s on'} has {frames} in {length:.2f} s, "
-        f"and a clip takes {cutting.seconds:.2f} s ({cutting.frames} frames, {cutting.rate:.4g} a second)"
+        f"shorter than a clip: {what} has {frames} in {length:.2f} s, and a clip takes {cutting.seconds:.2f} s "
+        f"({cutting.frames} frames, {cutting.rate:.4g} a second)"
     )
 
 

@@ -43,9 +43,9 @@ def pack_clips(job: Job) -> list[dict[str, Any]]:
 
 
 def decoded_clips(job: Job) -> Iterator[tuple[ClipRecord, dict[str, Any], Arrays]]:
-    """Yield every clip with its facts, and its frames by size, uint8 (frames, size, size, channels); none if undecodable.
+    """Yield every clip with its facts and its frames by size, uint8 (frames, size, size, channels).
 
-    A video of several clips is opened once.
+    There are none of a clip that cannot be decoded. A video of several clips is opened once.
     """
     records = [record for record in job.records if isinstance(record, ClipRecord)]
     assert len(records) == len(job.records)
@@ -65,7 +65,7 @@ def decoded_clips(job: Job) -> Iterator[tuple[ClipRecord, dict[str, Any], Arrays
 
 
 def facts_of_file(file: Path) -> dict[str, Any]:
-    """Return what is noted of a video's file: its sum, its size in bytes and its format; nothing if it cannot be read."""
+    """Return what is noted of a video's file: its sum, its bytes and its format; nothing if it cannot be read."""
     try:
         with file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
