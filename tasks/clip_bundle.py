@@ -10,17 +10,54 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kinglet.atomic import write_bytes
+from kinglet.atomic import read_json, write_bytes
 from kinglet.compression.saturation import unknown_operators
 from kinglet.runtime import bundles
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.sessions import FEATURES_NAME, open_session, read_metadata, softmax
+from tasks.artifacts import BUNDLE, SOURCE_FACTS, ModelCard, packed_clips
+from tasks.bundle_evidence import golden_rows, read_evidence
 from tasks.clip_answers import gather_clip_logits, open_clip_network
 from tasks.detection_bundle import is_int8
+from tasks.model_card import CardWords, colour_of, model_card
 from tasks.sealed_bundle import seal_and_open
 
+GOLDEN_CLIPS = 8
+# What stands wherever a score on videos is shown that no camera took.
+GENERATED_SENTENCE = "The videos are generated: the scores say that the method works, not how it does on real ones."
 # The state carries a rounding on from frame to frame, where another processor rounds another way.
 FLOAT_TOLERANCE, INT8_TOLERANCE = bundles.GOLDEN_TOLERANCE, bundles.INT8_TOLERANCE
+
+
+def bundle_clip_network(chosen: Path, card: ModelCard, reason: str) -> None:
+    """Write the bundle of the chosen network over clips. reason: why it was chosen, in a sentence."""
+    rows, labels = golden_rows(GOLDEN_CLIPS)
+    clips = np.asarray(np.load(packed_clips(card.input_size), mmap_mode="r")[rows])
+    facts = read_json(SOURCE_FACTS)
+    rate = float(facts["clips"]["frames_per_second"])
+    words = words_of_clips(card, clips.shape[1], rate, facts.get("generated"))
+    text = model_card(card, card.preprocessing, read_evidence(card.name, reason), words)
+    pack_clip_network(BUNDLE, chosen.parent, clips, labels, rate, text)
+
+
+def words_of_clips(card: ModelCard, frames: int, rate: float, generated: dict[str, Any] | None) -> CardWords:
+    """Return the words of a card on clips of so many frames, `rate` of them a second.
+
+    generated: what made the videos, None for videos that cameras took.
+    """
+    size = card.input_size
+    text = (
+        f"{frames} frames, {rate:.4g} a second, each a uint8 image, {colour_of(card.preprocessing)}, any size; brought "
+        f"to {size} x {size} pixels ({card.preprocessing.fit}) and normalized by `kinglet.runtime` as "
+        "`preprocessing.json` says. The answer to a clip is that after its last frame; a stream has one "
+        "after every frame."
+    )
+    return CardWords("clip", "clips", "frame", text, generated_paragraph(generated), "speeds, light or framing")
+
+
+def generated_paragraph(generated: dict[str, Any] | None) -> str:
+    """Return what stands before scores on videos that a program made; nothing for others."""
+    return f"{GENERATED_SENTENCE} Made by {generated['made_by']}.\n\n" if generated else ""
 
 
 def pack_clip_network(

@@ -9,9 +9,11 @@ import onnxruntime.quantization as quantization
 import pandas as pd
 
 from kinglet.atomic import read_json, write_json
+from kinglet.runtime import bundles
 from kinglet.runtime.device import this_device
 from kinglet.runtime.preprocessing import model_input
 from tasks.artifacts import BENCHMARK, CLIPS, INGEST, SOURCE_FACTS, SPLIT, ModelCard, packed_clips, write_card
+from tasks.opened_models import digest_of
 from tasks.parameters import Parameters
 from tests.unit.models.clip_files import (
     CHANNELS,
@@ -71,9 +73,15 @@ def build_clip_project(root: Path, n: int = 72, recipes: tuple[Recipe, ...] = RE
     write_json(root / SOURCE_FACTS, facts)
     for recipe in recipes:
         write_clip_model(root, recipe)
-    models = {recipe.name: latency_of(root, recipe) for recipe in recipes}
+    models = {recipe.name: {**latency_of(root, recipe), "sha256": digest(root, recipe)} for recipe in recipes}
     facts = {"device": this_device().to_dict(), "threads": 1, "seconds_per_model": 2.0}
     write_json(root / BENCHMARK / "latency.json", {**facts, "models": models})
+
+
+def digest(root: Path, recipe: Recipe) -> str:
+    """Return the digest of both files of a model."""
+    folder = root / "artifacts" / recipe.step / recipe.name
+    return digest_of([folder / bundles.MODEL, folder / bundles.RECURRENT])
 
 
 def write_clip_model(root: Path, recipe: Recipe) -> Path:

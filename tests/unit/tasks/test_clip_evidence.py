@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 
+import tasks.bundle
 import tasks.compare
 import tasks.evaluate
+import tasks.gate
+import tasks.robustness
 import tasks.select
 from kinglet.atomic import read_json
 from kinglet.errors import KingletError
+from kinglet.evidence.gate import CHAMPION_ROBUSTNESS
+from kinglet.runtime import bundles
 from kinglet.runtime.clips import ClipPredictor
-from tasks.artifacts import COMPARE, EVALUATE, SELECT, packed_clips
+from tasks.artifacts import BUNDLE, COMPARE, EVALUATE, ROBUSTNESS, SELECT, packed_clips
+from tasks.champion import replace_champion
 from tasks.clip_bundle import pack_clip_network
+from tasks.corrupted_answers import every_way
 from tests.unit.models.clip_files import CLASSES, FRAMES, SIZE
 from tests.unit.tasks.clip_project import RATE, SMALL, TEACHER, build_clip_project, parameters
 
@@ -89,3 +98,85 @@ def test_a_model_without_its_recurrent_part_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(KingletError, match=r"recurrent\.onnx does not exist"):
         tasks.evaluate.run(parameters())
+
+
+@pytest.fixture(scope="module")
+def judged(scored):
+    """The same folder after `robustness`, `bundle` and `gate`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(scored)
+        for task in (tasks.robustness, tasks.bundle, tasks.gate):
+            task.run(parameters())
+    return scored
+
+
+def test_every_frame_of_some_test_clips_is_corrupted(judged):
+    scores = read_json(judged / ROBUSTNESS / "scores.json")
+    assert (scores["images"], scores["test_images"], scores["image_size"]) == (6, 24, SIZE)
+    assert set(scores["models"]) == {"teacher", "teacher-int8"}
+    kinds = scores["models"]["teacher"]["kinds"]
+    # What darkens or brightens all frames alike hides no motion; noise in every frame does.
+    assert np.mean(kinds["brightness"]) > np.mean(kinds["impulse_noise"])
+    assert np.load(judged / ROBUSTNESS / "pictures.npy").shape[2:] == (SIZE, SIZE, 3)
+
+
+def test_frames_of_a_clip_share_their_weather_and_not_their_noise():
+    clips = np.full((2, 3, SIZE, SIZE, 3), 90, np.uint8)
+    clips[1] += 1
+    _, *changed = every_way(clips, ("gaussian_noise", "snow", "fog"), 0)
+    noise, snow, fog = changed[0], changed[5], changed[10]
+    for weather in (snow, fog):
+        assert np.array_equal(weather[0, 0], weather[0, 2])
+        assert not np.array_equal(weather[0, 0], weather[1, 0])
+    # Frames with the same pixels have the same key: these differ in one.
+    clips[0, 1, 0, 0] = 0
+    _, noise, *_ = every_way(clips, ("gaussian_noise",), 0)
+    assert not np.array_equal(noise[0, 0, 1:], noise[0, 1, 1:])
+
+
+def test_the_bundle_holds_both_parts_and_says_that_its_videos_are_generated(judged):
+    bundle = judged / BUNDLE
+    assert set(bundles.verify(bundle)) == {
+        *("model.onnx", "recurrent.onnx", "preprocessing.json", "labels.json", "golden.npz", "MODEL_CARD.md"),
+    }
+    card = (bundle / "MODEL_CARD.md").read_text()
+    assert "Sorts a clip into one of 3 classes: left, right, still." in card
+    assert "The videos are generated" in card
+    assert "Made by a test." in card
+    assert "ms per frame at the median" in card
+    assert f"{FRAMES} frames, 12.5 a second" in card
+    predictor = ClipPredictor(bundle, threads=1)
+    assert predictor.check_golden(bundle / bundles.GOLDEN) <= bundles.INT8_TOLERANCE
+    assert read_json(bundle / "preprocessing.json")["clip"] == {"frames": FRAMES, "frames_per_second": RATE}
+
+
+def test_the_gate_judges_clips_beside_the_teacher(judged):
+    verdict = read_json(judged / "artifacts/gate/verdict.json")
+    checks = {check["name"]: check for check in verdict["checks"]}
+    assert verdict["images"] == 24
+    assert "of 24 generated test clips" in verdict["paragraph"]
+    assert checks["golden answers"]["outcome"] == "passed"
+    assert "24 test clips" in checks["accuracy"]["reason"]
+
+
+def test_the_gate_judges_clips_beside_a_champion(judged, monkeypatch):
+    monkeypatch.chdir(judged)
+    replace_champion(judged / BUNDLE, judged / "champion")
+    same = tasks.gate.judge(parameters())
+    assert same["reference"] == "champion"
+    assert next(check for check in same["checks"] if check["name"] == "accuracy")["reason"] == (
+        "The challenger is the champion itself."
+    )
+    teacher = judged / "artifacts/finetune/teacher"
+    packed = np.load(packed_clips(SIZE))[:3]
+    pack_clip_network(judged / "other", teacher, packed, np.arange(3), RATE, "# other\n")
+    replace_champion(judged / "other", judged / "champion")
+    other = {check["name"]: check for check in tasks.gate.judge(parameters())["checks"]}
+    assert "below the champion" in other["accuracy"]["reason"]
+    assert other[CHAMPION_ROBUSTNESS]["outcome"] != "not judged"
+    pack_clip_network(judged / "other", teacher, packed[:, :4], np.arange(3), RATE, "# shorter\n")
+    replace_champion(judged / "other", judged / "champion")
+    shorter = next(check for check in tasks.gate.judge(parameters())["checks"] if check["name"] == "accuracy")
+    assert "its clips have 4 frames, 12.5 a second, and those of this run 6" in shorter["reason"]
+    shutil.rmtree(judged / "champion")
+    (judged / "champion").mkdir()
