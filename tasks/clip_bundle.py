@@ -19,12 +19,11 @@ from tasks.artifacts import BUNDLE, SOURCE_FACTS, ModelCard, packed_clips
 from tasks.bundle_evidence import golden_rows, read_evidence
 from tasks.clip_answers import gather_clip_logits, open_clip_network
 from tasks.detection_bundle import is_int8
+from tasks.generated_data import GENERATED_SENTENCE
 from tasks.model_card import CardWords, colour_of, model_card
 from tasks.sealed_bundle import seal_and_open
 
 GOLDEN_CLIPS = 8
-# What stands wherever a score on videos is shown that no camera took.
-GENERATED_SENTENCE = "The videos are generated: the scores say that the method works, not how it does on real ones."
 # The state carries a rounding on from frame to frame, where another processor rounds another way.
 FLOAT_TOLERANCE, INT8_TOLERANCE = bundles.GOLDEN_TOLERANCE, bundles.INT8_TOLERANCE
 

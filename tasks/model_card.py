@@ -143,8 +143,8 @@ def other_processors(scores: dict[str, Any], several: str = "images") -> str:
     )
     return f"""## x86 processors without VNNI
 
-They add 8-bit products in 16 bits, which can saturate. Emulated on {emulated["n"]:,} test {several}, accuracy there is \
-{percent(emulated["accuracy"])}. {said}
+They add 8-bit products in 16 bits, which can saturate. Emulated on {emulated["n"]:,} test {several}, accuracy there \
+is {percent(emulated["accuracy"])}. {said}
 
 """
 

@@ -268,9 +268,7 @@ def robustness_check(
     name = ROBUSTNESS if reference == "teacher" else CHAMPION_ROBUSTNESS
     if difference is None or beyond_clean is None:
         return Check(name, NOT_JUDGED, "Corrupted images were not scored for this model.")
-    measured = (
-        f"{signed(difference.value)} points ({signed_between(difference)}) to the {reference} on corrupted images"
-    )
+    measured = f"{signed(difference.value)} points ({signed_between(difference)}) to the {reference} under corruption"
     flagged = beyond_clean.high < 0
     if flagged:
         measured += f", {signed(beyond_clean.value)} more than on clean ones"
@@ -316,7 +314,7 @@ def golden_check(problem: str) -> Check:
     """Judge whether the bundle answers as stored. problem: why not, as a sentence; empty if it does."""
     if problem:
         return Check("golden answers", FAILED, problem)
-    return Check("golden answers", PASSED, "The bundle answers its golden images as stored.")
+    return Check("golden answers", PASSED, "The bundle gives its golden answers as stored.")
 
 
 def data_check(n_critical: int, n_warnings: int, most: int | None) -> Check:

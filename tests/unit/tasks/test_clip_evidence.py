@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ import tasks.bundle
 import tasks.compare
 import tasks.evaluate
 import tasks.gate
+import tasks.report
 import tasks.robustness
 import tasks.select
 from kinglet.atomic import read_json
@@ -21,8 +23,10 @@ from kinglet.runtime import bundles
 from kinglet.runtime.clips import ClipPredictor
 from tasks.artifacts import BUNDLE, COMPARE, EVALUATE, ROBUSTNESS, SELECT, packed_clips
 from tasks.champion import replace_champion
+from tasks.chapters.strips import GAP, Strips
 from tasks.clip_bundle import pack_clip_network
 from tasks.corrupted_answers import every_way
+from tasks.report_page import png_uri
 from tests.unit.models.clip_files import CLASSES, FRAMES, SIZE
 from tests.unit.tasks.clip_project import RATE, SMALL, TEACHER, build_clip_project, parameters
 
@@ -180,3 +184,38 @@ def test_the_gate_judges_clips_beside_a_champion(judged, monkeypatch):
     assert "its clips have 4 frames, 12.5 a second, and those of this run 6" in shorter["reason"]
     shutil.rmtree(judged / "champion")
     (judged / "champion").mkdir()
+
+
+@pytest.fixture(scope="module")
+def page(judged):
+    """The text of the report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(judged)
+        tasks.report.run(parameters())
+    return (judged / "artifacts/report/report.html").read_text()
+
+
+def test_the_report_speaks_of_clips_and_says_that_they_are_generated(page):
+    assert page.count("The videos are generated") == 2
+    assert "24 test clips" in page
+    assert "ms per frame" in page
+    # Those of other cameras and of domains are of the project that this one is made from.
+    told = re.sub(r'(?s)<section id="(?:adaptation|domains|cross-validation|settings|data)".*?</section>', "", page)
+    text = re.sub(r"(?s)<style>.*?</style>|<[^>]*>", " ", told)
+    assert re.findall(r".{20}\bimages?\b", text) == []
+
+
+def test_the_report_shows_strips_of_frames_and_early_answers(judged, page):
+    assert 'id="early"' in page
+    assert "50 %<br>3 of 6" in page
+    flips = pd.read_parquet(judged / COMPARE / "flips.parquet")
+    row = flips[flips["flip"] == "negative"].sort_values("teacher_confidence").iloc[-1]
+    strip = Strips(np.load(judged / packed_clips(SIZE)))[row["index"]]
+    assert strip.shape == (SIZE, 5 * SIZE + 4 * GAP, 3)
+    assert png_uri(strip) in page
+
+
+def test_a_strip_begins_with_the_first_frame_and_ends_with_the_last():
+    clips = np.arange(2 * 7, dtype=np.uint8).reshape(2, 7, 1, 1, 1) * np.ones((1, 1, 4, 4, 1), np.uint8)
+    assert Strips(clips)[1][0, :: 4 + GAP, 0].tolist() == [7, 9, 10, 11, 13]
+    assert Strips(clips[:, :2])[0].shape == (4, 2 * 4 + GAP, 1)
