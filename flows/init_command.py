@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kinglet.data.annotations import Annotations, Finding
     from kinglet.data.masks.masked_images import MaskedSet
     from tasks.first_look import FirstLook
+    from tasks.video_look import VideoLook
 
 # More classes are told in number, with the smallest and the largest.
 CLASSES_SHOWN = 12
@@ -26,7 +27,8 @@ def init(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder with one sub-folder per class, with boxes or with masks, a .csv or .parquet table, or s3://..."
+            help="A folder with one sub-folder per class (of images or videos), with boxes or with masks, a .csv or "
+            ".parquet table, or s3://..."
         ),
     ],
     images: Annotated[
@@ -56,6 +58,7 @@ def init(
         refusal_of,
         write_parameters,
     )
+    from tasks.video_look import holds_videos, look_at_videos
 
     location = str(Path(source).expanduser()) if source.startswith("~") else source
     is_table = Path(location).suffix.lower() in (".csv", ".parquet")
@@ -64,7 +67,12 @@ def init(
     budget = {"latency_ms": latency_ms, "size_mb": size_mb, "max_accuracy_drop": max_accuracy_drop}
     wanted: dict[str, str | float] = {key: value for key, value in budget.items() if value is not None}
     path = into or parameter_file(location)
-    if annotated := annotations_in(location):
+    data: dict[str, str | float] = {"source": location, **({"images": folder} if is_table or images else {})}
+    if holds_videos(location):
+        videos = look_at_videos(location, folder)
+        write_parameters(path, {"data": data, "select": wanted}, template=TEMPLATES["video"], overwrite=overwrite)
+        show_videos(videos, console)
+    elif annotated := annotations_in(location):
         kind, boxes = annotated
         settings: dict[str, dict[str, str | float]] = {"data": {"source": location}, "select": wanted}
         if boxes is not None and any(image.boxes for image in boxes.images):
@@ -77,7 +85,6 @@ def init(
             raise refusal_of(location, kind)
     else:
         found = look_at(location, folder)
-        data: dict[str, str | float] = {"source": location, **({"images": folder} if is_table or images else {})}
         write_parameters(path, {"data": data, "select": wanted}, overwrite=overwrite)
         show(found, console)
     print(path)
@@ -157,6 +164,27 @@ def show_masks(found: MaskedSet, console: Console) -> None:
     show_rows(rows, found.notes, console)
 
 
+def show_videos(found: VideoLook, console: Console) -> None:
+    """Print what was seen of a data set of videos, and the first of all that give no clip."""
+    from kinglet.data.annotations import Finding
+    from tasks.clip_source import in_words
+
+    problems = [Finding(path, problem) for path, problem in found.problems.items()]
+    rows = {
+        "problem": "video",
+        "source": found.found.kind,
+        "clips": f"{len(found.usable):,} of {len(found.classes)} classes",
+        "classes": classes_in_words(found.classes, "clips"),
+        "split": ", ".join(f"{count:,} {name}" for name, count in found.splits.items()) or "Kinglet makes one",
+        "groups": f"{len({clip.group for clip in found.usable}):,} recordings, each of which stays on one side",
+        "input size": f"{found.input_size} px",
+        f"unusable ({len(problems):,})": findings_in_words(problems) or "none",
+    }
+    for reason, names in found.found.left_out.items():
+        rows[f"left out ({len(names):,})"] = reason
+    show_rows(rows, [*found.found.notes, in_words(found.found, found.seen, found.cutting)], console)
+
+
 def findings_in_words(findings: Sequence[Finding]) -> str:
     """Return the first findings with their places."""
     shown = "; ".join(f"{finding.place}: {finding.reason}" for finding in findings[:FINDINGS_SHOWN])
@@ -174,12 +202,12 @@ def show_rows(rows: Mapping[str, str], notes: Sequence[str], console: Console) -
         console.print(Text(f"note: {note}"), soft_wrap=True)
 
 
-def classes_in_words(classes: dict[str, int]) -> str:
+def classes_in_words(classes: dict[str, int], things: str = "images") -> str:
     """Return the classes with their numbers of images; of many, the smallest and the largest."""
     if len(classes) <= CLASSES_SHOWN:
         return ", ".join(f"{name} {count:,}" for name, count in classes.items())
     smallest, largest = min(classes, key=lambda name: classes[name]), max(classes, key=lambda name: classes[name])
-    return f"from {classes[smallest]:,} images ({smallest}) to {classes[largest]:,} ({largest})"
+    return f"from {classes[smallest]:,} {things} ({smallest}) to {classes[largest]:,} ({largest})"
 
 
 def sizes_in_words(found: FirstLook) -> str:

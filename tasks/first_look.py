@@ -118,7 +118,7 @@ def refusal_of(location: str, found: AnnotationFormat) -> KingletError:
     """Return in a sentence and a hint that annotations are for a problem that Kinglet does not learn."""
     return KingletError(
         f"{location} holds a data set for {found.problem} ({found.name}, such as {found.example}); "
-        "Kinglet learns classification, detection and segmentation.",
+        "Kinglet learns classification, detection, segmentation and video.",
         "For classification, make one sub-folder per class, or name a .csv table of paths and labels; for detection, "
         f"bring boxes as {', '.join(READERS)}; for segmentation, masks as {' or '.join(MASK_READERS)}.",
     )

@@ -1,7 +1,7 @@
 """Clips that are nearly the same: the same frames in the same order, as in a copy that was encoded anew.
 
-A scene looks alike in many clips; what happens in it does not. So two clips are near-duplicates only if every frame of
-one resembles that of the other and if what changes from frame to frame is the same as well.
+A scene looks alike in many clips; what happens in it does not. So two clips are near-duplicates only if the frames of
+one resemble those of the other and if what changes from frame to frame is the same as well.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from kinglet.data.duplicates import (
 from kinglet.data.statistics import perceptual_hash, thumbnails
 from kinglet.runtime.image_statistics import luma
 
-# Largest difference of two changes, as a share of their own variation. Two that have nothing to do with each other
-# differ by 1.4; those of a copy, encoded anew, lie below 0.5.
+# Largest difference of two changes, as a share of their own variation. Those of a copy, encoded anew, lie below 0.4;
+# two that have nothing to do with each other differ by 1.4.
 MAX_CHANGE_DIFFERENCE = 0.7
 
-# Luma, float32 (m, edge, edge), of the frames with this number of the given clips.
+# Luma, float32 (m, edge, edge) in [0, 255], of the frames with this number of the given clips.
 GrayOf = Callable[[NDArray[np.int64], int], NDArray[np.float32]]
 
 
@@ -41,7 +41,7 @@ def clip_statistics(clips: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArr
     for row, frames in enumerate(clips):
         gray = luma(frames)
         hashes[row] = perceptual_hash(gray)
-        motion[row] = float(np.abs(np.diff(gray, axis=0)).mean())
+        motion[row] = float(np.abs(np.diff(gray, axis=0)).mean()) / 255
     return hashes, motion
 
 
@@ -54,15 +54,18 @@ def near_clip_groups(
 ) -> NDArray[np.int64]:
     """Return for each clip the smallest index among its near-duplicates, its own if it has none.
 
-    hashes: of every frame, uint64 (n, frames), two at least. exact, usable, max_distance: as in
-    `kinglet.data.duplicates.near_groups`. Being near is passed on.
+    hashes: of every frame, uint64 (n, frames), two at least. exact, usable: as in
+    `kinglet.data.duplicates.near_groups`. max_distance: differing bits, in the median, of the hashes of frames at the
+    same place; frames at the beginning, in the middle or at the end have to be as near for clips to be compared at all.
+    Being near is passed on.
     """
     n_clips, n_frames = hashes.shape
     middle, last = n_frames // 2, n_frames - 1
     rows = np.flatnonzero(usable & (exact == np.arange(n_clips)))
-    pairs = rows[close_pairs(hashes[rows, middle], max_distance)]
-    apart = np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]])
-    pairs = pairs[(apart <= max_distance).all(axis=1)]
+    found = [rows[close_pairs(hashes[rows, number], max_distance)] for number in (0, middle, last)]
+    pairs = np.unique(np.concatenate(found), axis=0)
+    apart = np.median(np.bitwise_count(hashes[pairs[:, 0]] ^ hashes[pairs[:, 1]]), axis=1)
+    pairs = pairs[apart <= max_distance]
     for number in (0, middle, last):
         pairs = pairs[pixels_agree(pairs, lambda clips, number=number: gray_of(clips, number))]  # type: ignore[misc]
     for number in (middle, last):
@@ -80,7 +83,7 @@ def changes_agree(pairs: NDArray[np.int64], before: int, after: int, gray_of: Gr
         part = pairs[first : first + COMPARED_AT_ONCE]
         needed, position = np.unique(part, return_inverse=True)
         changes = thumbnails(gray_of(needed, after) - gray_of(needed, before))
-        moves = changes.std(axis=(1, 2)) >= BLANK_CONTRAST
+        moves = changes.std(axis=(1, 2)) / 255 >= BLANK_CONTRAST
         pictures = standardized(changes)
         left, right = position.reshape(part.shape).T
         difference = np.sqrt(((pictures[left] - pictures[right]) ** 2).mean(axis=1))
