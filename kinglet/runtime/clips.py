@@ -5,23 +5,66 @@ Needs onnxruntime, numpy and Pillow only; to read video files, PyAV.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kinglet.errors import KingletError
 from kinglet.runtime import bundles
+from kinglet.runtime.cutting import Cutting, cut, shown_at
 from kinglet.runtime.golden_probabilities import Answering, check_probabilities
 from kinglet.runtime.opened_bundle import open_bundle
 from kinglet.runtime.predictor import Predictions, predictions_of
 from kinglet.runtime.preprocessing import InputTensor, prepare
 from kinglet.runtime.recurrence import ClipNetwork, State, open_recurrence, require_fitting
 from kinglet.runtime.sessions import softmax
+from kinglet.runtime.videos import Video
+
+# More than any video has room for.
+ALL_CLIPS = 1_000_000
 
 # The frames of a clip in order, uint8 (height, width) or (height, width, 1 or 3) each, of any size.
 Clip = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class VideoClip:
+    """A clip of a video. frames: as people see them, decoded one by one. seconds: of its first and last frame."""
+
+    frames: Sequence[NDArray[np.uint8]]
+    seconds: tuple[float, float]
+
+
+def clips_in(video: Video, frames: int, frames_per_second: float) -> Iterator[VideoClip]:
+    """Yield the clips that a video has room for, spread evenly and without overlap, as a data set's are cut.
+
+    A video that is shorter than a clip gives one of the frames that it has. One clip is in memory at a time.
+    Raises KingletError for a frame that cannot be decoded.
+    """
+    cutting = Cutting(frames, frames_per_second, ALL_CLIPS)
+    places = cut(video.seconds, cutting)
+    if not places:
+        last = int(video.seconds[-1] * frames_per_second)
+        places = [shown_at(video.seconds, np.arange(min(frames, last + 1)) / frames_per_second)]
+    for own in places:
+        seconds = video.seconds[own]
+        yield VideoClip(
+            [video.frame(place + 1).image for place in own.tolist()], (float(seconds[0]), float(seconds[-1]))
+        )
+
+
+def require_av() -> None:
+    """Raise KingletError if PyAV, which reads video files, is not installed."""
+    if find_spec("av") is None:
+        raise KingletError(
+            "PyAV, which reads video files, is not installed; `pip install 'kinglet[track]'` installs it.",
+            "Without it, send the frames of a clip as images.",
+        )
 
 
 class ClipPredictor:
@@ -84,11 +127,19 @@ class ClipPredictor:
         return np.stack(rows) if rows else np.empty((0, len(self.classes)), np.float32)
 
     def outputs(self, tensors: InputTensor) -> NDArray[np.float32]:
-        """Return the features of frames that are prepared already, float32 (n, feature_size).
+        """Return the logits after each frame of one clip, float32 (n_frames, n_classes).
 
-        tensors: as `kinglet.runtime.preprocessing.prepare` makes them, n at least 1.
+        tensors: its frames as `kinglet.runtime.preprocessing.prepare` makes them, at least one.
         """
-        return self.network.frame_part.run(tensors)
+        return self.network.logits_after_frames(tensors)
+
+    def predict_video(self, file: Path | str) -> Predictions:
+        """Return the answers to the clips of a video file, one after the other; see `clips_in`.
+
+        Raises KingletError if it cannot be read, or PyAV is not installed.
+        """
+        require_av()
+        return self.predict(clip.frames for clip in clips_in(Video(Path(file)), self.frames, self.frames_per_second))
 
     def check_golden(self, golden: Path, tolerance: float | None = None) -> float:
         """Answer the golden clips and return the largest difference from what this kind of processor answers.

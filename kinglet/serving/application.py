@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from kinglet import __version__
-from kinglet.serving import open_inference
+from kinglet.serving import clip_answers, open_inference
 from kinglet.serving.bodies import BodyReader, DisconnectedError, Upload, parts_of
 from kinglet.serving.inference import INLINE_BYTES, Answer, Inference
 from kinglet.serving.logs import JsonLog
@@ -30,6 +30,8 @@ from kinglet.serving.settings import Settings
 JSON = ((b"content-type", b"application/json"),)
 # A body of one image; without a type the bytes tell by themselves.
 IMAGE_TYPES = (b"", b"image/jpeg", b"image/png", b"image/webp", b"application/octet-stream")
+# What /predict takes, of images and of clips.
+WANTED = {False: "JPEG, PNG or WebP image", True: "video, or of one frame as JPEG, PNG or WebP image"}
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -195,6 +197,8 @@ class Application:
 
     async def predict(self, request: Request) -> Response:
         """Answer with the classes of one image or of several, with the objects in them, or with their masks."""
+        if self.problem.of_clips:
+            return await self._predict_clips(request)
         query, picture = request.scope["query_string"], self.problem.picture
         asked = self.problem.read_query(query)
         uploads = await self._uploads(request)
@@ -210,29 +214,6 @@ class Application:
             found = await self.inference.in_pool(lambda: self.problem.predictions(self.model, answer, asked))
         else:
             found = self.problem.predictions(self.model, answer, asked)
-        return Response(orjson.dumps(self._predictions(uploads, answer, found, request.started)))
-
-    async def _uploads(self, request: Request) -> list[Upload]:
-        """Return the images of a request, at least one."""
-        content_type = request.headers.get(b"content-type", b"")
-        kind = content_type.partition(b";")[0].strip().lower()
-        if kind not in IMAGE_TYPES and kind != b"multipart/form-data":
-            raise RefusedError(
-                "unsupported_type",
-                f"Content-Type is {kind.decode('latin-1')[:80]!r}; send image/jpeg, image/png, image/webp, "
-                "application/octet-stream or multipart/form-data.",
-                closes=True,
-            )
-        body = await self._body(request)
-        if kind == b"multipart/form-data":
-            return parts_of(body, content_type, self.settings.max_images)
-        if not body:
-            raise RefusedError("empty_body", "The body is empty; send the bytes of a JPEG, PNG or WebP image.")
-        return [Upload("", body)]
-
-    def _predictions(
-        self, uploads: Sequence[Upload], answer: Answer, found: Sequence[dict[str, Any]], started: float
-    ) -> dict[str, Any]:
         predictions = [
             {
                 **of_image,
@@ -240,7 +221,43 @@ class Application:
             }
             for upload, facts, of_image in zip(uploads, answer.images, found, strict=True)
         ]
-        return {
+        return self._predictions(predictions, answer, request.started)
+
+    async def _predict_clips(self, request: Request) -> Response:
+        """Answer with the classes of a video's clips, or of the frames of one clip."""
+        asked = clip_answers.read_query(request.scope["query_string"])
+        uploads = await self._uploads(request)
+        answered = await self.inference.in_pool(
+            lambda: clip_answers.answer(self.model, self.inference, uploads, self.settings)
+        )
+        request.facts["clips"] = len(answered.clips)
+        predictions = clip_answers.predictions(self.model, answered, asked)
+        return self._predictions(predictions, answered, request.started)
+
+    async def _uploads(self, request: Request) -> list[Upload]:
+        """Return the images of a request, at least one."""
+        content_type = request.headers.get(b"content-type", b"")
+        kind = content_type.partition(b";")[0].strip().lower()
+        videos = self.problem.media_types
+        if kind not in IMAGE_TYPES and kind != b"multipart/form-data" and kind.decode("latin-1") not in videos:
+            raise RefusedError(
+                "unsupported_type",
+                f"Content-Type is {kind.decode('latin-1')[:80]!r}; send {', '.join([*videos, 'image/jpeg'])}, "
+                "image/png, image/webp, application/octet-stream or multipart/form-data.",
+                closes=True,
+            )
+        body = await self._body(request)
+        if kind == b"multipart/form-data":
+            most = self.settings.max_frames if self.problem.of_clips else self.settings.max_images
+            return parts_of(body, content_type, most)
+        if not body:
+            raise RefusedError("empty_body", f"The body is empty; send the bytes of a {WANTED[self.problem.of_clips]}.")
+        return [Upload("", body)]
+
+    def _predictions(
+        self, predictions: Sequence[dict[str, Any]], answer: Answer | clip_answers.Answered, started: float
+    ) -> Response:
+        fields = {
             "model": self.model.name,
             "version": self.model.version,
             "predictions": predictions,
@@ -250,6 +267,7 @@ class Application:
                 "total": round(1000 * (time.perf_counter() - started), 3),
             },
         }
+        return Response(orjson.dumps(fields))
 
     async def infer(self, request: Request) -> Response:
         """Answer a request of the Open Inference Protocol."""

@@ -37,16 +37,17 @@ def read_query(query: bytes) -> int:
 
 def predictions(model: ServedModel, answer: Answer, top: int) -> list[dict[str, Any]]:
     """Return the answer to every image, without its facts."""
-    classes = model.predictor.classes
-    found = []
-    for row in softmax(answer.outputs):
-        values = row.tolist()
-        best = [
-            {"class": classes[index], "probability": round(values[index], 6)}
-            for index in np.argsort(-row, kind="stable")[:top].tolist()
-        ]
-        found.append({"class": best[0]["class"], "confidence": best[0]["probability"], "top": best})
-    return found
+    return [best_of(row, model.predictor.classes, top) for row in softmax(answer.outputs)]
+
+
+def best_of(probabilities: NDArray[np.float32], classes: Sequence[str], top: int) -> dict[str, Any]:
+    """Return the most probable classes of one row of probabilities, float32 (n_classes,)."""
+    values = probabilities.tolist()
+    best = [
+        {"class": classes[index], "probability": round(values[index], 6)}
+        for index in np.argsort(-probabilities, kind="stable")[:top].tolist()
+    ]
+    return {"class": best[0]["class"], "confidence": best[0]["probability"], "top": best}
 
 
 def tensors(outputs: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
@@ -59,14 +60,15 @@ def shapes(model: ServedModel) -> dict[str, list[int]]:
     return {name: [-1, len(model.predictor.classes)] for name in (OUTPUT_NAME, PROBABILITIES)}
 
 
-def parameter() -> dict[str, Any]:
+def parameters() -> list[dict[str, Any]]:
     """Return what /predict may be asked beside the image, for the OpenAPI document."""
-    return {
+    top = {
         "name": "top",
         "in": "query",
         "description": "How many classes to answer for each image.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": DEFAULT_TOP},
     }
+    return [top]
 
 
 def prediction_schema(model: ServedModel) -> dict[str, Any]:

@@ -42,7 +42,11 @@ IMAGES_AT_ONCE, BYTES_AT_ONCE = 64, 4_000_000
 # Answers are written before the interval ends where so many wait; what cannot be written beyond twice that is lost.
 MAX_ANSWERS = 20_000
 # What a model is called whose answers are no classes.
-UNMONITORED = {bundles.DETECTION: "detector", bundles.SEGMENTATION: "segmenter"}
+UNMONITORED = {
+    bundles.DETECTION: "detector",
+    bundles.SEGMENTATION: "segmenter",
+    bundles.VIDEO: "network over clips",
+}
 ANSWER_COLUMNS = ("id", "image", "class", "confidence")
 
 
@@ -236,7 +240,7 @@ def monitor_of(model: ServedModel, settings: Settings, log: JsonLog, metrics: Me
     if model.predictor.problem != bundles.CLASSIFICATION:
         word = UNMONITORED[model.predictor.problem]
         raise KingletError(
-            f"{model.name} is a {word}, and the monitoring of {word}s is not offered yet.",
+            f"{model.name} is a {word}, and the monitoring of such models is not offered yet.",
             "Serve it without --monitor.",
         )
     if not model.reference:
