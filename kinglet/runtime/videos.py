@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,9 +130,12 @@ class Video:
             stream.codec_context.options = {"err_detect": "explode"}
             container.seek(stamp, stream=stream, backward=True)
             try:
-                yield from container.decode(stream)
+                for packet in container.demux(stream):
+                    yield from packet.decode()
             except av.FFmpegError:
-                return
+                # Frames before the broken one may wait for others that come later, and are whole.
+                with suppress(av.FFmpegError, EOFError):
+                    yield from stream.codec_context.decode(None)
 
 
 def reach(decoded: Iterator[Any], wanted: int) -> Any | None:

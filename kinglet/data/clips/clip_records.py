@@ -56,8 +56,9 @@ def see_all(files: Sequence[str]) -> list[SeenVideo]:
 
 
 def of_video(error: KingletError, file: str) -> str:
-    """Return what an error says of a video, without the file's name before it and the full stop behind."""
-    return error.message.removeprefix(f"{file}: ").removeprefix(f"{file} ").removesuffix(".")
+    """Return what an error says of a video as a clause, without the file's name and the full stop."""
+    said = error.message.removesuffix(".")
+    return f"it {said.removeprefix(f'{file} ')}" if said.startswith(f"{file} ") else said.removeprefix(f"{file}: ")
 
 
 def frames_of(part: VideoPart, seconds: Seconds) -> slice:

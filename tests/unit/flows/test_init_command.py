@@ -16,6 +16,7 @@ from flows.cli import app
 from kinglet.errors import KingletError
 from tasks.first_look import parameter_file, with_setting
 from tasks.parameters import load_parameters
+from tests.unit.tasks.video_folder import write_videos
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -91,7 +92,11 @@ def test_a_tables_images_lie_beside_it_unless_it_is_said(photos: Path, checkout:
             ("image/0.png", "label/0.png"),
             "no image whose mask can be used: image/0.png: image image/0.png cannot be used",
         ),
-        (("walk/a.mp4", "run/b.mp4"), "a data set for video (video files, such as run/b.mp4)"),
+        (
+            ("walk/a.mp4", "run/b.mp4"),
+            "none of the 2 videos can be used; run/b.mp4: it is no video that FFmpeg can read",
+        ),
+        (("walk/a.mp4", "walk/b.mp4"), "2 videos of one class"),
         (("one/a.png",), "1 images of one class"),
         ((), "is empty"),
     ],
@@ -99,7 +104,7 @@ def test_a_tables_images_lie_beside_it_unless_it_is_said(photos: Path, checkout:
 def test_what_cannot_be_learned_is_said_and_nothing_written(tmp_path: Path, files: tuple[str, ...], words: str) -> None:
     (tmp_path / "set").mkdir()
     for path in files:
-        (tmp_path / "set" / path).parent.mkdir(parents=True)
+        (tmp_path / "set" / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "set" / path).touch()
     refused = kinglet_init("set")
     assert isinstance(refused.exception, KingletError)
@@ -183,3 +188,34 @@ def test_a_setting_is_found_in_its_own_section_only() -> None:
         with_setting(text, "a", "z", 1.0)
     with pytest.raises(KingletError, match=r"no c\.x"):
         with_setting(text, "c", "x", 1.0)
+
+
+def test_videos_become_a_parameter_file_for_clips(tmp_path: Path, checkout: Path) -> None:
+    (checkout / "params").mkdir()
+    shutil.copy(ROOT / "params" / "video.yaml", checkout / "params")
+    write_videos(tmp_path / "set", per_class=2, n_frames=17)
+    (tmp_path / "set" / "darker" / "words.mp4").write_text("words")
+    shown = kinglet_init("set", "--size-mb", "3")
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.strip() == "params/set.yaml"
+    words = " ".join(shown.stderr.split())
+    assert "problem video" in words
+    assert "clips 4 of 2 classes" in words
+    assert "brighter 2, darker 2" in words
+    assert "unusable (1) darker/words.mp4: it is no video that FFmpeg can read" in words
+    assert "a clip has 16 frames" in words
+    written = load_parameters(checkout / "params" / "set.yaml")
+    assert (written.problem, written.data.source, written.select.size_mb) == ("video", "set", 3)
+
+
+def test_a_table_of_videos_becomes_one_with_the_folder_of_its_videos(tmp_path: Path, checkout: Path) -> None:
+    (checkout / "params").mkdir()
+    shutil.copy(ROOT / "params" / "video.yaml", checkout / "params")
+    write_videos(tmp_path / "films", per_class=1, n_frames=17)
+    table = tmp_path / "films.csv"
+    table.write_text("path,label,split\nbrighter/0.mp4,brighter,train\ndarker/0.mp4,darker,test\n")
+    shown = kinglet_init(str(table), "--images", "films")
+    assert shown.exit_code == 0, shown.output
+    assert "1 test, 1 train" in shown.stderr
+    written = load_parameters(checkout / "params" / "films.yaml")
+    assert (written.problem, written.data.source, written.data.images) == ("video", str(table), "films")

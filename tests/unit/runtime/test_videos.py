@@ -55,6 +55,23 @@ def test_a_broken_frame_is_told_and_not_guessed(tmp_path: Path) -> None:
     assert "ffmpeg" in caught.value.hint
 
 
+def test_frames_before_a_broken_one_are_whole(tmp_path: Path) -> None:
+    file = write_video(tmp_path / "film.mp4", EVEN)
+    damage_packet(file, 13)
+    video = Video(file)
+    assert [number_in(video.frame(number).image) for number in range(1, 13)] == list(range(1, 13))
+
+
+def test_frames_may_be_left_out_on_the_way(tmp_path: Path) -> None:
+    video = Video(write_video(tmp_path / "film.mp4", [40 * number for number in range(120)]))
+    # Near ones, far ones, and the same one again.
+    wanted = [1, 3, 4, 9, 9, 30, 119, 2]
+    assert [video.frame(number).number for number in wanted] == wanted
+    alone = [Video(video.file).frame(number).image for number in wanted]
+    again = [video.frame(number).image for number in wanted]
+    assert all((one == other).all() for one, other in zip(alone, again, strict=True))
+
+
 def test_a_film_that_breaks_off_is_told(tmp_path: Path) -> None:
     file = write_video(tmp_path / "film.mkv", [40 * number for number in range(60)])
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
