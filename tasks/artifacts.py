@@ -81,6 +81,8 @@ FRAMES = INGEST / "frames.parquet"
 # their index there.
 MASKS = INGEST / "masks"
 MASK_CLASSES = INGEST / "classes.json"
+# Of a data set of videos: from which frames of which video a clip was taken, and at which seconds.
+CLIPS = INGEST / "clips.parquet"
 # Before the names of the columns that a person's table has beyond those that are known: none can be mistaken for a
 # measured one.
 GIVEN = "given:"
@@ -150,6 +152,14 @@ def packed_images(input_size: int) -> Path:
 def packed_masks(input_size: int) -> Path:
     """Return the file of packed masks of this edge length in pixels, rows as those of `packed_images`."""
     return INGEST / f"masks_{input_size}.npy"
+
+
+def packed_clips(input_size: int) -> Path:
+    """Return the file of packed clips of this edge length in pixels, rows as those of `packed_images`.
+
+    uint8 (n, frames of a clip, size, size, channels); `packed_images` has the middle frame of each.
+    """
+    return INGEST / f"clips_{input_size}.npy"
 
 
 def mask_file(index: int) -> Path:

@@ -12,11 +12,11 @@ import numpy as np
 from kinglet.errors import KingletError
 from kinglet.runtime.detection import Detections
 from kinglet.runtime.detection_predictor import DetectionPredictor
+from kinglet.runtime.videos import Frame, Video
 from kinglet.tracking.association import Follower, Settings, follow
 from kinglet.tracking.frames import FrameFolder
 from kinglet.tracking.sequences import Sequence
 from kinglet.tracking.tracks import NO_CLASS, Tracks
-from kinglet.tracking.videos import Frame, Video
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ OFF_BESIDE_CLASSES: dict[str, Any] = {
 OFF: dict[str, dict[str, Any]] = {
     "detection": {**OFF_BESIDE_CLASSES, "crossvalidate.folds": []},
     "segmentation": OFF_BESIDE_CLASSES,
+    "video": {**OFF_BESIDE_CLASSES, "crossvalidate.folds": []},
 }
 # What the parameter file of a data set is written from.
 EXAMPLES = {problem: f"params/{problem}.yaml" for problem in (*OFF, "tracking")}
@@ -49,13 +50,13 @@ def refuse_what_is_not_offered(parameters: Parameters, path: Path) -> None:
             f"{path}: problem is {problem}, which does not offer {', '.join(on)} yet.",
             f"Set {'; '.join(f'{key}: {off[key]}' for key in on)}. {EXAMPLES[problem]} has all of them off.",
         )
-    if parameters.data.fit == "crop":
+    if parameters.data.fit == "crop" and network in CUT_AWAY:
         raise KingletError(
             f"{path}: problem is {problem}, and data.fit: crop would cut {CUT_AWAY[network]} away.",
             "Set data.fit to pad or stretch.",
         )
     size = parameters.finetune.input_size
-    if isinstance(size, int) and size % STRIDE:
+    if isinstance(size, int) and size % STRIDE and network in NETWORKS:
         raise KingletError(
             f"{path}: finetune.input_size is {size}; {NETWORKS[network]}'s is a multiple of {STRIDE}.",
             f"Set it to {max(1, round(size / STRIDE)) * STRIDE}, or to auto.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -14,10 +13,8 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -25,7 +22,9 @@ from pydantic import (
 from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 from tasks.artifacts import TEACHER, as_fast_as_pruned, searched_students, untaught
+from tasks.clip_settings import Clips
 from tasks.offered_settings import refuse_what_is_not_offered
+from tasks.settings_section import AUTO, AutoOrCount, AutoOrPositive, Count, Positive, Section
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -34,10 +33,13 @@ PARAMS_FILE = Path("params.yaml")
 AUGMENTATIONS = ("flip", "flip_vertically", "crop", "rotate", "shift", "color", "erase", "mixup")
 BOX_AUGMENTATIONS = ("flip", "flip_vertically", "crop", "mosaic", "color")
 MASK_AUGMENTATIONS = ("flip", "flip_vertically", "turn", "crop", "scale", "elastic", "color")
+# All frames of a clip in the same way.
+CLIP_AUGMENTATIONS = ("flip", "flip_vertically", "crop", "shift", "color")
 AUGMENTATIONS_OF = {
     "classification": AUGMENTATIONS,
     "detection": BOX_AUGMENTATIONS,
     "segmentation": MASK_AUGMENTATIONS,
+    "video": CLIP_AUGMENTATIONS,
 }
 BACKBONES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "mobilenet-v2")
 ZOOS = ("timm", "torchvision")
@@ -85,9 +87,6 @@ AdaptationMethod = Annotated[str, AfterValidator(one_of(*ADAPTATION_METHODS))]
 
 Score = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-AUTO: Literal["auto"] = "auto"
 ALL: Literal["all"] = "all"
 
 
@@ -96,20 +95,6 @@ def auto_or_pixels(value: Any) -> Any:
     if value == AUTO or (type(value) is int and 16 <= value <= 1024):
         return value
     raise ValueError("auto, or a whole number of pixels from 16 to 1024")
-
-
-def auto_or_positive(value: Any) -> Any:
-    """Return a value that is "auto" or a positive number; raises ValueError for any other."""
-    if value == AUTO or (type(value) in (int, float) and 0 < value < math.inf):
-        return value
-    raise ValueError("auto, or a number above 0")
-
-
-def auto_or_count(value: Any) -> Any:
-    """Return a value that is "auto" or a whole number above 0; raises ValueError for any other."""
-    if value == AUTO or (type(value) is int and value > 0):
-        return value
-    raise ValueError("auto, or a whole number above 0")
 
 
 def auto_all_or_count(value: Any) -> Any:
@@ -136,27 +121,13 @@ def auto_or_families(value: Any) -> Any:
 
 # "auto" is resolved by the steps: sizes from the images' own, epochs from their number.
 InputSize = Annotated[int | Literal["auto"], BeforeValidator(auto_or_pixels)]
-Epochs = Annotated[float | Literal["auto"], BeforeValidator(auto_or_positive)]
+Epochs = AutoOrPositive
 Images = Annotated[int | Literal["auto", "all"], BeforeValidator(auto_all_or_count)]
-Channels = Annotated[int | Literal["auto"], BeforeValidator(auto_or_count)]
-Views = Annotated[int | Literal["auto"], BeforeValidator(auto_or_count)]
+Channels = AutoOrCount
+Views = AutoOrCount
 Augmentations = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_augmentations)]
 Families = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_families)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
-
-
-class Section(BaseModel):
-    """A part of `params.yaml`: unknown keys are refused, values cannot be changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def yes_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse `yes` and `no`, which would count as 1 and 0, where no truth value is wanted."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("a number or a word, not yes or no")
-        return value
 
 
 class Data(Section):
@@ -510,9 +481,10 @@ class Report(Section):
 
 
 class Parameters(Section):
-    problem: Literal["classification", "detection", "segmentation", "tracking"] = "classification"
+    problem: Literal["classification", "detection", "segmentation", "tracking", "video"] = "classification"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data
+    clips: Clips = Clips()
     check: Check = Check()
     split: Split = Split()
     finetune: Finetune

@@ -13,12 +13,12 @@ from PIL import Image
 
 from kinglet.atomic import atomic_folder, write_json
 from kinglet.errors import KingletError
+from kinglet.runtime.videos import Video
 from kinglet.tracking.association import Settings, joined
 from kinglet.tracking.frames import FrameFolder, open_frames
 from kinglet.tracking.mot_files import write_tracks
 from kinglet.tracking.pictures import VideoWriter, draw_tracks, strip_frames, strip_of
 from kinglet.tracking.sequences import FACTS, frames_in, number_in, read_facts, write_class_names
-from kinglet.tracking.videos import Video
 from tasks.followed_sequences import SequenceTracker
 from tasks.progress import progress
 from tasks.result_folder import ResultFolder

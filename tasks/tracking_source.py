@@ -10,9 +10,9 @@ from typing import Any
 from kinglet.atomic import atomic_path
 from kinglet.data.annotations.mot import FORMAT, sequence_frames
 from kinglet.errors import KingletError
+from kinglet.runtime.videos import Video
 from kinglet.tracking.frames import FrameFolder
 from kinglet.tracking.sequences import find_sequences
-from kinglet.tracking.videos import Video
 from tasks.annotated_source import folder_of
 from tasks.artifacts import FRAMES
 from tasks.detection_source import open_annotated

@@ -12,7 +12,7 @@ import numpy as np
 from kinglet.errors import KingletError
 from kinglet.runtime.decoding import sniff
 from kinglet.runtime.predictor import MAX_PIXELS, read_image
-from kinglet.tracking.videos import Frame, Video
+from kinglet.runtime.videos import Frame, Video
 
 # What a folder of frames is played at where nobody says it.
 USUAL_RATE = 25.0

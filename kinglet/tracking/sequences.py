@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kinglet.atomic import write_text
 from kinglet.errors import KingletError
+from kinglet.runtime.videos import SUFFIXES, Video
 from kinglet.tracking.frames import FrameFolder, open_frames
 from kinglet.tracking.tracks import NO_CLASS
-from kinglet.tracking.videos import SUFFIXES, Video
 
 TRUTH = Path("gt/gt.txt")
 FACTS = "seqinfo.ini"

@@ -16,11 +16,11 @@ from kinglet.data.annotations.image_files import ImageFiles, UnusableImageError,
 from kinglet.data.sources.folder import read_file
 from kinglet.data.sources.records import Content, Record
 from kinglet.errors import KingletError
+from kinglet.runtime.videos import Video
 from kinglet.tracking.frames import FrameFolder
 from kinglet.tracking.mot_files import read_truth
 from kinglet.tracking.sequences import Sequence, find_sequences
 from kinglet.tracking.tracks import Tracks
-from kinglet.tracking.videos import Video
 
 FORMAT = "MOTChallenge"
 BEFORE_NUMBER = "#"

@@ -25,9 +25,9 @@ from flows.cli import app
 from kinglet.atomic import read_json, write_json
 from kinglet.errors import KingletError
 from kinglet.runtime.thresholds import Thresholds
+from kinglet.runtime.videos import Video
 from kinglet.tracking.mot_files import read_tracks, write_tracks
 from kinglet.tracking.pictures import VideoWriter
-from kinglet.tracking.videos import Video
 from tasks import ingest
 from tasks.artifacts import BOXES, FRAMES, SOURCE_FACTS
 from tasks.detection_bundle import pack_detector

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from kinglet.errors import KingletError
+from kinglet.runtime.videos import Video
 from kinglet.tracking.pictures import VideoWriter, colour_of, draw_tracks, strip_frames, strip_of
 from kinglet.tracking.tracks import tracks_of
-from kinglet.tracking.videos import Video
 
 
 def test_a_track_keeps_its_colour_and_others_have_another() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kinglet.errors import KingletError
-from kinglet.tracking.videos import Video
+from kinglet.runtime.videos import Video
 from tests.unit.tracking.made_videos import damage_packet, number_in, turn_clockwise, write_sound, write_video
 
 EVEN = [40 * number for number in range(30)]
