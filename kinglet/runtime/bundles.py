@@ -43,6 +43,8 @@ FORMAT_KEY, FORMAT = "format", 3
 PROBLEM, THRESHOLDS = "problem", "thresholds"
 CLASSIFICATION, DETECTION, SEGMENTATION = PROBLEMS = ("classification", "detection", "segmentation")
 
+# What golden.npz calls the images, packed as the model takes them.
+GOLDEN_IMAGES = "images"
 # The golden probabilities of processors that add 8-bit products exactly, and those of x86 without VNNI.
 EXACT, SATURATED = "probabilities", "probabilities_without_vnni"
 # And those of detectors: objects as rows of a table (kinglet.runtime.golden_detections).

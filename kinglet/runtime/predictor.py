@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.decoding import decode
-from kinglet.runtime.engines import RUNTIMES
+from kinglet.runtime.golden_probabilities import Answering, check_probabilities
 from kinglet.runtime.opened_bundle import open_bundle
 from kinglet.runtime.preprocessing import InputTensor, prepare
 from kinglet.runtime.sessions import softmax
@@ -101,39 +101,13 @@ class Predictor:
     def check_golden(self, golden: Path, tolerance: float | None = None) -> float:
         """Predict the golden images and return the largest difference from what this kind of processor answers.
 
-        tolerance: None stands for the one that the golden file states; else for GOLDEN_TOLERANCE, or
-        EMULATED_TOLERANCE where the answers were emulated.
-        Raises KingletError with the first image whose answer is farther off than `tolerance`: this machine does not
-        answer as the one that made the bundle.
+        tolerance: None stands for the one that the golden file states, or else for a usual one.
+        Raises KingletError with the first image whose answer is farther off; see `check_probabilities`.
         """
-        with np.load(golden, allow_pickle=False) as expected:
-            own = bundles.SATURATED if self.saturates and bundles.SATURATED in expected else bundles.EXACT
-            images, probabilities = expected["images"], expected[own]
-            stated = expected[bundles.TOLERANCE].item() if bundles.TOLERANCE in expected else None
-        if tolerance is None:
-            tolerance = stated
-        if tolerance is None:
-            tolerance = bundles.GOLDEN_TOLERANCE if own == bundles.EXACT else bundles.EMULATED_TOLERANCE
-        answers = self.predict(images).probabilities
-        if answers.shape != probabilities.shape:
-            raise KingletError(
-                f"{golden} holds answers of shape {probabilities.shape}; the model's have {answers.shape}.",
-                "The files of the bundle are not of one model: make it anew with `dvc repro bundle`.",
-            )
-        differences = np.abs(answers - probabilities)
-        # NaN is larger than every tolerance.
-        wrong = np.argwhere(~(differences <= tolerance))
-        difference = float(differences.max(initial=0))
-        if len(wrong):
-            image, index = wrong[0]
-            raise KingletError(
-                f"The model's answers to {golden} differ from the expected ones by {difference:.2g}, "
-                f"more than {tolerance:g}; first in image {image}, class {self.classes[index]!r}: "
-                f"{answers[image, index]:.4f} in place of {probabilities[image, index]:.4f}.",
-                f"The bundle was made with another version of {RUNTIMES[self.runtime].title} or on another kind of "
-                "processor.",
-            )
-        return difference
+        answering = Answering(
+            lambda images: self.predict(images).probabilities, self.classes, self.runtime, self.saturates
+        )
+        return check_probabilities(answering, golden, tolerance)
 
     def _probabilities(self, images: list[NDArray[np.uint8]], start: int) -> NDArray[np.float32]:
         tensors: list[Any] = []
