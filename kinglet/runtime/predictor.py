@@ -27,9 +27,9 @@ MAX_PIXELS = 100_000_000
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model says about n images, in the order given.
+    """What the model says about n images or clips, in the order given.
 
-    classes: the most probable class of each image. confidences: its probability, float32 of shape (n,).
+    classes: the most probable class of each. confidences: its probability, float32 of shape (n,).
     probabilities: float32 of shape (n, n_classes), columns in the order of `Predictor.classes`.
     """
 
@@ -39,6 +39,13 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+
+def predictions_of(probabilities: NDArray[np.float32], classes: Sequence[str]) -> Predictions:
+    """Return probabilities, float32 (n, n_classes), with the most probable class of each row."""
+    best = probabilities.argmax(axis=1)
+    confidences = probabilities[np.arange(len(best)), best]
+    return Predictions([classes[index] for index in best], confidences, probabilities)
 
 
 class Predictor:
@@ -76,9 +83,7 @@ class Predictor:
             raise ValueError(f"predict takes a list of images or an array of 4 dimensions, got shape {images.shape}")
         parts = [self._probabilities(batch, start) for start, batch in batches(images)]
         probabilities = np.concatenate(parts) if parts else np.empty((0, len(self.classes)), np.float32)
-        best = probabilities.argmax(axis=1)
-        confidences = probabilities[np.arange(len(best)), best]
-        return Predictions([self.classes[index] for index in best], confidences, probabilities)
+        return predictions_of(probabilities, self.classes)
 
     def predict_files(self, paths: Sequence[Path | str], max_pixels: int = MAX_PIXELS) -> Predictions:
         """Return the predictions for image files, decoded as in training.
