@@ -45,7 +45,7 @@ MAX_ANSWERS = 20_000
 UNMONITORED = {
     bundles.DETECTION: "detector",
     bundles.SEGMENTATION: "segmenter",
-    bundles.VIDEO: "network over clips",
+    bundles.VIDEO: "clip classifier",
 }
 ANSWER_COLUMNS = ("id", "image", "class", "confidence")
 
@@ -240,7 +240,7 @@ def monitor_of(model: ServedModel, settings: Settings, log: JsonLog, metrics: Me
     if model.predictor.problem != bundles.CLASSIFICATION:
         word = UNMONITORED[model.predictor.problem]
         raise KingletError(
-            f"{model.name} is a {word}, and the monitoring of such models is not offered yet.",
+            f"{model.name} is a {word}, and the monitoring of {word}s is not offered yet.",
             "Serve it without --monitor.",
         )
     if not model.reference:

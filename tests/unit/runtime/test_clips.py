@@ -7,13 +7,17 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from kinglet.atomic import read_json, write_bytes, write_json
 from kinglet.errors import KingletError
 from kinglet.runtime import ClipPredictor, Predictor, bundles, open_predictor
+from kinglet.runtime.preprocessing import prepare
 from kinglet.runtime.recurrence import open_recurrence
 from tasks.clip_bundle import pack_clip_network
+from tests.unit.models.clip_classifier_files import clip_files, moving_squares, small_clip_classifier
 from tests.unit.models.clip_files import CLASSES, FRAMES, SIZE, frame_part, moving_bars, write_clip_network
+from tests.unit.tracking.made_videos import write_frames
 
 CLIPS, LABELS = moving_bars(12, seed=3)
 
@@ -54,6 +58,42 @@ def test_a_stream_gives_the_bits_of_its_clip_whatever_else_is_answered(bundle):
         last = [stream.push(clip[number]) for stream, clip in zip(streams, CLIPS, strict=True)]
     assert np.array_equal(np.stack(last), at_once)
     assert [stream.frames for stream in streams] == [FRAMES] * len(CLIPS)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_pretrained_networks_stream_gives_the_bits_and_torchs_answers(tmp_path, cell):
+    frame_file, recurrent_file = clip_files(cell)
+    write_bytes(tmp_path / "made" / bundles.MODEL, frame_file)
+    write_bytes(tmp_path / "made" / bundles.RECURRENT, recurrent_file)
+    clips, labels = moving_squares(5, seed=2)
+    pack_clip_network(tmp_path / "bundle", tmp_path / "made", clips[:3], labels[:3], 10.0, "# squares\n")
+    predictor = ClipPredictor(tmp_path / "bundle", threads=1)
+    at_once = predictor.predict(clips).probabilities
+    streams = [predictor.stream() for _ in clips]
+    for frames in clips.swapaxes(0, 1):
+        last = [stream.push(frame) for stream, frame in zip(streams, frames, strict=True)]
+    assert np.array_equal(np.stack(last), at_once)
+    with torch.no_grad():
+        pixels = prepare(clips.reshape(-1, *clips.shape[2:]), predictor.preprocessing)
+        expected = small_clip_classifier(cell)(torch.from_numpy(pixels)).softmax(1).numpy()
+    np.testing.assert_allclose(at_once, expected, atol=1e-4)
+
+
+def test_a_video_is_cut_as_a_data_set_is(bundle, tmp_path):
+    predictor = ClipPredictor(bundle, threads=1)
+    frames = [np.kron(frame, np.ones((4, 4, 1), np.uint8)) for clip in CLIPS[[1, 0]] for frame in clip]
+    video = write_frames(tmp_path / "bars.mp4", frames, range(0, 960, 80))
+    assert predictor.predict_video(video).classes == ["right", "left"]
+    with pytest.raises(KingletError, match=r"none\.mp4 does not exist"):
+        predictor.predict_video(tmp_path / "none.mp4")
+
+
+def test_without_pyav_a_video_is_told_and_frames_are_answered(bundle, tmp_path, monkeypatch):
+    monkeypatch.setattr("kinglet.runtime.clips.find_spec", lambda _: None)
+    predictor = ClipPredictor(bundle, threads=1)
+    with pytest.raises(KingletError, match=r"PyAV, which reads video files, is not installed"):
+        predictor.predict_video(tmp_path / "bars.mp4")
+    assert len(predictor.predict(CLIPS[:2])) == 2
 
 
 def test_a_stream_that_restarts_has_forgotten_its_frames(bundle):

@@ -177,7 +177,7 @@ def test_without_a_decoder_of_videos_frames_are_still_answered(server, video, mo
 
 @pytest.mark.parametrize(
     ("settings", "words"),
-    [({"monitor": "sketches"}, "network over clips"), ({"batch_size": 4}, "frame by frame, and batch_size is 4")],
+    [({"monitor": "sketches"}, "clip classifiers"), ({"batch_size": 4}, "frame by frame, and batch_size is 4")],
 )
 def test_what_clips_do_not_offer_is_refused_before_the_port_is_opened(bundle, settings, words):
     with pytest.raises(KingletError, match=words):
