@@ -71,7 +71,7 @@ def init(
     if holds_videos(location):
         videos = look_at_videos(location, folder)
         write_parameters(path, {"data": data, "select": wanted}, template=TEMPLATES["video"], overwrite=overwrite)
-        show_videos(videos, console)
+        show_videos(videos, location, console)
     elif annotated := annotations_in(location):
         kind, boxes = annotated
         settings: dict[str, dict[str, str | float]] = {"data": {"source": location}, "select": wanted}
@@ -164,10 +164,10 @@ def show_masks(found: MaskedSet, console: Console) -> None:
     show_rows(rows, found.notes, console)
 
 
-def show_videos(found: VideoLook, console: Console) -> None:
-    """Print what was seen of a data set of videos, and the first of all that give no clip."""
+def show_videos(found: VideoLook, location: str, console: Console) -> None:
+    """Print what was seen of the videos at a location, and the first of all that give no clip."""
     from kinglet.data.annotations import Finding
-    from tasks.clip_source import in_words
+    from tasks.clip_source import in_words, notes_on_made
 
     problems = [Finding(path, problem) for path, problem in found.problems.items()]
     rows = {
@@ -182,7 +182,8 @@ def show_videos(found: VideoLook, console: Console) -> None:
     }
     for reason, names in found.found.left_out.items():
         rows[f"left out ({len(names):,})"] = reason
-    show_rows(rows, [*found.found.notes, in_words(found.found, found.seen, found.cutting)], console)
+    cut = in_words(found.found, found.seen, found.cutting)
+    show_rows(rows, [*found.found.notes, cut, *notes_on_made(location)], console)
 
 
 def findings_in_words(findings: Sequence[Finding]) -> str:

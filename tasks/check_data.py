@@ -18,6 +18,7 @@ from kinglet.atomic import atomic_path, read_json, write_json
 from kinglet.data.expectations import CLASSES, DATA_SET, IMAGES, Finding, validate
 from kinglet.errors import KingletError
 from tasks.artifacts import CHECK_DATA, PROFILE, WORKSPACE
+from tasks.clip_checks import judge_clips
 from tasks.detection_checks import judge_annotated
 from tasks.judged_images import Judged, judge_classes
 from tasks.parameters import Check as Limits
@@ -138,7 +139,7 @@ JUDGES: dict[str, Callable[[Limits], Judged]] = {
     "classification": judge_classes,
     "detection": judge_annotated,
     "segmentation": judge_masked,
-    "video": judge_classes,
+    "video": judge_clips,
 }
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ def open_clips(parameters: Parameters) -> OpenedSource:
         notes=[
             *found.notes,
             in_words(found, seen, cutting),
+            *notes_on_made(data.source),
             *notes_on_unlabelled(data.unlabelled, "clips are learned from labels alone"),
         ],
     )
@@ -121,6 +122,12 @@ def facts_of(found: VideoSet, seen: Sequence[SeenVideo], cutting: Cutting) -> di
         "videos": len(read),
         "video_seconds": [round(float(value), 6) for value in (min(lengths), np.median(lengths), max(lengths))],
     }
+
+
+def notes_on_made(location: str) -> list[str]:
+    """Return in a sentence that a set of videos is made, nothing for any other."""
+    made = generated_facts(location).get("generated")
+    return [f"the videos in {location} are made, by `{made['made_by']}`; scores on them say so."] if made else []
 
 
 def generated_facts(location: str) -> dict[str, Any]:

@@ -203,13 +203,15 @@ def test_decisions_about_clips_are_followed(videos: Path) -> None:
     assert "darker/2.mp4" not in rows.index
 
 
-def test_a_set_that_says_that_it_is_made_is_told_apart_in_the_source_facts(videos: Path) -> None:
+def test_a_set_that_says_that_it_is_made_is_told_apart(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ingest.run(settings())
+    assert "are made" not in capsys.readouterr().err
     assert "generated" not in content_of("ingest/source.json")
     (videos / "generated.json").write_text('{"made_by": "kinglet clips generate", "seed": 3}')
     ingest.run(settings())
     assert content_of("ingest/source.json")["generated"] == {"made_by": "kinglet clips generate", "seed": 3}
     assert content_of("ingest/source.json")["left_out"] == {}
+    assert "note: the videos in videos are made, by `kinglet clips generate`" in capsys.readouterr().err
     (videos / "generated.json").write_text("[]")
     with pytest.raises(KingletError, match=r"generated\.json does not say what made these videos"):
         ingest.run(settings())
@@ -226,3 +228,21 @@ def test_a_profile_of_clips_measures_motion_and_finds_copies(videos: Path) -> No
     alike = images[images["near_group"] == images.loc["darker/0.mp4", "near_group"]]
     assert sorted(alike.index) == ["darker/0.mp4", "darker/again.mp4"]
     assert content_of("profile/dataset.json")["clips"]["frames"] == 4
+
+
+def test_recordings_on_both_sides_of_a_split_that_a_set_brings_are_told(
+    videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, part in enumerate(["train", "train", "val", "test", "train"]):
+        for label in ("brighter", "darker"):
+            recording = 1 if part == "test" and label == "darker" else number
+            target = videos.parent / "split" / part / label / f"v_{label}_g{recording:02d}_c{number:02d}.mp4"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            (videos / label / f"{number}.mp4").rename(target)
+    run_all(settings(data={"source": "split", "images": "split"}))
+    assert (
+        "warning: 2 clips are cut from a recording that is also in another part of the split the set brings "
+        "(test/darker/v_darker_g01_c03.mp4, train/darker/v_darker_g01_c01.mp4)."
+    ) in capsys.readouterr().err
+    rows = pd.read_parquet("artifacts/split/manifest.parquet")
+    assert (rows["split"] == rows["path"].str.split("/").str[0].replace("val", "validation")).sum() >= 9

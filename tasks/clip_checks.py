@@ -1,0 +1,17 @@
+"""What `check_data` judges of clips: what it judges of images, and recordings on both sides of a split."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from kinglet.data.clips.expectations import clip_checks
+from kinglet.data.quality import leaking
+from tasks.judged_images import Judged, judge_classes
+from tasks.parameters import Check as Limits
+
+
+def judge_clips(limits: Limits) -> Judged:
+    """Return the judgements on clips that have a class each, their middle frames for their looks."""
+    judged = judge_classes(limits)
+    images = judged.images.assign(recording_leaking=leaking(judged.images, "group"))
+    return replace(judged, images=images, checks=[*judged.checks, *clip_checks()])
