@@ -38,8 +38,9 @@ from kinglet.atomic import write_text
 from kinglet.evidence.bootstrap import accuracy_interval, paired_interval
 from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI
 from tasks.artifacts import QUANTIZE, TEACHER, packed_images
-from tasks.evaluate import EMULATED_IMAGES, emulated_answers, read_held_out
+from tasks.held_out import read_held_out
 from tasks.stage import exit_code_of
+from tasks.without_vnni import EMULATED_IMAGES, emulated_answers
 
 BACKBONES = ("efficientnet-lite0", "efficientnet-lite1", "mobilenet-v2")
 INT8 = f"{TEACHER}-int8"

@@ -16,6 +16,7 @@ import os
 import resource
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from kinglet.evidence.corruptions.severities import SEVERITIES
 from kinglet.runtime.processors import available_processors
 from tasks.artifacts import base_size, packed_images
 from tasks.corrupted_answers import Task, answers_of, every_way
-from tasks.evaluate import read_held_out
+from tasks.held_out import read_held_out
+from tasks.opened_models import open_model
 from tasks.parameters import Robustness
 from tasks.progress import progress
 from tasks.robustness import open_models
@@ -50,7 +52,7 @@ def measure(options: argparse.Namespace) -> None:
     test = read_held_out("test")
     rows, labels = test.rows[: options.images], test.labels[: options.images]
     packed = np.load(packed_images(base_size()), mmap_mode="r")
-    models = open_models(Robustness(models=list(options.models)), teacher_name())
+    models = open_models(Robustness(models=list(options.models)), teacher_name(), partial(open_model, threads=1))
     alone = np.asarray(packed[rows[:ALONE]])
     for warm in (8, ALONE):
         started = time.perf_counter()

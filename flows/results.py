@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from kinglet.atomic import read_json
-from tasks.artifacts import BENCHMARK, EVALUATE, FINETUNE, REPORT, SELECT, VERDICT
+from tasks.artifacts import BENCHMARK, EVALUATE, FINETUNE, REPORT, SELECT, SOURCE_FACTS, VERDICT
+from tasks.generated_data import GENERATED_SENTENCE
 
 SCORES = EVALUATE / "scores.json"
 LATENCY = BENCHMARK / "latency.json"
@@ -117,6 +118,7 @@ def summary(outcomes: dict[str, str], times: Spent) -> dict[str, Any]:
         "models": [vars(row) for row in rows],
         "chosen": choice.get("chosen"),
         "reason": choice.get("reason"),
+        "generated": GENERATED_SENTENCE if "generated" in read_if_there(SOURCE_FACTS) else None,
         "onnx": choice.get("onnx"),
         "model": choice.get("model"),
         "gate": {key: verdict[key] for key in ("verdict", "paragraph")} if verdict else None,
@@ -136,6 +138,8 @@ def print_summary(result: dict[str, Any], console: Console) -> None:
     """Print the models as a table, then the paths and the time, for people."""
     if result["models"]:
         console.print(models_table(result["models"]))
+        if result["generated"]:
+            console.print(result["generated"], soft_wrap=True)
     if result["reason"]:
         console.print(f"chosen: {result['chosen']}. {result['reason']}", soft_wrap=True)
     if result["gate"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,22 +11,23 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kinglet.atomic import read_json, write_bytes, write_json, write_text
+from kinglet.atomic import read_json, write_bytes
 from kinglet.compression.saturation import emulated_logits, unknown_operators
 from kinglet.runtime import bundles
 from kinglet.runtime.engines import ONNXRUNTIME
-from kinglet.runtime.predictor import Predictor
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.sessions import gather_logits, logits_of, open_session, read_metadata, softmax
 from kinglet.runtime.sketches import Reference
 from kinglet.runtime.vnni import products_saturate
-from tasks.artifacts import BENCHMARK, BUNDLE, EVALUATE, SELECT, SPLIT, ModelCard, packed_images, read_card
+from tasks.artifacts import BUNDLE, SELECT, ModelCard, packed_images, read_card
+from tasks.bundle_evidence import golden_rows, read_evidence
+from tasks.clip_bundle import bundle_clip_network
 from tasks.detection_bundle import bundle_detector
-from tasks.image_tables import read_parquet
-from tasks.model_card import CardEvidence, model_card
+from tasks.model_card import model_card
 from tasks.monitoring_reference import reference_of
 from tasks.opened_models import OpenedModel, files_of, open_model
 from tasks.parameters import Parameters
+from tasks.sealed_bundle import seal_and_open
 from tasks.segmentation_bundle import bundle_segmenter
 from tasks.stage import run_stage
 
@@ -86,7 +86,7 @@ def pack(
     if is_int8 and not unknown_operators(onnx.load(chosen)):
         file = without_vnni if without_vnni.is_file() else chosen
         golden[bundles.SATURATED] = answers(file, images, preprocessing, saturate=True)
-    finish(bundle, preprocessing, classes, ONNXRUNTIME, golden, text, reference)
+    seal_and_open(bundle, preprocessing, classes, golden, text, reference=reference)
 
 
 def pack_converted(
@@ -113,29 +113,7 @@ def pack_converted(
         bundles.EXACT: softmax(logits),
         bundles.TOLERANCE: np.array([bundles.tolerance_of_converted(card.precision)]),
     }
-    finish(bundle, model.preprocessing, model.classes, card.runtime, golden, text, reference)
-
-
-def finish(
-    bundle: Path,
-    preprocessing: Preprocessing,
-    classes: list[str],
-    runtime: str,
-    golden: dict[str, NDArray[Any]],
-    text: str,
-    reference: Reference | None,
-) -> None:
-    """Write what lies beside a bundle's model, the checksums last, and open the bundle once."""
-    facts = {**preprocessing.to_dict(), bundles.RUNTIME: runtime, bundles.FORMAT_KEY: bundles.format_of(preprocessing)}
-    write_json(bundle / bundles.PREPROCESSING, facts)
-    write_json(bundle / bundles.LABELS, classes)
-    write_bytes(bundle / bundles.GOLDEN, bundles.npz_bytes(golden))
-    write_text(bundle / bundles.CARD, text)
-    if reference is not None:
-        # On one line: thousands of numbers are for programs.
-        write_text(bundle / bundles.REFERENCE, json.dumps(reference.to_dict(), allow_nan=False) + "\n")
-    bundles.seal(bundle)
-    Predictor(bundle, threads=1).check_golden(bundle / bundles.GOLDEN)
+    seal_and_open(bundle, model.preprocessing, model.classes, golden, text, runtime=card.runtime, reference=reference)
 
 
 def answers(file: Path, images: NDArray[np.uint8], preprocessing: Preprocessing, saturate: bool) -> NDArray[np.float32]:
@@ -147,43 +125,12 @@ def answers(file: Path, images: NDArray[np.uint8], preprocessing: Preprocessing,
     return softmax(emulated_logits(model, images, rows, preprocessing, saturate=saturate)[0])
 
 
-def golden_rows(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return rows and labels of `count` test images, one class after the other, in order of the data set."""
-    table = read_parquet(SPLIT / "manifest.parquet", ["index", "label_index"], "test")
-    rows, labels = table["index"].to_numpy().astype(np.int64), table["label_index"].to_numpy().astype(np.int64)
-    taken = one_of_each_class(rows, labels, count)
-    return rows[taken], labels[taken]
-
-
-def one_of_each_class(rows: NDArray[np.int64], labels: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Return the places of `count` images, one of each class after the other, those with low row numbers first."""
-    order = np.lexsort((rows, labels))
-    sorted_labels = labels[order]
-    rank_in_class = np.arange(len(order)) - np.searchsorted(sorted_labels, sorted_labels)
-    taken: NDArray[np.int64] = order[np.lexsort((sorted_labels, rank_in_class))][:count]
-    return taken
-
-
-def read_evidence(name: str, reason: str) -> CardEvidence:
-    """Return what the steps found out about a model."""
-    scores, benchmark = read_json(EVALUATE / "scores.json"), read_json(BENCHMARK / "latency.json")
-    return CardEvidence(
-        scores=scores["models"][name],
-        latency=benchmark["models"][name],
-        reference_latency=benchmark["models"][scores["teacher"]],
-        device=benchmark["device"],
-        threads=benchmark["threads"],
-        reference="teacher",
-        counts=read_json(SPLIT / "counts.json") if (SPLIT / "counts.json").is_file() else {},
-        reason=reason,
-    )
-
-
 # What packs the model of a problem.
 PACKERS: dict[str, Callable[[Path, ModelCard, str], None]] = {
     bundles.CLASSIFICATION: bundle_classifier,
     bundles.DETECTION: bundle_detector,
     bundles.SEGMENTATION: bundle_segmenter,
+    bundles.VIDEO: bundle_clip_network,
 }
 
 

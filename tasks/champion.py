@@ -10,22 +10,23 @@ from kinglet.atomic import atomic_folder
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.engines import RUNTIMES
-from kinglet.runtime.predictor import Predictor
 from kinglet.runtime.preprocessing import Preprocessing
 from tasks.benchmark import Subject
+from tasks.bundle_answers import SortingPredictor, open_sorting
+from tasks.opened_models import digest_of
 
 
-def open_champion(folder: Path) -> Predictor | None:
+def open_champion(folder: Path, problem: str = bundles.CLASSIFICATION) -> SortingPredictor | None:
     """Return the champion, opened; None if the folder holds no bundle.
 
-    Raises KingletError if the folder does not exist or its bundle is damaged.
+    Raises KingletError if the folder does not exist, or its bundle is damaged or of another problem.
     """
     if not folder.is_dir():
         raise KingletError(
             f"gate.champion: the folder {folder} does not exist.",
             "Name a folder with the bundle in production, or an empty folder if there is none yet.",
         )
-    return Predictor(folder, threads=1) if holds_bundle(folder) else None
+    return open_sorting(folder, problem) if holds_bundle(folder) else None
 
 
 def holds_bundle(folder: Path) -> bool:
@@ -39,15 +40,17 @@ def bundle_digest(folder: Path) -> str:
     return bundles.sha256_of(checksums) if checksums.is_file() else ""
 
 
-def opened_model(folder: Path, bundle: Predictor) -> tuple[str, Preprocessing, tuple[str, ...]]:
-    """Return what a bundle's answers follow from: the SHA-256 of the file opened here, its inputs and its outputs."""
-    return bundles.sha256_of(folder / bundle.model_file), bundle.preprocessing, tuple(bundle.classes)
+def opened_model(folder: Path, bundle: SortingPredictor) -> tuple[str, Preprocessing, tuple[str, ...]]:
+    """Return what a bundle's answers follow from: the digest of the files opened here, its inputs and its outputs."""
+    files = [folder / name for name in (bundle.model_file, *bundles.NEEDED_BY.get(bundle.problem, ()))]
+    return digest_of(files), bundle.preprocessing, tuple(bundle.classes)
 
 
-def subject_of(folder: Path, bundle: Predictor) -> Subject:
+def subject_of(folder: Path, bundle: SortingPredictor) -> Subject:
     """Return a bundle's model as `benchmark` measures models: the files that its runtime opens everywhere."""
     size = bundle.preprocessing.input_size
-    files = [folder / name for name in RUNTIMES[bundle.runtime].files]
+    names = (*RUNTIMES[bundle.runtime].files, *bundles.NEEDED_BY.get(bundle.problem, ()))
+    files = [folder / name for name in names]
     return Subject(bundle.runtime, files, (bundle.preprocessing.channels, size, size))
 
 

@@ -16,10 +16,11 @@ from kinglet.evidence.corruptions.kinds import KINDS
 from kinglet.evidence.corruptions.severities import SEVERITIES
 from kinglet.evidence.gate import CHAMPION_ROBUSTNESS, NOT_JUDGED, Check, robustness_check
 from kinglet.evidence.robustness import robustness_differences
+from kinglet.runtime.clips import ClipPredictor
 from kinglet.runtime.engines import Engine
-from kinglet.runtime.predictor import Predictor
-from tasks.artifacts import ROBUSTNESS, SOURCE_FACTS, base_size, packed_images
-from tasks.bundle_answers import Part
+from tasks.artifacts import ROBUSTNESS, SOURCE_FACTS, base_size, packed_clips, packed_images
+from tasks.bundle_answers import Part, SortingPredictor
+from tasks.clip_answers import as_model
 from tasks.corrupted_answers import Task, answers_of
 from tasks.opened_models import OpenedModel
 from tasks.parameters import Parameters
@@ -39,7 +40,7 @@ class Corrupted:
 
 
 def champion_robustness_check(
-    challenger: str, champion: Predictor, part: Part, classes: Sequence[str], parameters: Parameters
+    challenger: str, champion: SortingPredictor, part: Part, classes: Sequence[str], parameters: Parameters
 ) -> Check:
     """Return whether the challenger keeps the champion's accuracy on corrupted images, paired image by image.
 
@@ -83,7 +84,7 @@ def read_answers(model: str) -> Corrupted | None:
     return Corrupted(table["index"].to_numpy(), table["clean"].to_numpy().astype(np.float64), corrupted)
 
 
-def other_pictures(champion: Predictor, fit: str) -> str:
+def other_pictures(champion: SortingPredictor, fit: str) -> str:
     """Return, in one sentence, why the packed images are not what the champion would see; empty if they are."""
     preprocessing, edge = champion.preprocessing, base_size()
     if preprocessing.fit != fit:
@@ -94,7 +95,9 @@ def other_pictures(champion: Predictor, fit: str) -> str:
     return ""
 
 
-def score(champion: Predictor, rows: NDArray[np.int64], part: Part, classes: Sequence[str], seed: int) -> Corrupted:
+def score(
+    champion: SortingPredictor, rows: NDArray[np.int64], part: Part, classes: Sequence[str], seed: int
+) -> Corrupted:
     """Return how the champion answers these images, clean and corrupted.
 
     Raises KingletError if one of the rows is not among the images of `part`.
@@ -105,10 +108,17 @@ def score(champion: Predictor, rows: NDArray[np.int64], part: Part, classes: Seq
     if not label_of.keys() >= set(rows.tolist()):
         raise KingletError("Other images were corrupted than are test images now.", "Run `dvc repro`.")
     labels = np.array([label_of[row] for row in rows.tolist()], np.int64)
-    size = champion.preprocessing.input_size
-    engine = Engine(champion.logits, (champion.preprocessing.channels, size, size))
-    opened = {"champion": OpenedModel(engine, champion.preprocessing, champion.classes)}
-    packed = np.load(packed_images(base_size()), mmap_mode="r")
+    packed, opened = corrupted_for(champion)
     with progress("champion's robustness") as report:
-        answers = answers_of(Task(packed, rows, labels, opened, tuple(KINDS), seed), report)["champion"]
+        answers = answers_of(Task(packed, rows, labels, {"champion": opened}, tuple(KINDS), seed), report)["champion"]
     return Corrupted(rows, answers.clean_correct.astype(np.float64), answers.by_image)
+
+
+def corrupted_for(champion: SortingPredictor) -> tuple[NDArray[np.uint8], OpenedModel]:
+    """Return the packed images or clips that are corrupted, and the champion as what answers them."""
+    preprocessing, size = champion.preprocessing, champion.preprocessing.input_size
+    if isinstance(champion, ClipPredictor):
+        packed = np.load(packed_clips(base_size()), mmap_mode="r")
+        return packed, as_model(champion.network, packed.shape[1], preprocessing, champion.classes)
+    engine = Engine(champion.logits, (preprocessing.channels, size, size))
+    return np.load(packed_images(base_size()), mmap_mode="r"), OpenedModel(engine, preprocessing, champion.classes)

@@ -10,11 +10,11 @@ import numpy as np
 
 from kinglet.atomic import read_json
 from kinglet.data.clips.clip_records import ClipRecord, SeenVideo, clip_records, frames_of, read_middle, see_all
-from kinglet.data.clips.cutting import Cutting, chosen_cutting
 from kinglet.data.clips.packing import pack_clips, write_clip_table
 from kinglet.data.clips.video_files import VideoPart, VideoSet, find_videos
 from kinglet.data.sources import Source
 from kinglet.errors import KingletError
+from kinglet.runtime.cutting import Cutting, chosen_cutting
 from tasks.annotated_source import notes_on_unlabelled
 from tasks.artifacts import CLIPS, GENERATED
 from tasks.opened_source import OpenedSource, as_decided, choose_sizes, tell

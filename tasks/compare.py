@@ -254,6 +254,7 @@ COMPARING = {
     "classification": compare_classifiers,
     "detection": compare_detectors,
     "segmentation": compare_segmenters,
+    "video": compare_classifiers,
 }
 
 if __name__ == "__main__":

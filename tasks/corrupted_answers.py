@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from kinglet.errors import KingletError
-from kinglet.evidence.corruptions.kinds import KINDS, corrupt
+from kinglet.evidence.corruptions.kinds import FAMILIES, KINDS, corrupt
 from kinglet.evidence.corruptions.pixels import resize_batch
 from kinglet.evidence.corruptions.severities import SEVERITIES
 from kinglet.evidence.corruptions.shifts import SHIFTS
@@ -41,7 +41,8 @@ Part = tuple[NDArray[np.bool_], NDArray[np.float32]]
 class Task:
     """What is asked: which images, of which packed file, in which ways changed, of which models.
 
-    packed: uint8 (n, edge, edge, channels), memory-mapped. rows, labels: int64 of shape (n_images,).
+    packed: uint8 (n, edge, edge, channels), or clips (n, frames, edge, edge, channels), memory-mapped; models of clips
+    take the frames of all clips of a batch one after the other. rows, labels: int64 of shape (n_images,).
     """
 
     packed: NDArray[np.uint8]
@@ -81,8 +82,9 @@ def answers_of(task: Task, report: Report) -> dict[str, Answers]:
 
 def batch_size(task: Task) -> int:
     """Return how many images a worker takes at once; the number of workers has no part in it."""
-    edge = max(task.packed.shape[1], *(model.preprocessing.input_size for model in task.models.values()))
-    fitting = BATCH_VALUES // (edge * edge * task.packed.shape[3])
+    edge = max(task.packed.shape[-2], *(model.preprocessing.input_size for model in task.models.values()))
+    frames = task.packed.shape[1] if task.packed.ndim == 5 else 1
+    fitting = BATCH_VALUES // (edge * edge * task.packed.shape[-1] * frames)
     return max(1, min(BATCH, fitting, max(SMALLEST_BATCH, len(task.rows) // SHARES)))
 
 
@@ -94,12 +96,20 @@ def gathered(parts: list[Part]) -> Answers:
 
 
 def every_way(images: NDArray[np.uint8], ways: Iterable[str], seed: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield the images as they are, then in each of these ways, in every severity."""
-    keys = image_keys(images)
+    """Yield the images as they are, then in each of these ways, in every severity.
+
+    images: uint8 (n, edge, edge, channels), or clips (n, frames, edge, edge, channels). What is drawn at random is
+    drawn once for all frames of a clip: weather and lenses stay; but noise is new in every frame, as a sensor's is.
+    """
+    frames = images.shape[1] if images.ndim == 5 else 1
+    flat = images.reshape(-1, *images.shape[-3:])
+    of_frames = image_keys(flat)
+    of_clips = np.repeat(of_frames[::frames], frames)
     yield images
     for way in ways:
+        keys = of_frames if way in FAMILIES["noise"] else of_clips
         for severity in SEVERITIES:
-            yield corrupt(images, way, severity, keys, seed)
+            yield corrupt(flat, way, severity, keys, seed).reshape(images.shape)
 
 
 def answers_to(images: NDArray[np.uint8], models: dict[str, OpenedModel]) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -110,7 +120,7 @@ def answers_to(images: NDArray[np.uint8], models: dict[str, OpenedModel]) -> Ite
         if preprocessing not in inputs:
             size = preprocessing.input_size
             # A square has the same pixels after every fit, and these are the server's, bit for bit.
-            seen = with_channels(images, preprocessing.channels)
+            seen = with_channels(images.reshape(-1, *images.shape[-3:]), preprocessing.channels)
             inputs[preprocessing] = model_input(
                 resize_batch(seen, size, size, Image.Resampling.BILINEAR), preprocessing
             )

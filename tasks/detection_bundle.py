@@ -11,14 +11,12 @@ import onnx
 from numpy.typing import NDArray
 from pyarrow.parquet import ParquetFile
 
-from kinglet.atomic import read_json, write_bytes, write_json, write_text
+from kinglet.atomic import read_json, write_bytes
 from kinglet.compression.saturation import Emulator, unknown_operators
 from kinglet.errors import KingletError
 from kinglet.models.suppression import with_suppression
 from kinglet.runtime import bundles
 from kinglet.runtime.detection import DETECTOR_OUTPUTS, Detections, run_as_one
-from kinglet.runtime.detection_predictor import DetectionPredictor
-from kinglet.runtime.engines import ONNXRUNTIME
 from kinglet.runtime.golden_detections import table_of
 from kinglet.runtime.preprocessing import Preprocessing, model_input, placement
 from kinglet.runtime.sessions import open_session, read_metadata
@@ -27,6 +25,7 @@ from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import BENCHMARK, BOXES, BUNDLE, EVALUATE, SPLIT, ModelCard, packed_images
 from tasks.detection_model_card import DetectionEvidence, detection_model_card
 from tasks.image_tables import read_parquet
+from tasks.sealed_bundle import seal_and_open
 
 GOLDEN_IMAGES = 10
 # Beside the model: for those who have no numpy where it runs.
@@ -75,19 +74,8 @@ def pack_detector(
         )
     suppressing = with_suppression(onnx.load(chosen), thresholds.score, thresholds.iou, thresholds.most)
     write_bytes(bundle / WITH_SUPPRESSION, suppressing.SerializeToString())
-    facts = {
-        **preprocessing.to_dict(),
-        bundles.RUNTIME: ONNXRUNTIME,
-        bundles.FORMAT_KEY: bundles.format_of(preprocessing, bundles.DETECTION),
-        bundles.PROBLEM: bundles.DETECTION,
-        bundles.THRESHOLDS: thresholds.to_dict(),
-    }
-    write_json(bundle / bundles.PREPROCESSING, facts)
-    write_json(bundle / bundles.LABELS, classes)
-    write_bytes(bundle / bundles.GOLDEN, bundles.npz_bytes(golden))
-    write_text(bundle / bundles.CARD, text)
-    bundles.seal(bundle)
-    DetectionPredictor(bundle, threads=1).check_golden(bundle / bundles.GOLDEN)
+    further = {bundles.THRESHOLDS: thresholds.to_dict()}
+    seal_and_open(bundle, preprocessing, classes, golden, text, problem=bundles.DETECTION, further=further)
 
 
 def is_int8(file: Path) -> bool:

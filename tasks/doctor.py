@@ -26,7 +26,7 @@ from kinglet.data.classes import number_labels, read_class_names
 from kinglet.errors import KingletError
 from kinglet.models.onnx_graph import add_metadata, read_metadata
 from kinglet.runtime.preprocessing import FITS, Preprocessing
-from tasks.evaluate import HeldOut
+from tasks.held_out import HeldOut
 from tasks.labelled_images import LabelledImages, open_labelled_images
 from tasks.optimize_preprocessing import find_scale, known_scale
 from tasks.progress import progress

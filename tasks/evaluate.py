@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
 from kinglet.atomic import atomic_path, read_json, write_json
-from kinglet.compression.saturation import emulated_logits, unknown_operators
-from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import accuracy_interval, f1_macro_interval, paired_interval
 from kinglet.evidence.metrics import (
     class_scores,
@@ -26,32 +23,33 @@ from kinglet.evidence.metrics import (
     top_k_accuracy,
 )
 from kinglet.evidence.score_intervals import Resampling, ScoreIntervals, score_intervals
-from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI
-from kinglet.runtime.engines import ONNXRUNTIME
 from kinglet.runtime.processors import available_processors
-from kinglet.runtime.sessions import gather_logits, open_session, read_metadata, softmax
+from kinglet.runtime.sessions import gather_logits
 from tasks.artifacts import EVALUATE, SPLIT, ModelCard, model_folders, packed_images, read_card
+from tasks.clip_evaluate import ClipScoring
 from tasks.detection_evaluate import score_detectors
-from tasks.image_tables import read_scored
+from tasks.held_out import HeldOut, read_held_out
 from tasks.opened_models import open_model
 from tasks.parameters import Evaluate, Parameters
 from tasks.progress import Report, progress
-from tasks.scored_models import HELD_OUT, facts_of, report_rows, teacher_name
+from tasks.scored_models import (
+    HELD_OUT,
+    facts_of,
+    finite_softmax,
+    refuse_other_classes,
+    report_rows,
+    teacher_name,
+)
 from tasks.segmentation_answers import MASKS
 from tasks.segmentation_evaluate import score_segmenters
 from tasks.stage import run_stage
+from tasks.without_vnni import without_vnni
 
-# Test images on which arithmetic without VNNI is emulated: a big network takes 10 ms an image.
-EMULATED_IMAGES = 2000
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """The images of one split: rows of the packed files, paths and labels, all of shape (n,)."""
-
-    rows: NDArray[np.int64]
-    paths: list[str]
-    labels: NDArray[np.int64]
+# A model's probabilities on every split: {split: float32 (n, n_classes)}; see `predict` for what it is given.
+Predict = Callable[
+    [Path, ModelCard, list[str], dict[str, HeldOut], Report, float, float], dict[str, NDArray[np.float32]]
+]
+Beside = Callable[[Path, ModelCard, HeldOut], dict[str, Any]]
 
 
 def run(parameters: Parameters) -> None:
@@ -62,6 +60,24 @@ def run(parameters: Parameters) -> None:
 
 def score_classifiers(parameters: Parameters) -> None:
     """Write what the classifiers answer to held-out images, and what that is worth."""
+
+    def beside(folder: Path, card: ModelCard, test: HeldOut) -> dict[str, Any]:
+        return without_vnni(folder, card, packed_images(card.input_size), test, parameters)
+
+    score_answers(parameters, predict, beside)
+
+
+def score_clip_networks(parameters: Parameters) -> None:
+    """Write the same of networks over clips, with what they know before a clip ends."""
+    scoring = ClipScoring(parameters)
+    score_answers(parameters, scoring.predict, scoring.beside)
+
+
+def score_answers(parameters: Parameters, predict: Predict, beside: Beside) -> None:
+    """Write what models that sort into classes answer to what is held out, and what that is worth.
+
+    predict: a model's probabilities. beside: what scores.json says of it besides, from its folder and test images.
+    """
     classes = read_json(SPLIT / "classes.json")
     held_out = {split: read_held_out(split) for split in HELD_OUT}
     folders = model_folders()
@@ -69,19 +85,19 @@ def score_classifiers(parameters: Parameters) -> None:
     images_in_all = len(folders) * sum(len(images.rows) for images in held_out.values())
     probabilities: dict[str, dict[str, NDArray[np.float32]]] = {}
     cards: dict[str, ModelCard] = {}
-    emulated: dict[str, dict[str, Any]] = {}
+    further: dict[str, dict[str, Any]] = {}
     with progress("evaluate") as report:
         for position, folder in enumerate(folders):
             card = read_card(folder)
             cards[card.name] = card
             done = position * images_in_all / len(folders)
             probabilities[card.name] = predict(folder, card, classes, held_out, report, done, images_in_all)
-            emulated[card.name] = without_vnni(folder, card, held_out["test"], parameters)
+            further[card.name] = beside(folder, card, held_out["test"])
 
     scores = {
         name: {
             **facts_of(cards[name]),
-            **emulated[name],
+            **further[name],
             **scores_of(answers, probabilities[teacher], held_out, classes, parameters.evaluate, parameters.seed),
         }
         for name, answers in probabilities.items()
@@ -100,16 +116,6 @@ def score_classifiers(parameters: Parameters) -> None:
     write_json(EVALUATE / "scores.json", {"classes": classes, "teacher": teacher, "models": scores})
 
 
-def read_held_out(split: str) -> HeldOut:
-    """Return the images of a split; raises KingletError if there are none."""
-    table = read_scored(SPLIT / "manifest.parquet", ["index", "path", "label_index"], split)
-    return HeldOut(
-        rows=table["index"].to_numpy().astype(np.int64),
-        paths=table["path"].to_pylist(),
-        labels=table["label_index"].to_numpy().astype(np.int64),
-    )
-
-
 def predict(
     folder: Path,
     card: ModelCard,
@@ -121,11 +127,7 @@ def predict(
 ) -> dict[str, NDArray[np.float32]]:
     """Return the model's probabilities on every held-out split, {split: float32 (n, n_classes)}."""
     file, model = folder / card.file_names[0], open_model(folder, card, threads=1)
-    if model.classes != classes:
-        raise KingletError(
-            f"{file} was made for other classes than {SPLIT / 'classes.json'} lists.",
-            "Run `dvc repro`.",
-        )
+    refuse_other_classes(file, model.classes, classes)
     packed = np.load(packed_images(model.preprocessing.input_size), mmap_mode="r")
     probabilities = {}
     for split, images in held_out.items():
@@ -138,56 +140,9 @@ def predict(
             workers=available_processors(),
             report=partial(report_rows, report, folder.name, done, total),
         )
-        if not np.isfinite(logits).all():
-            raise KingletError(f"{file} gives NaN or infinite logits on {split} images.")
-        probabilities[split] = softmax(logits)
+        probabilities[split] = finite_softmax(logits, file, split)
         done += len(images.rows)
     return probabilities
-
-
-def without_vnni(folder: Path, card: ModelCard, images: HeldOut, parameters: Parameters) -> dict[str, Any]:
-    """Return what an int8 model is worth on x86 processors without VNNI, under one key.
-
-    Nothing for other models and other runtimes, and for operators that cannot be emulated.
-    """
-    if card.precision != "int8" or card.runtime != ONNXRUNTIME or unknown_operators(onnx.load(folder / MODEL)):
-        return {}
-    packed = np.load(packed_images(card.input_size), mmap_mode="r")
-    scores = emulated_scores(
-        folder / MODEL, folder / WITHOUT_VNNI, packed, images, parameters.evaluate.confidence, parameters.seed
-    )
-    return {"without_vnni": scores}
-
-
-def emulated_scores(
-    model: Path, other: Path, packed: NDArray[np.uint8], images: HeldOut, confidence: float, seed: int
-) -> dict[str, Any]:
-    """Return what an int8 model is worth on x86 processors without VNNI.
-
-    model, other: its file, and that of its variant for such processors; there may be none. packed: what
-    images.rows point into. In the result, model_onnx: accuracy of the model there. accuracy: of the file that is
-    opened there, called as in a bundle. n: the first images, at most EMULATED_IMAGES.
-    """
-    labels = images.labels[:EMULATED_IMAGES]
-
-    def accuracy(file: Path) -> dict[str, float]:
-        predicted = emulated_answers(file, packed, images.rows[:EMULATED_IMAGES])
-        return accuracy_interval(predicted == labels, confidence=confidence, seed=seed).to_dict()
-
-    of_model = accuracy(model)
-    has_other = other.is_file()
-    return {
-        "file": WITHOUT_VNNI if has_other else MODEL,
-        "n": len(labels),
-        "accuracy": accuracy(other) if has_other else of_model,
-        "model_onnx": of_model,
-    }
-
-
-def emulated_answers(file: Path, packed: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the predicted classes of these rows of packed images on x86 without VNNI."""
-    preprocessing, _ = read_metadata(open_session(file, threads=1))
-    return emulated_logits(onnx.load(file), packed, rows, preprocessing, available_processors())[0].argmax(axis=1)
 
 
 def resampling_of(settings: Evaluate, seed: int) -> Resampling:
@@ -331,6 +286,7 @@ SCORING = {
     "classification": score_classifiers,
     "detection": score_detectors,
     "segmentation": score_segmenters,
+    "video": score_clip_networks,
 }
 
 if __name__ == "__main__":

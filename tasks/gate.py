@@ -30,19 +30,20 @@ from kinglet.evidence.gate import (
     incomparable,
     is_accepted,
 )
+from kinglet.runtime import bundles
 from kinglet.runtime.device import this_device
-from kinglet.runtime.predictor import Predictor
 from tasks.artifacts import (
     BENCHMARK,
     BUNDLE,
     EVALUATE,
     GATE,
     SELECT,
+    SOURCE_FACTS,
     SPLIT,
     VERDICT,
 )
 from tasks.benchmark import latencies_of
-from tasks.bundle_answers import Part, answers_of, read_part
+from tasks.bundle_answers import Part, SortingPredictor, answers_of, open_sorting, other_clips, read_part
 from tasks.champion import bundle_digest, open_champion, opened_model, other_classes, subject_of
 from tasks.champion_robustness import champion_robustness_check
 from tasks.detection_gate import judge_detector
@@ -64,13 +65,15 @@ from tasks.segmentation_gate import judge_segmenter
 from tasks.stage import run_stage
 
 CHAMPION, TEACHER_WORD = "champion", "teacher"
+# What is answered where it is no image.
+SHOWN = {bundles.VIDEO: "clips"}
 
 
 @dataclass(frozen=True)
 class Challenger:
     """The bundle that asks to be let through. name: of its model; latency: its entry in latency.json."""
 
-    bundle: Predictor
+    bundle: SortingPredictor
     name: str
     latency: dict[str, Any]
 
@@ -85,7 +88,7 @@ class Reference:
     """
 
     word: str
-    champion: Predictor | None
+    champion: SortingPredictor | None
     digest: str
     predicted: NDArray[np.int64] | None
     problem: str
@@ -103,7 +106,7 @@ def run(parameters: Parameters) -> None:
 
 def judge(parameters: Parameters) -> dict[str, Any]:
     """Return the content of verdict.json."""
-    classes, part, challenger = read_json(SPLIT / "classes.json"), read_part("test"), read_challenger()
+    classes, part, challenger = read_json(SPLIT / "classes.json"), read_part("test"), read_challenger(parameters)
     predicted = answers_of(challenger.bundle, part, classes, parameters.data)
     reference = read_reference(challenger, part, classes, parameters, kept_answers)
     checks = [
@@ -127,18 +130,19 @@ def judge(parameters: Parameters) -> dict[str, Any]:
         },
         "checks": [check.to_dict() for check in checks],
         "policy": policy_of(parameters),
+        **shown_beside(parameters),
     }
     return {**found, "paragraph": paragraph(found)}
 
 
-def read_challenger() -> Challenger:
+def read_challenger(parameters: Parameters) -> Challenger:
     """Return the bundle of this run with its latency.
 
     Raises KingletError if it is damaged, or holds another model than was chosen.
     """
     name = read_json(SELECT / "choice.json")["chosen"]
     latency = read_json(BENCHMARK / "latency.json")["models"][name]
-    bundle = Predictor(BUNDLE, threads=1)
+    bundle = open_sorting(BUNDLE, parameters.network)
     if digest_of(subject_of(BUNDLE, bundle).files) != latency["sha256"]:
         raise KingletError(f"{BUNDLE} does not hold {name}, the chosen model.", "Run `dvc repro`.")
     return Challenger(bundle, name, latency)
@@ -156,10 +160,10 @@ def read_reference(
     answers_of_teacher: what the teacher answers to them.
     """
     folder = Path(parameters.gate.champion)
-    champion = open_champion(folder)
+    champion = open_champion(folder, parameters.network)
     if champion is None:
         return teacher_reference(challenger, answers_of_teacher(part))
-    problem = other_classes(champion.classes, classes)
+    problem = other_classes(champion.classes, classes) or other_clips(champion, parameters.data.fit)
     return Reference(
         word=CHAMPION,
         champion=champion,
@@ -200,7 +204,7 @@ def teacher_reference(challenger: Challenger, predicted: NDArray[np.int64]) -> R
 
 
 def side_by_side(
-    challenger: Challenger, champion: Predictor, folder: Path, parameters: Parameters
+    challenger: Challenger, champion: SortingPredictor, folder: Path, parameters: Parameters
 ) -> tuple[Interval, Interval]:
     """Return the latencies of challenger and champion in ms, from one measurement in turns, if need be a kept one."""
     subjects = {"challenger": subject_of(BUNDLE, challenger.bundle), CHAMPION: subject_of(folder, champion)}
@@ -224,7 +228,8 @@ def comparison_checks(
     """Return what the images say about the challenger: against the reference, and class by class."""
     policy, confidence = parameters.gate, parameters.evaluate.confidence
     of_reference = predicted if reference.predicted is None else reference.predicted
-    answers = Answers(part.labels, predicted, of_reference, reference.word, reference.same_model)
+    shown = SHOWN.get(parameters.network, "images")
+    answers = Answers(part.labels, predicted, of_reference, reference.word, reference.same_model, shown)
     floor = class_floor_check(answers, classes, policy.min_class_accuracy)
     if reference.predicted is None:
         return [incomparable("accuracy", reference.problem), floor]
@@ -248,7 +253,20 @@ def champion_robustness(
     return [champion_robustness_check(name, reference.champion, part, classes, parameters)]
 
 
-JUDGES = {"classification": judge, "detection": judge_detector, "segmentation": judge_segmenter}
+def shown_beside(parameters: Parameters) -> dict[str, Any]:
+    """Return what the verdict's words call the images, where they are none; nothing for images."""
+    if parameters.network not in SHOWN:
+        return {}
+    generated = "generated " if "generated" in read_json(SOURCE_FACTS) else ""
+    return {"shown": f"{generated}test {SHOWN[parameters.network]}"}
+
+
+JUDGES = {
+    "classification": judge,
+    "detection": judge_detector,
+    "segmentation": judge_segmenter,
+    "video": judge,
+}
 
 if __name__ == "__main__":
     run_stage(run)

@@ -10,9 +10,9 @@ from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import Interval
 from kinglet.evidence.gate import Check, data_check, golden_check, limit_check, robustness_check, slowdown_check
 from kinglet.runtime import bundles
-from kinglet.runtime.predictor import Predictor
 from kinglet.runtime.segmentation_predictor import SegmentationPredictor
 from tasks.artifacts import BUNDLE, CHECK_DATA, ROBUSTNESS
+from tasks.bundle_answers import SortingPredictor
 from tasks.champion import bundle_digest
 from tasks.parameters import Parameters
 from tasks.sealed_looks import look_for, looks_at, read_looks, sealed_check, sealed_digest
@@ -68,7 +68,7 @@ def budget_checks(
     ]
 
 
-def golden_check_of(bundle: Predictor | SegmentationPredictor) -> Check:
+def golden_check_of(bundle: SortingPredictor | SegmentationPredictor) -> Check:
     """Return whether the bundle, opened, answers its golden images as stored."""
     try:
         bundle.check_golden(BUNDLE / bundles.GOLDEN)

@@ -42,7 +42,7 @@ def against(verdict: dict[str, Any]) -> str:
 
 def measured(verdict: dict[str, Any]) -> str:
     """Return the scores of challenger and reference: the accuracy, or another headline."""
-    word, n = verdict["reference"], f"{verdict['images']:,} test images"
+    word, n = verdict["reference"], f"{verdict['images']:,} {verdict.get('shown', 'test images')}"
     headline = next((headline for headline in HEADLINES if headline.name in verdict), None)
     if headline is not None:
         scores = verdict[headline.name]

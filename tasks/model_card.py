@@ -31,8 +31,42 @@ class CardEvidence:
     limits: tuple[str, ...] = ()
 
 
-def model_card(card: ModelCard, preprocessing: Preprocessing, evidence: CardEvidence) -> str:
-    """Return the model card as Markdown."""
+@dataclass(frozen=True)
+class CardWords:
+    """What a card calls things.
+
+    one, several: what is sorted. timed: what a latency is of. input: the section on it, after its heading. before: a
+    paragraph before the scores. described: what besides the camera may be other.
+    """
+
+    one: str
+    several: str
+    timed: str
+    input: str
+    before: str = ""
+    described: str = "light or framing"
+
+
+def words_of_images(preprocessing: Preprocessing) -> CardWords:
+    """Return the words of a card on images."""
+    text = (
+        f"uint8 image, {colour_of(preprocessing)}, any size; brought to {preprocessing.input_size} x "
+        f"{preprocessing.input_size} pixels ({preprocessing.fit}) and normalized by `kinglet.runtime` as "
+        "`preprocessing.json` says."
+    )
+    return CardWords("image", "images", "image", text)
+
+
+def colour_of(preprocessing: Preprocessing) -> str:
+    """Return the colour of the model's input in words."""
+    return "gray" if preprocessing.channels == 1 else "RGB"
+
+
+def model_card(
+    card: ModelCard, preprocessing: Preprocessing, evidence: CardEvidence, words: CardWords | None = None
+) -> str:
+    """Return the model card as Markdown. words: those of images, if none are given."""
+    words = words or words_of_images(preprocessing)
     scores, latency, reference = evidence.scores, evidence.latency, evidence.reference
     test, newline = scores["test"], "\n"
     images = ", ".join(f"{sum(of_class.values()):,} {split}" for split, of_class in sorted(evidence.counts.items()))
@@ -42,58 +76,61 @@ def model_card(card: ModelCard, preprocessing: Preprocessing, evidence: CardEvid
     faster = evidence.reference_latency["p50_ms"] / latency["p50_ms"]
     return f"""# {card.name}
 
-Sorts an image into one of {len(card.classes)} classes: {", ".join(card.classes)}.
+Sorts {"an" if words.one[0] in "aeiou" else "a"} {words.one} into one of {len(card.classes)} classes: \
+{", ".join(card.classes)}.
 
 ## Scores
 
-| | validation | test |
+{words.before}| | validation | test |
 |---|---|---|
-| images | {scores["validation"]["n"]:,} | {test["n"]:,} |
+| {words.several} | {scores["validation"]["n"]:,} | {test["n"]:,} |
 | accuracy | {percent(scores["validation"]["accuracy"])} | {percent(test["accuracy"])} |
 | F1, macro | {percent(scores["validation"]["f1_macro"])} | {percent(test["f1_macro"])} |
 | points to the {reference} | {points(scores["difference_to_teacher"]["validation"])} \
 | {points(scores["difference_to_teacher"]["test"])} |
 | expected calibration error | {scores["validation"]["ece"]:.3f} | {test["ece"]:.3f} |
 
-In brackets: intervals from resampling the images. The model was chosen on the validation images; the test
-images chose nothing. Weakest classes on the test images (F1): \
+In brackets: intervals from resampling the {words.several}. The model was chosen on the validation \
+{words.several}; the test {words.several} chose nothing. Weakest classes on the test {words.several} (F1): \
 {", ".join(f"{label} {100 * of_class['f1']:.1f} %" for label, of_class in worst)}.
 
 ## Speed and size
 
-{latency["p50_ms"]:.3g} ms per image at the median ({latency["p50_low_ms"]:.3g} to {latency["p50_high_ms"]:.3g}), \
+{latency["p50_ms"]:.3g} ms per {words.timed} at the median \
+({latency["p50_low_ms"]:.3g} to {latency["p50_high_ms"]:.3g}), \
 {latency["p99_ms"]:.3g} ms at the 99th percentile, batch 1, {threads}; \
 {faster:.1f} times as fast as the {reference} in the same measurement. \
 {latency["size_bytes"] / 1e6:.2f} MB on disk, {latency["peak_memory_mb"]:.0f} MB of memory above an empty runtime. \
 Measured on {evidence.device["cpu"]} with \
 {latency.get("runtime", f"onnxruntime {evidence.device['onnxruntime']}")}.
 
-{other_processors(scores)}{other_runtime(card)}## How it was made
+{other_processors(scores, words.several)}{other_runtime(card)}## How it was made
 
 Step `{card.step}`{f" from `{card.parent}`" if card.parent else ""}, {card.precision}, {card.parameters:,} parameters. \
 {evidence.reason}
 
 ## Input
 
-uint8 image, {"gray" if preprocessing.channels == 1 else "RGB"}, any size; brought to \
-{preprocessing.input_size} x {preprocessing.input_size} pixels ({preprocessing.fit}) and normalized by \
-`kinglet.runtime` as `preprocessing.json` says.
+{words.input}
 
 ## Data
 
-{len(card.classes)} classes{f"; images: {images}" if images else ""}. Names and order: `labels.json`.
+{len(card.classes)} classes{f"; {words.several}: {images}" if images else ""}. Names and order: `labels.json`.
 
 ## Limits
 
-- It answers with one of its classes for any image, also for one that shows none of them.
-- The scores hold for images like those of the test split; other cameras, light or framing were not tested.
+- It answers with one of its classes for any {words.one}, also for one that shows none of them.
+- The scores hold for {words.several} like those of the test split; other cameras, {words.described} were not tested.
 - Latency was measured on the machine named above and is another on any other.
-- Neither robustness to disturbed images nor fairness between groups of people was examined.
+- Neither robustness to disturbed {words.several} nor fairness between groups of people was examined.
 {"".join(f"- {limit}{newline}" for limit in evidence.limits)}"""
 
 
-def other_processors(scores: dict[str, Any]) -> str:
-    """Return the model card's words on x86 processors without VNNI; nothing for a model that has no int8 there."""
+def other_processors(scores: dict[str, Any], several: str = "images") -> str:
+    """Return the model card's words on x86 processors without VNNI; nothing for a model that has no int8 there.
+
+    several: what it sorts.
+    """
     emulated = scores.get("without_vnni")
     if not emulated:
         return ""
@@ -106,8 +143,8 @@ def other_processors(scores: dict[str, Any]) -> str:
     )
     return f"""## x86 processors without VNNI
 
-They add 8-bit products in 16 bits, which can saturate. Emulated on {emulated["n"]:,} test images, accuracy there is \
-{percent(emulated["accuracy"])}. {said}
+They add 8-bit products in 16 bits, which can saturate. Emulated on {emulated["n"]:,} test {several}, accuracy there \
+is {percent(emulated["accuracy"])}. {said}
 
 """
 

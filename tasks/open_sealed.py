@@ -11,11 +11,13 @@ from kinglet.atomic import read_json
 from kinglet.data.splits import SEALED
 from kinglet.errors import KingletError
 from kinglet.evidence.gate import is_accepted
+from kinglet.runtime import bundles
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import gather_logits
-from tasks.artifacts import BUNDLE, FINETUNE, SPLIT, model_folders, packed_images, read_card
+from tasks.artifacts import BUNDLE, FINETUNE, SPLIT, model_folders, packed_clips, packed_images, read_card
 from tasks.bundle_answers import Part, answers_of, read_part
 from tasks.champion import bundle_digest
+from tasks.clip_answers import clip_answers_of
 from tasks.gate import comparison_checks, read_challenger, read_reference
 from tasks.opened_models import open_model
 from tasks.parameters import Parameters
@@ -35,7 +37,7 @@ def open_sealed(parameters: Parameters) -> tuple[dict[str, Any], bool]:
             "No images are sealed.",
             "Set split.sealed in params.yaml to a share, 0.1 for example, and run `dvc repro`.",
         )
-    classes, challenger = read_json(SPLIT / "classes.json"), read_challenger()
+    classes, challenger = read_json(SPLIT / "classes.json"), read_challenger(parameters)
     reference = read_reference(challenger, part, classes, parameters, teacher_answers)
     bundle, (sealed, n_images) = bundle_digest(BUNDLE), sealed_digest()
     earlier = look_for(bundle, reference.digest, sealed, read_looks())
@@ -61,7 +63,10 @@ def open_sealed(parameters: Parameters) -> tuple[dict[str, Any], bool]:
 def teacher_answers(part: Part) -> NDArray[np.int64]:
     """Return the classes that the teacher answers to these images, as their numbers, shape (n_images,)."""
     (folder,) = model_folders(FINETUNE)
-    model = open_model(folder, read_card(folder), threads=1)
+    card = read_card(folder)
+    if card.problem == bundles.VIDEO:
+        return clip_answers_of(folder, packed_clips(card.input_size), part.rows)
+    model = open_model(folder, card, threads=1)
     packed = np.load(packed_images(model.preprocessing.input_size), mmap_mode="r")
     logits = gather_logits(
         model.engine.run,

@@ -18,13 +18,15 @@ from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import logits_of, open_session, read_metadata, softmax
 from tasks.artifacts import ModelCard
 from tasks.benchmark import Subject, latencies_of
-from tasks.evaluate import HeldOut, emulated_scores, scores_of
+from tasks.evaluate import scores_of
+from tasks.held_out import HeldOut
 from tasks.optimize_options import Options, described
 from tasks.parameters import Benchmark, Evaluate
 from tasks.progress import progress
 from tasks.scored_models import HELD_OUT
 from tasks.scored_models import facts_of as facts_of_card
 from tasks.select import candidate
+from tasks.without_vnni import emulated_scores
 
 # The scores are shaped as those of a run, where the reference is the teacher.
 RENAMED = {"difference_to_teacher": "difference_to_float"}

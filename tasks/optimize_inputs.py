@@ -14,7 +14,7 @@ from kinglet.compression.simplification import simplify
 from kinglet.data.classes import number_labels, read_class_names
 from kinglet.models.onnx_graph import add_metadata, read_metadata
 from kinglet.runtime.preprocessing import Preprocessing
-from tasks.evaluate import HeldOut
+from tasks.held_out import HeldOut
 from tasks.labelled_images import LabelledImages, divide, open_labelled_images
 from tasks.optimize_options import RESULT, Options
 from tasks.optimize_preprocessing import Scale, find_scale, oriented

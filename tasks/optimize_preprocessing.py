@@ -25,7 +25,7 @@ from kinglet.models.onnx_graph import read_metadata
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import logits_of, open_session
-from tasks.evaluate import HeldOut
+from tasks.held_out import HeldOut
 from tasks.optimize_options import PixelOptions, named_normalization
 
 TRIED_IMAGES = 500

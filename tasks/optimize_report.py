@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from kinglet.atomic import write_text
-from tasks.bundle import GOLDEN_IMAGES, one_of_each_class, pack
+from tasks.bundle import GOLDEN_IMAGES, pack
+from tasks.bundle_evidence import one_of_each_class
 from tasks.model_card import CardEvidence, model_card
 from tasks.optimize_evidence import Comparison, without_vnni_of
 from tasks.optimize_inputs import Given

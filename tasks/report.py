@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,30 @@ from tasks.artifacts import (
     ROBUSTNESS,
     SEARCH,
     SELECT,
+    SOURCE_FACTS,
     SPLIT,
     UNRIVALLED,
+    packed_clips,
     packed_images,
     read_input_sizes,
 )
-from tasks.chapters import adaptation, comparisons, cross_validation, domains, flips, label_errors, slices, verdict
+from tasks.chapters import (
+    adaptation,
+    comparisons,
+    cross_validation,
+    domains,
+    early,
+    flips,
+    label_errors,
+    slices,
+    verdict,
+)
 from tasks.chapters.data import findings, read_quarantine
 from tasks.chapters.robustness import robustness_chapter
 from tasks.chapters.settings import settings_rows
+from tasks.chapters.strips import Strips
 from tasks.detection_report import page_on_detectors
+from tasks.generated_data import GENERATED_SENTENCE
 from tasks.image_tables import read_parquet
 from tasks.parameters import Parameters
 from tasks.report_page import Evidence, page_of, render
@@ -49,9 +64,27 @@ def run(parameters: Parameters) -> None:
 
 def page_on_classifiers(parameters: Parameters) -> str:
     """Return the page on models that sort images into classes."""
+    return page_on_sorters(parameters, read_evidence(parameters))
+
+
+def page_on_clip_networks(parameters: Parameters) -> str:
+    """Return the page on models that sort clips into classes; clips are shown as strips of their frames."""
+    packed = np.load(packed_clips(read_input_sizes().all[-1]), mmap_mode="r")
+    evidence = replace(
+        read_evidence(parameters),
+        packed=Strips(packed),
+        several="clips",
+        timed="frame",
+        generated=GENERATED_SENTENCE if "generated" in read_json(SOURCE_FACTS) else "",
+    )
+    further = {"strips": True, "early": early.chapter(page_of(evidence)["rows"], packed.shape[1])}
+    return page_on_sorters(parameters, evidence, further)
+
+
+def page_on_sorters(parameters: Parameters, evidence: Evidence, further: dict[str, Any] | None = None) -> str:
+    """Return the page on models that answer with one class. further: what only some of them have."""
     trials = read_trials(SEARCH / "trials.csv")
-    evidence = read_evidence(parameters)
-    page = page_of(evidence)
+    page = page_of(evidence) | (further or {})
     page |= {
         "gate": verdict.chapter(),
         "controls": control_rows(page["rows"], evidence.answers, evidence.confidence, evidence.seed),
@@ -67,7 +100,7 @@ def page_on_classifiers(parameters: Parameters) -> str:
         "findings": findings(read_json(CHECK_DATA / "checks.json")),
         "quarantined": read_quarantine(CHECK_DATA / "quarantine.csv"),
         "settings": settings_rows(parameters),
-        "robustness": robustness_chapter(evidence.chosen, evidence.confidence),
+        "robustness": robustness_chapter(evidence.chosen, evidence.confidence, evidence.several),
         "adaptation": adaptation.chapter(evidence.confidence),
         "domains": domains.chapter(evidence.confidence),
         "origin": "the files under artifacts/",
@@ -160,6 +193,7 @@ PAGES = {
     "classification": page_on_classifiers,
     "detection": page_on_detectors,
     "segmentation": page_on_segmenters,
+    "video": page_on_clip_networks,
 }
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jinja2
 import numpy as np
@@ -39,6 +39,19 @@ MAX_LISTED = 50
 SMALL_IMAGE = 96  # pixels: below this, enlarged pictures show their pixels
 
 
+class Pictures(Protocol):
+    """Images as a page shows them: an array of packed ones, or what stands for it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of pictures, and the size in pixels of what each is made of."""
+        ...
+
+    def __getitem__(self, row: Any, /) -> NDArray[np.uint8]:
+        """Return a picture, uint8 (height, width, channels)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Evidence:
     """What the page is made from.
@@ -47,7 +60,8 @@ class Evidence:
     are compared with; word: what it is ("teacher"). chosen: the model that the page is about; chosen_word: what it
     is. reason: why, in one sentence. answers: {model: columns} of the predictions on test images. packed: the images
     that `index` in the answers points into. counts: {part: {class: images}}. robustness: the content of
-    robustness/scores.json, None where corrupted images were not scored.
+    robustness/scores.json, None where corrupted images were not scored. several: what is sorted. timed: what a latency
+    is of. generated: a sentence wherever scores are shown, on images that a program made.
     """
 
     title: str
@@ -62,12 +76,15 @@ class Evidence:
     front: list[str]
     budget: Budget
     answers: dict[str, dict[str, Any]]
-    packed: NDArray[np.uint8]
+    packed: Pictures
     counts: dict[str, dict[str, int]]
     confidence: float
     seed: int
     sample_errors: int
     robustness: dict[str, Any] | None = None
+    several: str = "images"
+    timed: str = "image"
+    generated: str = ""
 
 
 # The chapters that only some pages have; a page without one says so by None.
@@ -90,8 +107,12 @@ OPTIONAL: dict[str, Any] = {
     "domains": None,
     "cross_validation": None,
     "label_errors": None,
+    "early": None,
+    "strips": False,
     "counted": "Images",
 }
+# What pages on images call them.
+IMAGES = {"several": "images", "one": "image", "timed": "image", "generated": ""}
 
 
 def page_of(evidence: Evidence) -> dict[str, Any]:
@@ -101,10 +122,16 @@ def page_of(evidence: Evidence) -> dict[str, Any]:
     rows = model_rows(scores, evidence.latency["models"], reference, chosen, evidence.front)
     # A model may know classes that its images do not show.
     shown = [label for label in classes if any(of_part.get(label) for of_part in evidence.counts.values())]
+    judged = judge(evidence)
     return {
         **OPTIONAL,
+        "counted": evidence.several.capitalize(),
+        "several": evidence.several,
+        "one": evidence.several.removesuffix("s"),
+        "timed": evidence.timed,
+        "generated": evidence.generated,
         "title": evidence.title,
-        "verdict": report_rows.verdict(rows, reference, chosen, scores, judge(evidence), evidence.word),
+        "verdict": report_rows.verdict(rows, reference, chosen, scores, judged, evidence.word, evidence.several),
         "word": evidence.word,
         "chosen_word": evidence.chosen_word,
         "rows": rows,
@@ -152,6 +179,7 @@ def render(page: dict[str, Any], template: str = TEMPLATE.name) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    page = {**IMAGES, **page}
     environment.filters |= {"percent": percent, "signed": signed, "between": between, "signed_between": signed_between}
     return environment.get_template(template).render(page)
 
@@ -178,9 +206,7 @@ def charts(rows: dict[str, Any], evidence: Evidence) -> dict[str, str]:
     }
 
 
-def sample_errors(
-    answers: dict[str, Any], classes: list[str], packed: NDArray[np.uint8], count: int
-) -> list[dict[str, Any]]:
+def sample_errors(answers: dict[str, Any], classes: list[str], packed: Pictures, count: int) -> list[dict[str, Any]]:
     """Return the chosen model's most confident mistakes on test images, with their pictures."""
     wrong = np.flatnonzero(answers["predicted"] != answers["label"])
     order = wrong[np.lexsort((answers["index"][wrong], -answers["confidence"][wrong]))]

@@ -70,16 +70,22 @@ def words_for(scores: dict[str, Any]) -> str:
 
 
 def verdict(
-    rows: dict[str, Any], reference: str, chosen: str, scores: dict[str, Any], judged: Verdict, word: str = "teacher"
+    rows: dict[str, Any],
+    reference: str,
+    chosen: str,
+    scores: dict[str, Any],
+    judged: Verdict,
+    word: str = "teacher",
+    several: str = "images",
 ) -> dict[str, str]:
     """Return the headline sentence and what may be claimed from the test images.
 
-    judged: of the chosen model against the reference, on test images. word: for the reference.
+    judged: of the chosen model against the reference, on test images. word: for the reference. several: for the images.
     """
     if chosen == reference:
         return {
             "headline": f"Nothing smaller fits the budget: {reference}, the {word} itself, is the model to ship.",
-            "claim": "No other model was within the limits on speed, size and accuracy on the validation images.",
+            "claim": f"No other model was within the limits on speed, size and accuracy on the validation {several}.",
         }
     row, n = rows[chosen], scores[chosen]["test"]["n"]
     difference = Interval(**scores[chosen]["difference_to_teacher"]["test"])
@@ -91,14 +97,14 @@ def verdict(
     allowed = "1 point" if round(100 * judged.margin, 6) == 1 else f"{100 * judged.margin:g} points"
     at_worst = f"{abs(100 * judged.difference.low):.2f} points below it at worst"
     if difference.low > 0:
-        claim = f"Established on {n:,} test images: it is more accurate than the {word} ({bounds} points)."
+        claim = f"Established on {n:,} test {several}: it is more accurate than the {word} ({bounds} points)."
     elif judged.verdict == NOT_WORSE:
-        claim = f"Established on {n:,} test images: it stays within {allowed} of the {word} ({at_worst})."
+        claim = f"Established on {n:,} test {several}: it stays within {allowed} of the {word} ({at_worst})."
     elif judged.verdict == WORSE or judged.would_show != NOT_WORSE:
-        claim = f"On the test images it lies beyond the {allowed} that the budget allows ({bounds})."
+        claim = f"On the test {several} it lies beyond the {allowed} that the budget allows ({bounds})."
     else:
         claim = (
-            f"Not established: that it stays within {allowed} of the {word}. {n:,} test images "
+            f"Not established: that it stays within {allowed} of the {word}. {n:,} test {several} "
             f"leave {at_worst}; it would take about {judged.images_needed:,}."
         )
     return {"headline": f"{chosen} is {speed}, {size} and {change}.", "claim": claim}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,6 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from kinglet.atomic import atomic_path, read_json, write_json
-from kinglet.errors import KingletError
 from kinglet.evidence.corruptions.kinds import KINDS
 from kinglet.evidence.corruptions.severities import published_for
 from kinglet.evidence.corruptions.shifts import SHIFTS
@@ -19,24 +21,29 @@ from kinglet.evidence.robustness import Answers, balanced_sample, mean_interval,
 from tasks.artifacts import (
     ROBUSTNESS,
     SPLIT,
+    ModelCard,
     base_size,
     model_folders,
+    packed_clips,
     packed_images,
     read_card,
     refuse_unknown_models,
 )
+from tasks.clip_answers import opened_clip_network
 from tasks.corrupted_answers import WAYS, Task, answers_of, pictures
 from tasks.detection_robustness import score_detectors
-from tasks.evaluate import HeldOut, read_held_out
+from tasks.held_out import HeldOut, read_held_out
 from tasks.opened_models import OpenedModel, open_model
 from tasks.parameters import ALL, AUTO, Parameters, Robustness
 from tasks.progress import progress
-from tasks.scored_models import teacher_name
+from tasks.scored_models import refuse_other_classes, teacher_name
 from tasks.segmentation_robustness import score_segmenters
 from tasks.stage import run_stage
 
 # What `images: auto` comes to: so many pixels of the largest input, between these numbers of images.
 AUTO_PIXELS, AUTO_LEAST, AUTO_MOST = 400_000, 100, 500
+# And of clips: about a minute of two models on two cores.
+AUTO_CLIP_PIXELS, AUTO_LEAST_CLIPS = 4_000_000, 20
 
 
 def run(parameters: Parameters) -> None:
@@ -46,16 +53,29 @@ def run(parameters: Parameters) -> None:
 
 def score_classifiers(parameters: Parameters) -> None:
     """Score classifiers on corrupted test images, and on those that another camera would take."""
+    score_answers(parameters, np.load(packed_images(base_size()), mmap_mode="r"), partial(open_model, threads=1))
+
+
+def score_clip_networks(parameters: Parameters) -> None:
+    """Score networks over clips on the same of test clips, every frame of which is corrupted."""
+    packed = np.load(packed_clips(base_size()), mmap_mode="r")
+    score_answers(parameters, packed, lambda folder, _: opened_clip_network(folder, packed.shape[1]))
+
+
+def score_answers(
+    parameters: Parameters, packed: NDArray[np.uint8], open_one: Callable[[Path, ModelCard], OpenedModel]
+) -> None:
+    """Score models that sort into classes. packed: as for `Task`. open_one: opens a model for it."""
     settings, test = parameters.robustness, read_held_out("test")
     teacher = teacher_name()
-    models = open_models(settings, teacher)
+    models = open_models(settings, teacher, open_one)
     sizes = [model.preprocessing.input_size for model in models.values()]
-    places = balanced_sample(test.labels, image_count(settings, test, max(sizes)), parameters.seed)
-    packed = np.load(packed_images(base_size()), mmap_mode="r")
+    count = image_count(settings, test, max(sizes), packed.shape[1] if packed.ndim == 5 else 0)
+    places = balanced_sample(test.labels, count, parameters.seed)
     task = Task(packed, test.rows[places], test.labels[places], models, WAYS, parameters.seed)
     with progress("robustness") as report:
         answers = answers_of(task, report)
-    edge = packed.shape[1]
+    edge = packed.shape[-2]
     scores = {
         "images": len(places),
         "test_images": len(test.rows),
@@ -67,11 +87,13 @@ def score_classifiers(parameters: Parameters) -> None:
     }
     write_answers(task.rows, answers)
     with atomic_path(ROBUSTNESS / "pictures.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, pictures(packed[task.rows[:1]], WAYS, parameters.seed))
+        np.save(file, pictures(np.load(packed_images(edge), mmap_mode="r")[task.rows[:1]], WAYS, parameters.seed))
     write_json(ROBUSTNESS / "scores.json", scores)
 
 
-def open_models(settings: Robustness, teacher: str) -> dict[str, OpenedModel]:
+def open_models(
+    settings: Robustness, teacher: str, open_one: Callable[[Path, ModelCard], OpenedModel]
+) -> dict[str, OpenedModel]:
     """Return the models to score, the teacher first, each on one thread: the same answers on any number of them."""
     folders = {card.name: (folder, card) for folder in model_folders() for card in [read_card(folder)]}
     refuse_unknown_models("robustness.models", settings.models, folders)
@@ -80,18 +102,17 @@ def open_models(settings: Robustness, teacher: str) -> dict[str, OpenedModel]:
     models = {}
     for name in dict.fromkeys([teacher, *wanted]):
         folder, card = folders[name]
-        models[name] = open_model(folder, card, threads=1)
-        if models[name].classes != classes:
-            raise KingletError(
-                f"{folder} was made for other classes than {SPLIT / 'classes.json'} lists.", "Run `dvc repro`."
-            )
+        models[name] = open_one(folder, card)
+        refuse_other_classes(folder, models[name].classes, classes)
     return models
 
 
-def image_count(settings: Robustness, test: HeldOut, largest_input: int) -> int:
-    """Return how many of the test images are scored."""
+def image_count(settings: Robustness, test: HeldOut, largest_input: int, frames: int = 0) -> int:
+    """Return how many of the test images are scored, or of the test clips. frames: of a clip, 0 for images."""
     if settings.images == ALL:
         return len(test.rows)
+    if settings.images == AUTO and frames:
+        return max(AUTO_LEAST_CLIPS, min(AUTO_MOST, AUTO_CLIP_PIXELS // (frames * largest_input**2)))
     if settings.images == AUTO:
         return max(AUTO_LEAST, min(AUTO_MOST, AUTO_PIXELS // largest_input**2))
     return int(settings.images)
@@ -167,6 +188,7 @@ SCORING = {
     "classification": score_classifiers,
     "detection": score_detectors,
     "segmentation": score_segmenters,
+    "video": score_clip_networks,
 }
 
 if __name__ == "__main__":

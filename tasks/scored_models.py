@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kinglet.errors import KingletError
-from tasks.artifacts import FINETUNE, ModelCard, model_folders, read_card
+from kinglet.runtime.sessions import softmax
+from tasks.artifacts import FINETUNE, SPLIT, ModelCard, model_folders, read_card
 from tasks.progress import Report
 
 HELD_OUT = ("validation", "test")
@@ -35,3 +40,19 @@ def facts_of(card: ModelCard) -> dict[str, Any]:
 def report_rows(report: Report, name: str, before: float, total: float, rows: float, _: float) -> None:
     """Report the rows of all models and splits together."""
     report(round(before + rows), round(total), name)
+
+
+def refuse_other_classes(file: Path, found: list[str], classes: list[str]) -> None:
+    """Raise KingletError if a model was made for other classes than those of this run."""
+    if found != classes:
+        raise KingletError(
+            f"{file} was made for other classes than {SPLIT / 'classes.json'} lists.",
+            "Run `dvc repro`.",
+        )
+
+
+def finite_softmax(logits: NDArray[np.float32], file: Path, split: str) -> NDArray[np.float32]:
+    """Return the probabilities of a model's logits on a split; raises KingletError if some are not finite."""
+    if not np.isfinite(logits).all():
+        raise KingletError(f"{file} gives NaN or infinite logits on {split} images.")
+    return softmax(logits)

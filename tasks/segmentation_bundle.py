@@ -10,18 +10,17 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kinglet.atomic import read_json, write_bytes, write_json, write_text
+from kinglet.atomic import read_json, write_bytes
 from kinglet.compression.saturation import Emulator, unknown_operators
 from kinglet.runtime import bundles
-from kinglet.runtime.engines import ONNXRUNTIME
 from kinglet.runtime.preprocessing import Preprocessing, model_input, placement
 from kinglet.runtime.segmentation import Mask, decode_masks
-from kinglet.runtime.segmentation_predictor import SegmentationPredictor
 from kinglet.runtime.sessions import open_session, read_metadata, run
 from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import BENCHMARK, BUNDLE, EVALUATE, SPLIT, ModelCard, packed_images
 from tasks.detection_bundle import is_int8
 from tasks.image_tables import read_parquet
+from tasks.sealed_bundle import seal_and_open
 from tasks.segmentation_model_card import SegmentationEvidence, segmentation_model_card
 
 GOLDEN_IMAGES = 4
@@ -71,18 +70,7 @@ def pack_segmenter(bundle: Path, chosen: Path, without_vnni: Path, images: NDArr
     if is_int8(chosen) and not unknown_operators(onnx.load(chosen)):
         golden[bundles.SATURATED_MASKS] = golden_masks(served, images, preprocessing, saturate=True)
         golden[bundles.MASK_TOLERANCES[bundles.SATURATED_MASKS]] = np.array([EMULATED_TOLERANCE])
-    facts = {
-        **preprocessing.to_dict(),
-        bundles.RUNTIME: ONNXRUNTIME,
-        bundles.FORMAT_KEY: bundles.format_of(preprocessing, bundles.SEGMENTATION),
-        bundles.PROBLEM: bundles.SEGMENTATION,
-    }
-    write_json(bundle / bundles.PREPROCESSING, facts)
-    write_json(bundle / bundles.LABELS, classes)
-    write_bytes(bundle / bundles.GOLDEN, bundles.npz_bytes(golden))
-    write_text(bundle / bundles.CARD, text)
-    bundles.seal(bundle)
-    SegmentationPredictor(bundle, threads=1).check_golden(bundle / bundles.GOLDEN)
+    seal_and_open(bundle, preprocessing, classes, golden, text, problem=bundles.SEGMENTATION)
 
 
 def tolerance_of(file: Path) -> float:

@@ -42,6 +42,6 @@ def promote(parameters: Parameters) -> Path:
     verdict, folder = read_verdict(parameters), Path(parameters.gate.champion)
     if verdict["verdict"] != ACCEPTED:
         raise KingletError(f"Not promoted. {verdict['paragraph']}", "`kinglet gate` shows every check.")
-    open_champion(folder)
+    open_champion(folder, parameters.network)
     replace_champion(BUNDLE, folder)
     return folder

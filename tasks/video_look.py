@@ -8,13 +8,13 @@ from pathlib import Path
 
 from kinglet.data.annotations import annotation_format
 from kinglet.data.clips.clip_records import ClipRecord, SeenVideo, clip_records
-from kinglet.data.clips.cutting import Cutting
 from kinglet.data.clips.video_files import VideoSet, find_videos, is_video_name
 from kinglet.data.resolutions import teacher_size
 from kinglet.data.sources import kind_of
 from kinglet.data.sources.folder import list_files
 from kinglet.data.sources.table import read_rows
 from kinglet.errors import KingletError
+from kinglet.runtime.cutting import Cutting
 from tasks.artifacts import GENERATED
 from tasks.clip_settings import Clips
 from tasks.clip_source import cutting_of, see_videos

@@ -55,7 +55,8 @@ class Check:
 class Answers:
     """What two models answer to the same test images, as numbers of classes, each int of shape (n_images,).
 
-    reference: what sentences call the model of `of_reference` ("champion"). same_model: both are the same file.
+    reference: what sentences call the model of `of_reference` ("champion"). same_model: both are the same file. shown:
+    what sentences call what was answered.
     """
 
     labels: Labels
@@ -63,6 +64,7 @@ class Answers:
     of_reference: Labels
     reference: str
     same_model: bool = False
+    shown: str = "images"
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -108,14 +110,28 @@ def accuracy_check(answers: Answers, margin: float, *, accept_unestablished: boo
         answers.right, answers.reference_right, margin, same_model=answers.same_model, confidence=confidence
     )
     return verdict_check(
-        "accuracy", found, answers.reference, answers.same_model, accept_unestablished=accept_unestablished
+        "accuracy",
+        found,
+        answers.reference,
+        answers.same_model,
+        accept_unestablished=accept_unestablished,
+        shown=answers.shown,
     )
 
 
-def verdict_check(name: str, found: Verdict, reference: str, same_model: bool, *, accept_unestablished: bool) -> Check:
+def verdict_check(
+    name: str,
+    found: Verdict,
+    reference: str,
+    same_model: bool,
+    *,
+    accept_unestablished: bool,
+    shown: str = "images",
+) -> Check:
     """Judge by what a comparison with the reference established.
 
     name: of the score that was compared. accept_unestablished: whether it passes where the images are too few to tell.
+    shown: what sentences call the images.
     """
     passed = found.verdict == NOT_WORSE or (found.verdict == NOT_ESTABLISHED and accept_unestablished)
     figures = {
@@ -125,14 +141,14 @@ def verdict_check(name: str, found: Verdict, reference: str, same_model: bool, *
         "images": found.n,
         "images_needed": found.images_needed,
     }
-    return Check(name, PASSED if passed else FAILED, difference_sentence(found, reference, same_model), figures)
+    return Check(name, PASSED if passed else FAILED, difference_sentence(found, reference, same_model, shown), figures)
 
 
-def difference_sentence(found: Verdict, reference: str, same_model: bool) -> str:
+def difference_sentence(found: Verdict, reference: str, same_model: bool, shown: str = "images") -> str:
     """Return what the images say about the challenger's score beside the reference's, in one sentence."""
     if same_model:
         return f"The challenger is the {reference} itself."
-    allowed, n = points(found.margin), f"{found.n:,} test images"
+    allowed, n = points(found.margin), f"{found.n:,} test {shown}"
     measured = f"{signed(found.difference.value)} points on {n}, at worst {signed(found.difference.low)}"
     if found.verdict == NOT_WORSE:
         return f"Shown to be at most {allowed} below the {reference}: {measured}."
@@ -142,7 +158,7 @@ def difference_sentence(found: Verdict, reference: str, same_model: bool) -> str
     needed = (
         f"it would take about {found.images_needed:,} to tell"
         if found.images_needed
-        else "no number of images would tell, since it lies right on the limit"
+        else f"no number of {shown} would tell, since it lies right on the limit"
     )
     return f"Not established that it is at most {allowed} below the {reference}: {measured}; {needed}."
 
@@ -252,9 +268,7 @@ def robustness_check(
     name = ROBUSTNESS if reference == "teacher" else CHAMPION_ROBUSTNESS
     if difference is None or beyond_clean is None:
         return Check(name, NOT_JUDGED, "Corrupted images were not scored for this model.")
-    measured = (
-        f"{signed(difference.value)} points ({signed_between(difference)}) to the {reference} on corrupted images"
-    )
+    measured = f"{signed(difference.value)} points ({signed_between(difference)}) to the {reference} under corruption"
     flagged = beyond_clean.high < 0
     if flagged:
         measured += f", {signed(beyond_clean.value)} more than on clean ones"
@@ -300,7 +314,7 @@ def golden_check(problem: str) -> Check:
     """Judge whether the bundle answers as stored. problem: why not, as a sentence; empty if it does."""
     if problem:
         return Check("golden answers", FAILED, problem)
-    return Check("golden answers", PASSED, "The bundle answers its golden images as stored.")
+    return Check("golden answers", PASSED, "The bundle gives its golden answers as stored.")
 
 
 def data_check(n_critical: int, n_warnings: int, most: int | None) -> Check:

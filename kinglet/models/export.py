@@ -20,6 +20,7 @@ from kinglet.models.onnx_graph import (
     constants_to_initializers,
     strip_origin,
 )
+from kinglet.models.recurrent_step import FEATURES_NAME, NEXT_STATE_NAME, STATE_NAME, RecurrentStep
 
 OPSET = 18
 
@@ -50,38 +51,53 @@ def to_onnx(
     network returns, if that is more than logits. The same network gives the same bytes.
     """
     folded = fold_batch_norms(network)
-    example = torch.zeros(2, channels, input_size, input_size)
+    examples = {INPUT_NAME: torch.zeros(2, channels, input_size, input_size)}
+    return _exported(folded, examples, outputs, metadata)
+
+
+def step_to_onnx(step: RecurrentStep, metadata: dict[str, Any]) -> onnx.ModelProto:
+    """Return the ONNX model of a recurrent step: "features" and "state" → "logits" and "next_state".
+
+    All are float32 (batch, ...), as `RecurrentStep` says. metadata: as for `to_onnx`.
+    """
+    examples = {FEATURES_NAME: torch.zeros(2, step.feature_size), STATE_NAME: torch.zeros(2, step.state_size)}
+    return _exported(step.eval(), examples, (OUTPUT_NAME, NEXT_STATE_NAME), metadata)
+
+
+def _exported(
+    network: nn.Module, examples: dict[str, torch.Tensor], outputs: Sequence[str], metadata: dict[str, Any]
+) -> onnx.ModelProto:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # The TorchScript exporter takes 1.4 s for EfficientNet-Lite0 and leaves Conv, Clip, Add; the
         # torch.export one takes 23 s (2 cores) and leaves shape arithmetic that the quantizer stumbles on.
         torch.onnx.export(
-            folded,
-            (example,),
+            network,
+            tuple(examples.values()),
             buffer,  # type: ignore[arg-type]  # the TorchScript exporter writes to files as well
-            input_names=[INPUT_NAME],
+            input_names=list(examples),
             output_names=list(outputs),
-            dynamic_axes={name: {0: "batch"} for name in (INPUT_NAME, *outputs)},
+            dynamic_axes={name: {0: "batch"} for name in (*examples, *outputs)},
             opset_version=OPSET,
             dynamo=False,
         )
     model = onnx.load_from_string(buffer.getvalue())
     constants_to_initializers(model)
     strip_origin(model)
-    _say_shapes(model, folded, example)
+    _say_shapes(model, network, tuple(examples.values()))
     add_metadata(model, metadata)
     onnx.checker.check_model(model)
     return model
 
 
-def _say_shapes(model: onnx.ModelProto, network: nn.Module, example: torch.Tensor) -> None:
+def _say_shapes(model: onnx.ModelProto, network: nn.Module, examples: Sequence[torch.Tensor]) -> None:
     """Write down the shapes of outputs of which the exporter knows no more than that they have dimensions."""
     shapes = [output.type.tensor_type.shape.dim for output in model.graph.output]
     if all(dimension.dim_value for shape in shapes for dimension in shape[1:]):
         return
     with torch.inference_mode():
-        results = network(example)
+        results = network(*examples)
     for shape, result in zip(shapes, results, strict=True):
         for dimension, length in zip(shape[1:], result.shape[1:], strict=True):
             dimension.dim_value = length

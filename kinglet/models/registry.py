@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kinglet.errors import KingletError
 from kinglet.models import efficientnet_lite, inverted_residual, mobilenet_v2, residual_cnn
+from kinglet.models.clip_classifier import ClipClassifier, ClipClassifierSpec, clip_classifier_on
 from kinglet.models.detector import Detector, DetectorSpec, detector_on
 from kinglet.models.inverted_residual import InvertedResidualNet, InvertedResidualSpec
 from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec
@@ -112,6 +113,20 @@ def pretrained_segmenter(name: str, channels: int, n_classes: int, seed: int) ->
     return network, architecture_of(network)
 
 
+def pretrained_clip_classifier(
+    name: str, channels: int, n_classes: int, seed: int, **sizes: Any
+) -> tuple[ClipClassifier, dict[str, Any]]:
+    """Return a clip classifier on a backbone with ImageNet weights, and its architecture as data.
+
+    name: a key of `BACKBONES`. channels: 1 or 3. sizes: as `clip_classifier_on` takes them. What stands behind the
+    backbone is random, the same for the same seed.
+    Raises KingletError for another name, as other zoos' networks do not show the maps that motion is seen in.
+    """
+    backbone = pretrained_backbone(name, channels, "clip classifier")
+    network = clip_classifier_on(backbone, n_classes, seed, **sizes)
+    return network, architecture_of(network)
+
+
 def pretrained_backbone(name: str, channels: int, purpose: str) -> InvertedResidualNet:
     """Return a classifier whose maps a network of another kind is built on. purpose: that kind, for the error.
 
@@ -137,6 +152,8 @@ def architecture_of(network: nn.Module) -> dict[str, Any]:
         return {"family": "detector", "spec": network.spec.to_dict()}
     if isinstance(network, Segmenter):
         return {"family": "segmenter", "spec": network.spec.to_dict()}
+    if isinstance(network, ClipClassifier):
+        return {"family": "clip-classifier", "spec": network.spec.to_dict()}
     if isinstance(network, ZooClassifier):
         return network.architecture
     raise TypeError(f"no architecture is known for {type(network).__name__}")
@@ -154,6 +171,8 @@ def rebuild(architecture: dict[str, Any], state: dict[str, Tensor]) -> nn.Module
         network = Detector(DetectorSpec.from_dict(spec))
     elif family == "segmenter":
         network = Segmenter(SegmenterSpec.from_dict(spec))
+    elif family == "clip-classifier":
+        network = ClipClassifier(ClipClassifierSpec.from_dict(spec))
     else:
         network = ZooClassifier(**spec, weights=False)
     network.load_state_dict(state)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kinglet.runtime.clips import ClipPredictor
     from kinglet.runtime.detection_predictor import DetectionPredictor
     from kinglet.runtime.predictor import Predictor
     from kinglet.runtime.predictors import open_predictor
     from kinglet.runtime.segmentation_predictor import SegmentationPredictor
 
-__all__ = ["DetectionPredictor", "Predictor", "SegmentationPredictor", "open_predictor"]
+__all__ = ["ClipPredictor", "DetectionPredictor", "Predictor", "SegmentationPredictor", "open_predictor"]
 
 
 def __getattr__(name: str) -> Any:
@@ -27,6 +28,10 @@ def __getattr__(name: str) -> Any:
         from kinglet.runtime.segmentation_predictor import SegmentationPredictor
 
         return SegmentationPredictor
+    if name == "ClipPredictor":
+        from kinglet.runtime.clips import ClipPredictor
+
+        return ClipPredictor
     if name == "open_predictor":
         from kinglet.runtime.predictors import open_predictor
 

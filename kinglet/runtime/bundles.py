@@ -27,6 +27,8 @@ MODEL, PREPROCESSING, LABELS, GOLDEN, CARD = (
 )
 # The model for x86 processors without VNNI, where there is one (kinglet.runtime.vnni).
 WITHOUT_VNNI = "model-without-vnni.onnx"
+# Beside the model of clips, which then sees single frames: the part that carries them on (kinglet.runtime.recurrence).
+RECURRENT = "recurrent.onnx"
 # What the model was made with, for monitoring (kinglet.runtime.sketches); bundles from before it have none.
 REFERENCE = "reference.json"
 CHECKSUMS = "SHA256SUMS"
@@ -35,14 +37,21 @@ NEEDED = (PREPROCESSING, LABELS)
 RUNTIME = "runtime"
 
 # The key of preprocessing.json that counts the changes to what a bundle holds; files that lack it are of format 1.
-# Bundles of detectors and segmenters are of format 3, others whose model takes pixels of format 2; all others stay of
-# format 1, which earlier versions open too.
-FORMAT_KEY, FORMAT = "format", 3
+# Bundles for clips are of format 4, of detectors and segmenters of format 3, others whose model takes pixels of
+# format 2; all others stay of format 1, which earlier versions open too.
+FORMAT_KEY, FORMAT = "format", 4
 # The keys of preprocessing.json that say what a model answers with, and from which score a detector's boxes count.
 # Files that lack the first are of classifiers.
 PROBLEM, THRESHOLDS = "problem", "thresholds"
-CLASSIFICATION, DETECTION, SEGMENTATION = PROBLEMS = ("classification", "detection", "segmentation")
+CLASSIFICATION, DETECTION, SEGMENTATION, VIDEO = PROBLEMS = ("classification", "detection", "segmentation", "video")
+FORMATS = {DETECTION: 3, SEGMENTATION: 3, VIDEO: 4}
+# The key for clips: how many frames they have, and how many per second.
+CLIP = "clip"
+# The files beside the model that a problem needs.
+NEEDED_BY = {VIDEO: (RECURRENT,)}
 
+# What golden.npz calls the images, and the clips, packed as the model takes them.
+GOLDEN_IMAGES, GOLDEN_CLIPS = "images", "clips"
 # The golden probabilities of processors that add 8-bit products exactly, and those of x86 without VNNI.
 EXACT, SATURATED = "probabilities", "probabilities_without_vnni"
 # And those of detectors: objects as rows of a table (kinglet.runtime.golden_detections).
@@ -89,14 +98,13 @@ def verify(folder: Path) -> list[str]:
             raise KingletError(f"{folder / name} is not what {CHECKSUMS} says: the file was changed or damaged.", hint)
     refuse_newer(folder)
     refuse_unlisted(RUNTIMES[runtime_of(folder)].files, folder, listed)
+    refuse_unlisted(NEEDED_BY.get(problem_of(folder), ()), folder, listed)
     return list(listed)
 
 
 def format_of(preprocessing: Preprocessing, problem: str = CLASSIFICATION) -> int:
     """Return the format of a bundle whose model has this preprocessing and solves this problem."""
-    if problem != CLASSIFICATION:
-        return FORMAT
-    return 2 if preprocessing.takes_pixels else 1
+    return FORMATS.get(problem, 2 if preprocessing.takes_pixels else 1)
 
 
 def tolerance_of_converted(precision: str) -> float:

@@ -21,6 +21,7 @@ PREDICTORS = {
     bundles.CLASSIFICATION: "Predictor",
     bundles.DETECTION: "DetectionPredictor",
     bundles.SEGMENTATION: "SegmentationPredictor",
+    bundles.VIDEO: "ClipPredictor",
 }
 
 

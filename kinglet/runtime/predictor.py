@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.decoding import decode
-from kinglet.runtime.engines import RUNTIMES
+from kinglet.runtime.golden_probabilities import Answering, check_probabilities
 from kinglet.runtime.opened_bundle import open_bundle
 from kinglet.runtime.preprocessing import InputTensor, prepare
 from kinglet.runtime.sessions import softmax
@@ -27,9 +27,9 @@ MAX_PIXELS = 100_000_000
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model says about n images, in the order given.
+    """What the model says about n images or clips, in the order given.
 
-    classes: the most probable class of each image. confidences: its probability, float32 of shape (n,).
+    classes: the most probable class of each. confidences: its probability, float32 of shape (n,).
     probabilities: float32 of shape (n, n_classes), columns in the order of `Predictor.classes`.
     """
 
@@ -39,6 +39,13 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+
+def predictions_of(probabilities: NDArray[np.float32], classes: Sequence[str]) -> Predictions:
+    """Return probabilities, float32 (n, n_classes), with the most probable class of each row."""
+    best = probabilities.argmax(axis=1)
+    confidences = probabilities[np.arange(len(best)), best]
+    return Predictions([classes[index] for index in best], confidences, probabilities)
 
 
 class Predictor:
@@ -76,9 +83,7 @@ class Predictor:
             raise ValueError(f"predict takes a list of images or an array of 4 dimensions, got shape {images.shape}")
         parts = [self._probabilities(batch, start) for start, batch in batches(images)]
         probabilities = np.concatenate(parts) if parts else np.empty((0, len(self.classes)), np.float32)
-        best = probabilities.argmax(axis=1)
-        confidences = probabilities[np.arange(len(best)), best]
-        return Predictions([self.classes[index] for index in best], confidences, probabilities)
+        return predictions_of(probabilities, self.classes)
 
     def predict_files(self, paths: Sequence[Path | str], max_pixels: int = MAX_PIXELS) -> Predictions:
         """Return the predictions for image files, decoded as in training.
@@ -101,39 +106,13 @@ class Predictor:
     def check_golden(self, golden: Path, tolerance: float | None = None) -> float:
         """Predict the golden images and return the largest difference from what this kind of processor answers.
 
-        tolerance: None stands for the one that the golden file states; else for GOLDEN_TOLERANCE, or
-        EMULATED_TOLERANCE where the answers were emulated.
-        Raises KingletError with the first image whose answer is farther off than `tolerance`: this machine does not
-        answer as the one that made the bundle.
+        tolerance: None stands for the one that the golden file states, or else for a usual one.
+        Raises KingletError with the first image whose answer is farther off; see `check_probabilities`.
         """
-        with np.load(golden, allow_pickle=False) as expected:
-            own = bundles.SATURATED if self.saturates and bundles.SATURATED in expected else bundles.EXACT
-            images, probabilities = expected["images"], expected[own]
-            stated = expected[bundles.TOLERANCE].item() if bundles.TOLERANCE in expected else None
-        if tolerance is None:
-            tolerance = stated
-        if tolerance is None:
-            tolerance = bundles.GOLDEN_TOLERANCE if own == bundles.EXACT else bundles.EMULATED_TOLERANCE
-        answers = self.predict(images).probabilities
-        if answers.shape != probabilities.shape:
-            raise KingletError(
-                f"{golden} holds answers of shape {probabilities.shape}; the model's have {answers.shape}.",
-                "The files of the bundle are not of one model: make it anew with `dvc repro bundle`.",
-            )
-        differences = np.abs(answers - probabilities)
-        # NaN is larger than every tolerance.
-        wrong = np.argwhere(~(differences <= tolerance))
-        difference = float(differences.max(initial=0))
-        if len(wrong):
-            image, index = wrong[0]
-            raise KingletError(
-                f"The model's answers to {golden} differ from the expected ones by {difference:.2g}, "
-                f"more than {tolerance:g}; first in image {image}, class {self.classes[index]!r}: "
-                f"{answers[image, index]:.4f} in place of {probabilities[image, index]:.4f}.",
-                f"The bundle was made with another version of {RUNTIMES[self.runtime].title} or on another kind of "
-                "processor.",
-            )
-        return difference
+        answering = Answering(
+            lambda images: self.predict(images).probabilities, self.classes, self.runtime, self.saturates
+        )
+        return check_probabilities(answering, golden, tolerance)
 
     def _probabilities(self, images: list[NDArray[np.uint8]], start: int) -> NDArray[np.float32]:
         tensors: list[Any] = []

@@ -5,15 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from kinglet.runtime import bundles
+from kinglet.runtime.clips import ClipPredictor
 from kinglet.runtime.detection_predictor import DetectionPredictor
 from kinglet.runtime.predictor import Predictor
 from kinglet.runtime.segmentation_predictor import SegmentationPredictor
 
-AnyPredictor = Predictor | DetectionPredictor | SegmentationPredictor
-PREDICTORS: dict[str, type[Predictor] | type[DetectionPredictor] | type[SegmentationPredictor]] = {
+AnyPredictor = Predictor | DetectionPredictor | SegmentationPredictor | ClipPredictor
+PREDICTORS: dict[
+    str, type[Predictor] | type[DetectionPredictor] | type[SegmentationPredictor] | type[ClipPredictor]
+] = {
     bundles.CLASSIFICATION: Predictor,
     bundles.DETECTION: DetectionPredictor,
     bundles.SEGMENTATION: SegmentationPredictor,
+    bundles.VIDEO: ClipPredictor,
 }
 
 

@@ -19,6 +19,8 @@ from kinglet.runtime.preprocessing import InputTensor, Preprocessing, model_inpu
 from kinglet.runtime.processors import available_processors
 
 INPUT_NAME, OUTPUT_NAME = "images", "logits"
+# What the part of a network over clips gives that sees single frames (kinglet.runtime.recurrence).
+FEATURES_NAME = "features"
 PREPROCESSING_KEY, CLASSES_KEY = "kinglet.preprocessing", "kinglet.classes"
 # Where the runtime looks for weights that a model keeps in other files.
 FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
@@ -42,8 +44,8 @@ def open_session(
 
     threads: size of the pool that works on one batch; None takes every processor that is granted. exact_sums: sums of
     8-bit products are those of a processor with VNNI, whatever this one is, so that what is decided does not depend on
-    it; False: as fast as this processor can, as a model is served. outputs: those of a classifier, or
-    `detection.DETECTOR_OUTPUTS`.
+    it; False: as fast as this processor can, as a model is served. outputs: those of a classifier,
+    `detection.DETECTOR_OUTPUTS`, or FEATURES_NAME alone.
     Raises KingletError if it is no ONNX model or has another input than `images`, or other outputs.
     """
     session = load_session(model, threads, exact_sums=exact_sums)
@@ -184,12 +186,12 @@ def map_batches(
         yield from pool.map(compute_from, range(0, len(rows), batch_size))
 
 
-def run(session: onnxruntime.InferenceSession, images: InputTensor) -> NDArray[np.float32]:
-    """Return the logits of one batch, float32 (n, n_classes).
+def run(session: onnxruntime.InferenceSession, images: InputTensor, output: str = OUTPUT_NAME) -> NDArray[np.float32]:
+    """Return the logits of one batch, float32 (n, n_classes), or another output.
 
     images: as `model_input` makes them, uint8 where `takes_pixels` is true of the session.
     """
-    return np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: images})[0], dtype=np.float32)
+    return np.asarray(session.run([output], {INPUT_NAME: images})[0], dtype=np.float32)
 
 
 def takes_pixels(session: onnxruntime.InferenceSession) -> bool:

@@ -7,6 +7,7 @@ trusted.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,12 +51,15 @@ class Video:
     before they are turned.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, content: bytes | None = None, form: str | None = None) -> None:
         """Open a file and see where its frames are.
 
+        content: its bytes where they are in memory; `file` is then what errors call it. form: FFmpeg's name of the
+        only format that it may have, without which the bytes tell.
         Raises KingletError if it does not exist, is no video, or has no frames or none with a time.
         """
         self.file = file
+        self._content, self._form = content, form
         self._next: int | None = None
         self._decoded: Iterator[Any] | None = None
         with self._open() as container:
@@ -103,10 +107,11 @@ class Video:
         # Here, as most who use this package read folders of images.
         import av
 
-        if not self.file.is_file():
+        if self._content is None and not self.file.is_file():
             raise KingletError(f"{self.file} does not exist.", "Name a video file or a folder of frames.")
+        opened = str(self.file) if self._content is None else io.BytesIO(self._content)
         try:
-            container = av.open(str(self.file))
+            container = av.open(opened, format=self._form)
         except (av.FFmpegError, ValueError) as error:
             raise KingletError(f"{self.file} is no video that FFmpeg can read: {words_of(error)}.") from None
         if not container.streams.video:

@@ -40,15 +40,16 @@ def read_query(query: bytes) -> int:
 
 def predictions(model: ServedModel, answer: Answer, top: int) -> list[dict[str, Any]]:
     """Return the answer to every image, without its facts."""
-    classes = model.predictor.classes
-    found = []
-    for logits in answer.outputs:
-        values = probabilities_of(logits)
-        best = [
-            {"class": classes[index], "probability": round(values[index], 6)} for index in most_probable(values, top)
-        ]
-        found.append({"class": best[0]["class"], "confidence": best[0]["probability"], "top": best})
-    return found
+    return [best_of(probabilities_of(logits), model.predictor.classes, top) for logits in answer.outputs]
+
+
+def best_of(probabilities: list[float], classes: Sequence[str], top: int) -> dict[str, Any]:
+    """Return the most probable classes of one row of probabilities, (n_classes,)."""
+    best = [
+        {"class": classes[index], "probability": round(probabilities[index], 6)}
+        for index in most_probable(probabilities, top)
+    ]
+    return {"class": best[0]["class"], "confidence": best[0]["probability"], "top": best}
 
 
 def probabilities_of(logits: NDArray[np.float32]) -> list[float]:
@@ -85,14 +86,15 @@ def shapes(model: ServedModel) -> dict[str, list[int]]:
     return {name: [-1, len(model.predictor.classes)] for name in (OUTPUT_NAME, PROBABILITIES)}
 
 
-def parameter() -> dict[str, Any]:
+def parameters() -> list[dict[str, Any]]:
     """Return what /predict may be asked beside the image, for the OpenAPI document."""
-    return {
+    top = {
         "name": "top",
         "in": "query",
         "description": "How many classes to answer for each image.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999, "default": DEFAULT_TOP},
     }
+    return [top]
 
 
 def prediction_schema(model: ServedModel) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from kinglet.errors import KingletError
+from kinglet.runtime import bundles
 from kinglet.runtime.decoding import ImageFacts, TooManyPixelsError, UndecodableImageError, read_size, sniff
 from kinglet.runtime.preprocessing import InputTensor, model_input
 from kinglet.serving.bodies import Upload
@@ -58,7 +60,7 @@ class Inference:
     """Computes what requests ask for; used from one event loop."""
 
     def __init__(self, model: ServedModel, settings: Settings, metrics: Metrics) -> None:
-        self.model, self.max_images = model, settings.max_images
+        self.model, self.settings = model, settings
         self._metrics = metrics
         self._max_pixels = settings.max_pixels
         self._timeout = settings.timeout
@@ -68,8 +70,15 @@ class Inference:
         self._pending, self._lock = 0, threading.Lock()
         # Running average of what one task of the pool takes, in seconds: what a refused client is told to wait for.
         self._seconds_each = model.compute_ms / 1000
+        # The frames of a clip follow each other: those of two requests are never computed together, nor in pieces.
+        self._of_clips = model.predictor.problem == bundles.VIDEO
+        if self._of_clips and settings.batch_size > 1:
+            raise KingletError(
+                f"{model.name} answers clips frame by frame, and batch_size is {settings.batch_size}.",
+                "Serve it without --batch-size.",
+            )
         self._batcher = (
-            Batcher(self._compute, self._submit, settings.batch_size, settings.batch_wait_ms / 1000)
+            Batcher(self.compute_now, self._submit, settings.batch_size, settings.batch_wait_ms / 1000)
             if settings.batch_size > 1
             else None
         )
@@ -95,7 +104,7 @@ class Inference:
         if self._batcher is None:
             return await self.in_pool(lambda: self._answer_now(uploads, self._max_pixels))
         started = time.perf_counter()
-        squares, tensors, images = await self.in_pool(lambda: self._decode(uploads, self._max_pixels))
+        squares, tensors, images = await self.in_pool(lambda: self.decode(uploads, self._max_pixels))
         decoded = time.perf_counter()
         outputs = await self._in_time(self._batcher.add(tensors))
         return Answer(outputs, squares, images, decoded - started, time.perf_counter() - decoded)
@@ -115,22 +124,26 @@ class Inference:
     async def compute(self, tensors: InputTensor) -> NDArray[np.float32]:
         """Return what the model gives for prepared inputs, as it takes them; raises RefusedError."""
         if self.is_inline and len(tensors) == 1:
-            return self._compute(tensors)
+            return self.compute_now(tensors)
         if self._batcher is not None:
             return await self._in_time(self._batcher.add(tensors))
-        return await self.in_pool(lambda: self._compute(tensors))
+        return await self.in_pool(lambda: self.compute_now(tensors))
 
     def _answer_now(self, uploads: Sequence[Upload], max_pixels: int) -> Answer:
         started = time.perf_counter()
-        squares, tensors, images = self._decode(uploads, max_pixels)
+        squares, tensors, images = self.decode(uploads, max_pixels)
         decoded = time.perf_counter()
-        outputs = self._compute(tensors)
+        outputs = self.compute_now(tensors)
         return Answer(outputs, squares, images, decoded - started, time.perf_counter() - decoded)
 
-    def _decode(
+    def decode(
         self, uploads: Sequence[Upload], max_pixels: int
     ) -> tuple[NDArray[np.uint8], InputTensor, list[ImageFacts]]:
-        """Return the images as the model sees them, as its input, and their facts; one at a time is in memory whole."""
+        """Return the images as the model sees them, as its input, and their facts; one at a time is in memory whole.
+
+        Raises RefusedError that names the first which cannot be used; TooManyPixelsError for more than `max_pixels`
+        where the server allows more.
+        """
         squares, images = [], []
         for number, upload in enumerate(uploads, 1):
             called = f"Image {number}{f' ({upload.name[:80]!r})' if upload.name else ''}" if len(uploads) > 1 else "It"
@@ -148,10 +161,12 @@ class Inference:
         stacked = squares[0] if len(squares) == 1 else np.concatenate(squares)
         return stacked, model_input(stacked, self.model.predictor.preprocessing), images
 
-    def _compute(self, tensors: InputTensor) -> NDArray[np.float32]:
+    def compute_now(self, tensors: InputTensor) -> NDArray[np.float32]:
+        """Return what the model gives for prepared inputs, as it takes them, in the thread that asks."""
         parts = []
-        for start in range(0, len(tensors), CHUNK):
-            chunk = tensors[start : start + CHUNK]
+        step = len(tensors) if self._of_clips else CHUNK
+        for start in range(0, len(tensors), step):
+            chunk = tensors[start : start + step]
             self._metrics.note_batch(len(chunk))
             parts.append(self.model.predictor.outputs(chunk))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

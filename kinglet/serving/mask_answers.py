@@ -131,9 +131,9 @@ def shapes(model: ServedModel) -> dict[str, list[int]]:
     return {OUTPUT_NAME: [-1, len(model.predictor.classes), -1, -1]}
 
 
-def parameter() -> dict[str, Any]:
+def parameters() -> list[dict[str, Any]]:
     """Return what /predict may be asked beside the image, for the OpenAPI document."""
-    return {
+    only = {
         "name": "format",
         "in": "query",
         "description": (
@@ -142,6 +142,7 @@ def parameter() -> dict[str, Any]:
         ),
         "schema": {"type": "string", "enum": list(FORMATS), "default": JSON},
     }
+    return [only]
 
 
 def prediction_schema(model: ServedModel) -> dict[str, Any]:

@@ -42,7 +42,11 @@ IMAGES_AT_ONCE, BYTES_AT_ONCE = 64, 4_000_000
 # Answers are written before the interval ends where so many wait; what cannot be written beyond twice that is lost.
 MAX_ANSWERS = 20_000
 # What a model is called whose answers are no classes.
-UNMONITORED = {bundles.DETECTION: "detector", bundles.SEGMENTATION: "segmenter"}
+UNMONITORED = {
+    bundles.DETECTION: "detector",
+    bundles.SEGMENTATION: "segmenter",
+    bundles.VIDEO: "clip classifier",
+}
 ANSWER_COLUMNS = ("id", "image", "class", "confidence")
 
 

@@ -80,14 +80,15 @@ def shapes(model: ServedModel) -> dict[str, list[int]]:
     return dict(zip(DETECTOR_OUTPUTS, ([-1, -1, len(model.predictor.classes)], [-1, -1, 4]), strict=True))
 
 
-def parameter() -> dict[str, Any]:
+def parameters() -> list[dict[str, Any]]:
     """Return what /predict may be asked beside the image, for the OpenAPI document."""
-    return {
+    only = {
         "name": "score",
         "in": "query",
         "description": "The lowest score of an object that is answered; without it, that of the bundle.",
         "schema": PROBABILITY,
     }
+    return [only]
 
 
 def prediction_schema(model: ServedModel) -> dict[str, Any]:

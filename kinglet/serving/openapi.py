@@ -36,19 +36,23 @@ def own_paths(model: ServedModel, settings: Settings) -> dict[str, Any]:
     """Return the paths that are Kinglet's."""
     binary = {"type": "string", "format": "binary", "minLength": 1, "maxLength": settings.max_body_bytes}
     files = {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}, "minProperties": 1}
-    content: dict[str, Any] = {kind: {"schema": binary} for kind in IMAGE_TYPES}
-    content["multipart/form-data"] = {"schema": files}
     problem = problem_of(model)
+    content: dict[str, Any] = {kind: {"schema": binary} for kind in (*problem.media_types, *IMAGE_TYPES)}
+    content["multipart/form-data"] = {"schema": files}
+    taken = (
+        f"the clips of a video, or of one clip whose frames are the images of a multipart body in order. At most "
+        f"{settings.max_frames:,} frames, "
+        if problem.of_clips
+        else f"one image, or of up to {settings.max_images} in a multipart body. At most "
+    )
     predict = operation(
         "predict",
-        f"The {problem.answers} of one image, or of up to "
-        f"{settings.max_images} in a multipart body. At most {settings.max_body_bytes:,} bytes and "
-        f"{settings.max_pixels:,} pixels each.",
+        f"The {problem.answers} of {taken}{settings.max_body_bytes:,} bytes and {settings.max_pixels:,} pixels each.",
         answers(problem),
-        (413, 415, 422),
+        (413, 415, 422, *((501,) if problem.of_clips else ())),
     )
     predict["requestBody"] = {"required": True, "content": content}
-    predict["parameters"] = [problem.parameter()]
+    predict["parameters"] = problem.parameters()
     text = {"description": "As text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
     page = {"description": "As HTML.", "content": {"text/html": {"schema": {"type": "string"}}}}
     return {
@@ -139,7 +143,8 @@ def schemas(model: ServedModel) -> dict[str, Any]:
     shape = {"type": "array", "items": {"type": "integer", "minimum": 1}}
     milliseconds = {"type": "number", "minimum": 0}
     image = fields({"name": TEXT, "format": TEXT, "width": COUNT, "height": COUNT})
-    prediction = {**problem_of(model).prediction_schema(model), "image": image}
+    prediction = fields({**problem_of(model).prediction_schema(model), "image": image})
+    prediction["properties"] |= problem_of(model).optional_schema(model)
     names = list(problem_of(model).shapes(model))
     tensor = fields({"name": {"enum": names}, "datatype": {"const": DATATYPE}, "shape": shape})
     tensor["properties"]["data"] = {"type": "array", "items": {"type": "number"}}
@@ -165,7 +170,7 @@ def schemas(model: ServedModel) -> dict[str, Any]:
             {
                 "model": TEXT,
                 "version": TEXT,
-                "predictions": {"type": "array", "items": fields(prediction)},
+                "predictions": {"type": "array", "items": prediction},
                 "time_ms": fields({"decode": milliseconds, "compute": milliseconds, "total": milliseconds}),
             }
         ),

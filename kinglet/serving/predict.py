@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from kinglet.serving import clip_answers
 from kinglet.serving.bodies import BodyReader, Upload, parts_of
 from kinglet.serving.inference import Answer, Inference
 from kinglet.serving.messages import Request, RequestIds, Response
@@ -19,6 +20,8 @@ from kinglet.serving.refusals import RefusedError
 PREDICT = "/predict"
 # A body of one image; without a type the bytes tell by themselves.
 IMAGE_TYPES = (b"", b"image/jpeg", b"image/png", b"image/webp", b"application/octet-stream")
+# What is taken, of images and of clips.
+WANTED = {False: "JPEG, PNG or WebP image", True: "video, or of one frame as JPEG, PNG or WebP image"}
 
 
 class PredictEndpoint:
@@ -29,7 +32,7 @@ class PredictEndpoint:
     ) -> None:
         self._inference, self._bodies, self._monitor = inference, bodies, monitor
         self._ids, self._records = ids, records
-        self._model, self._max_images = inference.model, inference.max_images
+        self._model, self._settings = inference.model, inference.settings
         self._problem = problem_of(inference.model)
         # Whether there are requests that are answered at once.
         self.is_fast = inference.is_inline and not self._problem.takes_time and self._problem.picture is None
@@ -65,6 +68,8 @@ class PredictEndpoint:
 
     async def answer(self, request: Request) -> Response:
         """Answer with the classes of one image or of several, with the objects in them, or with their masks."""
+        if self._problem.of_clips:
+            return await self._answer_clips(request)
         query, picture = request.query, self._problem.picture
         asked = self._problem.read_query(query)
         uploads = await self._uploads(request)
@@ -79,6 +84,17 @@ class PredictEndpoint:
             found = self._problem.predictions(self._model, answer, asked)
         return Response(orjson.dumps(self._fields(uploads, answer, found, request.started)))
 
+    async def _answer_clips(self, request: Request) -> Response:
+        """Answer with the classes of a video's clips, or of the frames of one clip."""
+        asked = clip_answers.read_query(request.query)
+        uploads = await self._uploads(request)
+        answered = await self._inference.in_pool(
+            lambda: clip_answers.answer(self._model, self._inference, uploads, self._settings)
+        )
+        request.facts["clips"] = len(answered.clips)
+        predictions = clip_answers.predictions(self._model, answered, asked)
+        return Response(orjson.dumps(self._timed(predictions, answered, request.started)))
+
     def _note(self, request: Request, answer: Answer) -> None:
         """Note the images of a request for the log, and for monitoring if there is any."""
         request.facts["images"] = len(answer.images)
@@ -90,18 +106,21 @@ class PredictEndpoint:
         """Return the images of a request, at least one."""
         content_type = request.headers.get(b"content-type", b"")
         kind = content_type.partition(b";")[0].strip().lower()
-        if kind not in IMAGE_TYPES and kind != b"multipart/form-data":
+        videos = self._problem.media_types
+        if kind not in IMAGE_TYPES and kind != b"multipart/form-data" and kind.decode("latin-1") not in videos:
             raise RefusedError(
                 "unsupported_type",
-                f"Content-Type is {kind.decode('latin-1')[:80]!r}; send image/jpeg, image/png, image/webp, "
-                "application/octet-stream or multipart/form-data.",
+                f"Content-Type is {kind.decode('latin-1')[:80]!r}; send {', '.join([*videos, 'image/jpeg'])}, "
+                "image/png, image/webp, application/octet-stream or multipart/form-data.",
                 closes=True,
             )
         body = await self._bodies.take(request)
         if kind == b"multipart/form-data":
-            return parts_of(body, content_type, self._max_images)
+            most = self._settings.max_frames if self._problem.of_clips else self._settings.max_images
+            return parts_of(body, content_type, most)
         if not body:
-            raise RefusedError("empty_body", "The body is empty; send the bytes of a JPEG, PNG or WebP image.")
+            wanted = WANTED[self._problem.of_clips]
+            raise RefusedError("empty_body", f"The body is empty; send the bytes of a {wanted}.")
         return [Upload("", body)]
 
     def _fields(
@@ -114,6 +133,11 @@ class PredictEndpoint:
             }
             for upload, facts, of_image in zip(uploads, answer.images, found, strict=True)
         ]
+        return self._timed(predictions, answer, started)
+
+    def _timed(
+        self, predictions: Sequence[dict[str, Any]], answer: Answer | clip_answers.Answered, started: float
+    ) -> dict[str, Any]:
         return {
             "model": self._model.name,
             "version": self._model.version,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.runtime import bundles
-from kinglet.serving import class_answers, mask_answers, object_answers
+from kinglet.serving import class_answers, clip_answers, mask_answers, object_answers
 from kinglet.serving.inference import Answer
 from kinglet.serving.served_model import ServedModel
 
@@ -33,9 +33,10 @@ class Problem:
 
     does: what a model of these classes does. read_query: what the query of /predict asks for. predictions: the answers
     to the images of a request. takes_time: whether they are for a worker to make. tensors, shapes: what /v2 answers.
-    parameter, prediction_schema: for the OpenAPI document. title: what the page's title says is done. answers: what the
-    document calls the answer. order: how it says that they are sorted, or what comes with them. picture: the answer to
-    one image that is no JSON.
+    parameters, prediction_schema: for the OpenAPI document. title: what the page's title says is done. answers: what
+    the document calls the answer. order: how it says that they are sorted, or what comes with them. picture: the answer
+    to one image that is no JSON. optional_schema: fields that only some predictions have. media_types: of bodies
+    besides those of images. of_clips: whether the images of a request are the frames of one clip.
     """
 
     does: Callable[[Sequence[str]], str]
@@ -44,12 +45,20 @@ class Problem:
     takes_time: bool
     tensors: Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]
     shapes: Callable[[ServedModel], dict[str, list[int]]]
-    parameter: Callable[[], dict[str, Any]]
+    parameters: Callable[[], list[dict[str, Any]]]
     prediction_schema: Callable[[ServedModel], dict[str, Any]]
     title: str
     answers: str
     order: str
     picture: Picture | None = None
+    optional_schema: Callable[[ServedModel], dict[str, Any]] = lambda _: {}
+    media_types: tuple[str, ...] = ()
+    of_clips: bool = False
+
+
+def no_predictions(*_: Any) -> list[dict[str, Any]]:
+    """Stand where the images of a request are not answered one by one."""
+    raise NotImplementedError("the frames of a clip are answered together")
 
 
 PROBLEMS = {
@@ -60,7 +69,7 @@ PROBLEMS = {
         False,
         class_answers.tensors,
         class_answers.shapes,
-        class_answers.parameter,
+        class_answers.parameters,
         class_answers.prediction_schema,
         "classify an image",
         "classes",
@@ -73,7 +82,7 @@ PROBLEMS = {
         True,
         object_answers.tensors,
         object_answers.shapes,
-        object_answers.parameter,
+        object_answers.parameters,
         object_answers.prediction_schema,
         "find objects in an image",
         "objects",
@@ -86,12 +95,28 @@ PROBLEMS = {
         True,
         mask_answers.tensors,
         mask_answers.shapes,
-        mask_answers.parameter,
+        mask_answers.parameters,
         mask_answers.prediction_schema,
         "segment an image",
         "masks",
         "with the share of every class",
         Picture(mask_answers.wants_picture, mask_answers.picture, mask_answers.PNG_TYPE),
+    ),
+    bundles.VIDEO: Problem(
+        clip_answers.does,
+        clip_answers.read_query,
+        no_predictions,
+        True,
+        class_answers.tensors,
+        class_answers.shapes,
+        clip_answers.parameters,
+        clip_answers.prediction_schema,
+        "sort a clip",
+        "classes",
+        "the most probable first",
+        optional_schema=clip_answers.optional_schema,
+        media_types=clip_answers.VIDEO_TYPES,
+        of_clips=True,
     ),
 }
 

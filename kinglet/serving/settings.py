@@ -38,6 +38,7 @@ class Settings:
     max_held_mb: float = setting(160.0, "largest sum of all bodies that are in the server at once, in MB", 0.001, 1e6)
     max_megapixels: float = setting(25.0, "largest image in millions of pixels, judged before it is decoded", 1e-6, 1e4)
     max_images: int = setting(32, "images in one request at most", 1, 100_000)
+    max_frames: int = setting(3000, "frames of a clip or video in one request at most", 1, 1_000_000)
     max_connections: int = setting(512, "open connections at most", 1, 1_000_000)
     body_timeout: float = setting(10.0, "seconds within which headers, and then a body, must have arrived", 0.01, 3600)
     timeout: float = setting(10.0, "seconds within which an answer must be there, waiting included", 0.01, 3600)

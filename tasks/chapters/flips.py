@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pyarrow.parquet import ParquetFile
 
 from kinglet.atomic import read_json
 from kinglet.evidence.slices import NEGATIVE_FLIP
 from tasks.artifacts import COMPARE
-from tasks.report_page import SMALL_IMAGE, png_uri
+from tasks.report_page import SMALL_IMAGE, Pictures, png_uri
 
 
-def chapter(chosen: str, classes: list[str], packed: NDArray[np.uint8], count: int) -> dict[str, Any] | None:
+def chapter(chosen: str, classes: list[str], packed: Pictures, count: int) -> dict[str, Any] | None:
     """Return what the chapter shows; None where there is no model beside the teacher.
 
     packed: the images that `index` points into, uint8 (n, size, size, channels). count: pictures shown at most.
@@ -34,7 +32,7 @@ def chapter(chosen: str, classes: list[str], packed: NDArray[np.uint8], count: i
     }
 
 
-def pictures(chosen: str, classes: list[str], packed: NDArray[np.uint8], count: int) -> list[dict[str, Any]]:
+def pictures(chosen: str, classes: list[str], packed: Pictures, count: int) -> list[dict[str, Any]]:
     """Return the chosen model's negative flips with their pictures, those that the teacher was surest of first."""
     with ParquetFile(COMPARE / "flips.parquet") as opened:
         flips = opened.read().to_pylist()

@@ -5,15 +5,12 @@ from __future__ import annotations
 import csv
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from kinglet.atomic import read_json
 from tasks.artifacts import LABEL_ERROR_COUNTS, SUSPICIOUS_LABELS
-from tasks.report_page import SMALL_IMAGE, png_uri
+from tasks.report_page import SMALL_IMAGE, Pictures, png_uri
 
 
-def chapter(packed: NDArray[np.uint8], n_pictures: int) -> dict[str, Any] | None:
+def chapter(packed: Pictures, n_pictures: int) -> dict[str, Any] | None:
     """Return what the template shows, None where nothing was looked at.
 
     packed: the images that `index` points into. n_pictures: the most that are shown.

@@ -20,13 +20,16 @@ SHOWN_SEVERITIES = (1, 3, 5)
 WORDS = {
     KEPT: "robustness kept",
     LOST: "robustness lost",
-    AS_CLEAN: "lost, as on clean images",
+    AS_CLEAN: "lost, as without corruption",
 }
 SMALLEST_SMOOTH = 64  # pixels: pictures below this show their pixels
 
 
-def robustness_chapter(chosen: str, confidence: float) -> dict[str, Any]:
-    """Return what the template shows. chosen: the model that the page is about; confidence: of the intervals."""
+def robustness_chapter(chosen: str, confidence: float, several: str = "images") -> dict[str, Any]:
+    """Return what the template shows.
+
+    chosen: the model that the page is about; confidence: of the intervals; several: what the models sort.
+    """
     scores = read_json(ROBUSTNESS / "scores.json")
     models, teacher = scores["models"], scores["teacher"]
     shown = [teacher] if chosen == teacher or chosen not in models else [teacher, chosen]
@@ -36,7 +39,7 @@ def robustness_chapter(chosen: str, confidence: float) -> dict[str, Any]:
         "published": scores["published"],
         "image_size": scores["image_size"],
         "confidence": confidence,
-        "verdict": verdict(models, teacher, chosen),
+        "verdict": verdict(models, teacher, chosen, several),
         "models": [
             {
                 **of_model,
@@ -65,25 +68,24 @@ def word_of(of_model: dict[str, Any], is_teacher: bool) -> str:
     return "" if is_teacher else WORDS.get(of_model["robustness"], of_model["robustness"])
 
 
-def verdict(models: dict[str, Any], teacher: str, chosen: str) -> str:
+def verdict(models: dict[str, Any], teacher: str, chosen: str, several: str = "images") -> str:
     """Return in a sentence or two what the chapter shows of the chosen model."""
     shown = chosen if chosen in models else teacher
     of_model, of_teacher = models[shown], models[teacher]
     accuracy = of_model["mean_corruption_accuracy"]
-    said = f"{shown} is right on {percent(accuracy['value'], 1)} % of the corrupted images ({between(accuracy, 1)})"
+    said = f"{shown} is right on {percent(accuracy['value'], 1)} % of the corrupted {several} ({between(accuracy, 1)})"
     if shown == teacher:
         other = "" if chosen in models else f" {chosen} was not scored on them (robustness.models)."
-        return (
-            f"{said}, and on {percent(of_model['clean_accuracy'], 1)} % of the same images without corruption.{other}"
-        )
+        clean = percent(of_model["clean_accuracy"], 1)
+        return f"{said}, and on {clean} % of the same {several} without corruption.{other}"
     difference = of_model["difference_to_teacher"]
     said += (
         f", {teacher} on {percent(of_teacher['mean_corruption_accuracy']['value'], 1)} %: a difference of "
-        f"{signed(difference['value'], 1)} points ({signed_between(difference, 1)}). On the same images without "
+        f"{signed(difference['value'], 1)} points ({signed_between(difference, 1)}). On the same {several} without "
         f"corruption it is {signed(of_model['clean_difference_to_teacher']['value'], 1)} points."
     )
     if of_model["robustness"] == LOST:
-        return f"{said} So it lost robustness, which clean images do not show."
+        return f"{said} So it lost robustness, which clean {several} do not show."
     return said
 
 

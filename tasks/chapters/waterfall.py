@@ -89,7 +89,7 @@ def panels_of(chain: list[dict[str, Any]], corrupted: bool) -> list[Panel]:
     shares = [Panel("test accuracy, %", [accuracy_step(row) for row in chain])]
     if corrupted:
         pairs = zip([None, *chain[:-1]], chain, strict=True)
-        shares.append(Panel("on corrupted images, %", [corrupted_step(row, before) for before, row in pairs]))
+        shares.append(Panel("under corruption, %", [corrupted_step(row, before) for before, row in pairs]))
     return [
         *shares,
         Panel("latency, ms (log.)", [latency_step(row) for row in chain], logarithmic=True),

@@ -13,11 +13,14 @@ from PIL import Image
 
 from kinglet.runtime.decoding import decode
 from kinglet.serving.served_model import open_model
+from tasks.clip_bundle import pack_clip_network
 from tests.system.test_report_in_browser import BROWSER, CONSOLE, browse
+from tests.unit.models.clip_files import moving_bars, write_clip_network
 from tests.unit.models.detector_files import pictures
 from tests.unit.runtime.detector_bundle import build_detector_bundle
 from tests.unit.serving.running_server import build_bundle, encoded, running
 from tests.unit.tasks.small_project import noisy_quadrants
+from tests.unit.tracking.made_videos import write_frames
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or chrome on the path")
 
@@ -205,4 +208,61 @@ def test_boxes_are_drawn_where_the_objects_are(tmp_path, width):
     assert found["words"][-1].startswith(model.predictor.classes[objects.labels[0]])
     assert re.fullmatch("lying.png, 120 . 80, PNG", found["file"])
     assert "<platelet>" in html.unescape(found["title"])  # a class's name is text
+    assert found["wider"] <= 0
+
+
+# Drops the frames of a clip in another order than that of their names, then a video.
+CLIPS_PROBE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
+<iframe id="frame" src="/" width="WIDTH" height="1400"></iframe><pre id="found"></pre><script>
+addEventListener("load", async () => {
+  const view = document.getElementById("frame").contentWindow, page = view.document;
+  const drop = async (count, type, ...names) => {
+    const all = new view.DataTransfer();
+    for (const name of names) {
+      const content = await (await fetch("/" + name)).arrayBuffer();
+      all.items.add(new view.File([content], name, { type }));
+    }
+    page.body.dispatchEvent(new view.DragEvent("drop", { dataTransfer: all, bubbles: true, cancelable: true }));
+    for (let tries = 0; tries < 200 && page.querySelectorAll(".time").length < count; tries++)
+      await new Promise(done => setTimeout(done, 20));
+  };
+  await drop(1, "image/png", "10.png", "2.png", "5.png", "3.png", "1.png", "4.png");
+  await drop(2, "video/mp4", "bars.mp4");
+  document.getElementById("found").textContent = JSON.stringify({
+    answers: [...page.querySelectorAll(".answer")].map(answer => ({
+      file: answer.querySelector(".file").textContent,
+      classes: [...answer.querySelectorAll(".class")].map(title => title.firstChild.textContent),
+      when: [...answer.querySelectorAll(".clip .file")].map(line => line.textContent),
+      lines: answer.querySelectorAll("polyline").length,
+      video: answer.querySelectorAll("video").length,
+    })),
+    drop: page.querySelector(".drop strong").textContent,
+    wider: page.documentElement.scrollWidth - page.documentElement.clientWidth,
+  });
+});
+</script>"""
+
+
+@pytest.mark.parametrize("width", [1000, 390])
+def test_a_person_drops_the_frames_of_a_clip_and_a_video(tmp_path, width):
+    clips, labels = moving_bars(4, seed=4)
+    write_clip_network(tmp_path / "teacher")
+    pack_clip_network(tmp_path / "bundle", tmp_path / "teacher", clips, labels, 10.0, "# bars\n")
+    frames = [np.kron(frame, np.ones((4, 4, 1), np.uint8)) for clip in clips[[1, 0]] for frame in clip]
+    video = write_frames(tmp_path / "bars.mp4", frames, range(0, 1200, 100))
+    own = {
+        **{f"/{name}.png": encoded(frame) for name, frame in zip((1, 2, 3, 4, 5, 10), clips[0], strict=True)},
+        "/bars.mp4": video.read_bytes(),
+        "/probe.html": CLIPS_PROBE.replace("WIDTH", str(width)).encode(),
+    }
+    with served_beside(open_model(tmp_path / "bundle", threads=1), own) as address:
+        finished = browse(tmp_path / "profile", f"{address}/probe.html", "--virtual-time-budget=15000")
+    found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', finished.stdout, re.DOTALL).group(1))
+    of_video, of_frames = found["answers"]
+    assert of_frames["classes"] == ["left"]
+    assert re.fullmatch("1.png and 5 more, 16 . 16, PNG", of_frames["file"])
+    assert (of_video["classes"], of_video["video"]) == (["right", "left"], 1)
+    assert of_video["when"][1].startswith("0.60 to 1.10 s, 6 frames")
+    assert (of_frames["lines"], of_video["lines"]) == (3, 6)
+    assert found["drop"] == "Drop a video here, or the frames of a clip"
     assert found["wider"] <= 0

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kinglet.data.clips.cutting import Cutting, Seconds, cut
 from kinglet.data.clips.video_files import VideoPart, is_video_name
 from kinglet.data.sources.records import Content, Record
 from kinglet.errors import KingletError
+from kinglet.runtime.cutting import Cutting, Seconds, cut
 from kinglet.runtime.videos import ROUNDING_SECONDS, Video
 
 

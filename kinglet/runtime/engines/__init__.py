@@ -48,9 +48,9 @@ class Engine:
     """A model that a runtime has opened.
 
     run: takes images as the model does, float32 (n, channels, height, width), or uint8 (n, height, width, channels)
-    if it takes pixels; returns logits, float32 (n, n_classes), those of a segmenter's pixels, (n, n_classes, h, w), or
-    logits and boxes of a detector side by side, float32 (n, anchors, n_classes + 4); may be called from several
-    threads. input_shape: (channels, height, width).
+    if it takes pixels; returns logits, float32 (n, n_classes), those of a segmenter's pixels, (n, n_classes, h, w),
+    logits and boxes of a detector side by side, float32 (n, anchors, n_classes + 4), or features of the frames of
+    clips, (n, feature_size); may be called from several threads. input_shape: (channels, height, width).
     """
 
     run: Callable[[InputTensor], NDArray[np.float32]]

@@ -9,22 +9,31 @@ import onnxruntime
 
 from kinglet.runtime.detection import DETECTOR_OUTPUTS, finds_boxes, run_as_one
 from kinglet.runtime.engines import Engine
-from kinglet.runtime.sessions import OUTPUT_NAME, load_session, require_ends, run, takes_pixels
+from kinglet.runtime.sessions import FEATURES_NAME, OUTPUT_NAME, load_session, require_ends, run, takes_pixels
 
 
 def open_model(file: Path, input_shape: tuple[int, int, int], threads: int | None = None) -> Engine:  # noqa: ARG001 (the file says its shape)
     """Return the model of an ONNX file, opened by ONNX Runtime as it is served; see `open_engine`."""
     session = load_session(file, threads, exact_sums=False)
-    require_ends(session, file, DETECTOR_OUTPUTS if finds_boxes(session) else (OUTPUT_NAME,))
+    found = (FEATURES_NAME,) if gives_features(session) else (OUTPUT_NAME,)
+    require_ends(session, file, DETECTOR_OUTPUTS if finds_boxes(session) else found)
     return engine_of(session)
 
 
 def engine_of(session: onnxruntime.InferenceSession) -> Engine:
-    """Return a session as an engine; that of a detector gives logits and boxes side by side."""
+    """Return a session as an engine; that of a detector gives logits and boxes side by side, of a frame features."""
     edges = [int(edge) for edge in session.get_inputs()[0].shape[1:]]
     channels, height, width = (edges[2], *edges[:2]) if takes_pixels(session) else edges
-    compute = run_as_one if finds_boxes(session) else run
-    return Engine(partial(compute, session), (channels, height, width), takes_pixels(session))
+    if finds_boxes(session):
+        compute = partial(run_as_one, session)
+    else:
+        compute = partial(run, session, output=FEATURES_NAME if gives_features(session) else OUTPUT_NAME)
+    return Engine(compute, (channels, height, width), takes_pixels(session))
+
+
+def gives_features(session: onnxruntime.InferenceSession) -> bool:
+    """Return whether a model is the part of a network over clips that sees single frames."""
+    return [item.name for item in session.get_outputs()] == [FEATURES_NAME]
 
 
 def version() -> str:

@@ -95,6 +95,7 @@ def test_the_summary_can_be_read_without_colour_and_the_json_holds_the_same() ->
         "stages": {"a": "ran"},
         "models": [vars(row) for row in model_rows(SCORES, LATENCY, CHOICE)],
         **CHOICE,
+        "generated": "The videos are generated.",
         "gate": {"verdict": "refused", "paragraph": "Refused: residual-16 must not replace the champion."},
         "report": "artifacts/report/report.html",
         "seconds": 100.0,
@@ -108,6 +109,7 @@ def test_the_summary_can_be_read_without_colour_and_the_json_holds_the_same() ->
     assert "\x1b" not in said
     line = next(line for line in said.splitlines() if "* residual-16" in line)
     assert all(value in line for value in ("0.9300", "0.9290", "0.100", "0.120", "0.50", "5.0x"))
+    assert "\nThe videos are generated.\n" in said
     assert "gate: Refused: residual-16 must not replace the champion." in said
     assert "model:  artifacts/distill/x/model.onnx" in said
     assert "report: artifacts/report/report.html" in said

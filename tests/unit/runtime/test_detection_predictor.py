@@ -83,9 +83,11 @@ def test_each_problem_has_its_predictor(bundle, tmp_path):
 def test_a_bundle_of_a_newer_kinglet_is_refused(damaged, key):
     facts = json.loads((damaged / bundles.PREPROCESSING).read_text())
     assert (facts["problem"], facts["format"]) == ("detection", 3)
-    write_json(damaged / bundles.PREPROCESSING, {**facts, key: {"problem": "tracking", "format": 4}[key]})
+    write_json(
+        damaged / bundles.PREPROCESSING, {**facts, key: {"problem": "tracking", "format": bundles.FORMAT + 1}[key]}
+    )
     bundles.seal(damaged)
-    with pytest.raises(KingletError, match=r"segmentation|format 4"):
+    with pytest.raises(KingletError, match=rf"segmentation|format {bundles.FORMAT}"):
         open_predictor(damaged)
 
 

@@ -211,7 +211,7 @@ def test_a_defect_is_a_500_with_an_id_and_its_traceback_in_the_log(model):
         def broken(*_):
             raise ZeroDivisionError("a defect")
 
-        started.application.inference._compute = broken
+        started.application.inference.compute_now = broken
         answer = started.client.post("/predict", content=PNG, headers=IMAGE)
         assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
         assert "defect" not in answer.text

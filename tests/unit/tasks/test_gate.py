@@ -239,7 +239,7 @@ def test_the_champion_is_scored_on_the_corrupted_images_of_the_challenger(
     changes = [right_on_corrupted(Predictor(folder), packed, labels) for folder in (BUNDLE, CHAMPION)]
     assert check["difference"]["value"] == pytest.approx(np.mean(changes[0] - changes[1]), abs=1e-6)
     assert check["difference"]["low"] < check["difference"]["value"] < check["difference"]["high"]
-    assert "to the champion on corrupted images" in check["reason"]
+    assert "to the champion under corruption" in check["reason"]
 
 
 def test_a_loss_of_robustness_to_the_champion_refuses(project: Path) -> None:

@@ -73,7 +73,7 @@ def test_clean_accuracy_is_that_of_evaluate(project):
 @pytest.mark.parametrize("way", ["contrast", "impulse_noise", "brighter"])
 def test_a_score_is_that_of_the_onnx_file_on_images_corrupted_one_by_one(project, way):
     images = np.load("artifacts/ingest/images_24.npy")
-    held_out = tasks.evaluate.read_held_out("test")
+    held_out = tasks.held_out.read_held_out("test")
     session = open_session(Path("artifacts/distill/student/model.onnx"), 1)
     preprocessing, _ = read_metadata(session)
     right = []
@@ -114,7 +114,7 @@ def test_twenty_gray_images_and_chosen_models(tmp_path, monkeypatch):
 )
 def test_the_number_of_images_follows_their_size(project, images, edge, count):
     settings = parameters(robustness={"images": images}).robustness
-    assert tasks.robustness.image_count(settings, tasks.evaluate.read_held_out("test"), edge) == count
+    assert tasks.robustness.image_count(settings, tasks.held_out.read_held_out("test"), edge) == count
 
 
 @pytest.mark.parametrize(("short_side", "size"), [(24, 24), (20, 24), (16, 16), (10, 16), (3000, 24), (0, 16)])

@@ -27,14 +27,20 @@ def number_in(image: np.ndarray) -> int:
 
 def write_video(file: Path, milliseconds: Sequence[int], codec: str = "libx264") -> Path:
     """Write a video whose frames are shown at these times; its decoder needs frames that come later (B-frames)."""
+    return write_frames(file, [picture(number) for number in range(1, len(milliseconds) + 1)], milliseconds, codec)
+
+
+def write_frames(file: Path, frames: Sequence[np.ndarray], milliseconds: Sequence[int], codec: str = "libx264") -> Path:
+    """Write a video of these frames, all of one size, shown at these times."""
     with av.open(str(file), "w") as container:
         stream = container.add_stream(codec, rate=25)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         stream.codec_context.gop_size = 12
         stream.codec_context.bit_rate = 4_000_000
-        for number, time in enumerate(milliseconds, start=1):
-            frame = av.VideoFrame.from_ndarray(picture(number), "rgb24")
+        for image, time in zip(frames, milliseconds, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kinglet.data.clips.cutting import Cutting, chosen_cutting, cut, shown_at
+from kinglet.runtime.cutting import Cutting, chosen_cutting, cut, shown_at
 
 
 def even(n_frames: int, rate: float) -> np.ndarray:

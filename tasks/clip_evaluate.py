@@ -1,0 +1,104 @@
+"""What is otherwise in the step `evaluate` for networks over clips: frame by frame, and what they know early."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kinglet.evidence.bootstrap import accuracy_interval
+from kinglet.runtime.processors import available_processors
+from kinglet.runtime.sessions import FEATURES_NAME, open_session, read_metadata
+from tasks.artifacts import ModelCard, packed_clips
+from tasks.clip_answers import gather_clip_logits, open_clip_network
+from tasks.held_out import HeldOut
+from tasks.parameters import Parameters
+from tasks.progress import Report
+from tasks.scored_models import finite_softmax, refuse_other_classes, report_rows
+from tasks.without_vnni import EMULATED_IMAGES, without_vnni
+
+# Of a clip's frames, those after which an early answer is scored.
+SHARES = (0.25, 0.5, 0.75, 1.0)
+
+
+class ClipScoring:
+    """The answers of networks over clips to what is held out, by model."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self._after_frames: dict[str, NDArray[np.float32]] = {}
+
+    def predict(
+        self,
+        folder: Path,
+        card: ModelCard,
+        classes: list[str],
+        held_out: dict[str, HeldOut],
+        report: Report,
+        done: float,
+        total: float,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return the probabilities after the last frame on every held-out split, {split: float32 (n, n_classes)}."""
+        file, network = folder / card.file_names[0], open_clip_network(folder)
+        preprocessing, found = read_metadata(open_session(file, threads=1, outputs=(FEATURES_NAME,)))
+        refuse_other_classes(file, found, classes)
+        packed = np.load(packed_clips(preprocessing.input_size), mmap_mode="r")
+        probabilities = {}
+        for split, clips in held_out.items():
+            logits = gather_clip_logits(
+                network,
+                packed,
+                clips.rows,
+                preprocessing,
+                available_processors(),
+                partial(report_rows, report, folder.name, done, total),
+            )
+            after_frames = finite_softmax(logits, file, split)
+            if split == "test":
+                self._after_frames[card.name] = after_frames
+            probabilities[split] = after_frames[:, -1]
+            done += len(clips.rows)
+        return probabilities
+
+    def beside(self, folder: Path, card: ModelCard, test: HeldOut) -> dict[str, Any]:
+        """Return what scores.json says of a model besides: on processors without VNNI, and of early answers."""
+        after_frames, settings = self._after_frames[card.name], self._parameters.evaluate
+        some = test.first(max(1, EMULATED_IMAGES // after_frames.shape[1]))
+        emulated = without_vnni(
+            folder, card, packed_clips(card.input_size), some, self._parameters, emulated_clip_answers
+        )
+        return {
+            **emulated,
+            "early": early_scores(
+                after_frames,
+                test.labels,
+                method=settings.interval,
+                strata=test.labels if settings.stratified else None,
+                confidence=settings.confidence,
+                seed=self._parameters.seed,
+            ),
+        }
+
+
+def early_scores(after_frames: NDArray[np.float32], labels: NDArray[np.int64], **drawing: Any) -> list[dict[str, Any]]:
+    """Return how often the answer is right after a part of a clip's frames, JSON-ready, for each of SHARES.
+
+    after_frames: probabilities, float32 (n, n_frames, n_classes). drawing: as for `accuracy_interval`.
+    """
+    n_frames, found = after_frames.shape[1], []
+    for share in SHARES:
+        seen = max(1, round(share * n_frames))
+        right = after_frames[:, seen - 1].argmax(axis=1) == labels
+        found.append({"share": share, "frames": seen, "accuracy": accuracy_interval(right, **drawing).to_dict()})
+    return found
+
+
+def emulated_clip_answers(file: Path, packed: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the predicted classes of these rows of packed clips on x86 without VNNI; file: of the frame part."""
+    network = open_clip_network(file.parent, file.name, saturate=True)
+    preprocessing, _ = read_metadata(open_session(file, threads=1, outputs=(FEATURES_NAME,)))
+    logits = gather_clip_logits(network, packed, rows, preprocessing, available_processors())
+    return np.asarray(logits[:, -1].argmax(axis=1), np.int64)
