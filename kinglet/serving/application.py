@@ -225,13 +225,13 @@ class Application:
 
     async def _predict_clips(self, request: Request) -> Response:
         """Answer with the classes of a video's clips, or of the frames of one clip."""
-        asked = clip_answers.read_query(request.scope["query_string"])
+        asked = self.problem.read_query(request.scope["query_string"])
         uploads = await self._uploads(request)
         answered = await self.inference.in_pool(
             lambda: clip_answers.answer(self.model, self.inference, uploads, self.settings)
         )
         request.facts["clips"] = len(answered.clips)
-        predictions = clip_answers.predictions(self.model, answered, asked)
+        predictions = self.problem.predictions(self.model, answered, asked)
         return self._predictions(predictions, answered, request.started)
 
     async def _uploads(self, request: Request) -> list[Upload]:
