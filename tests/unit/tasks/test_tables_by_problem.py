@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-PROBLEMS = {"classification", "detection", "segmentation"}
+PROBLEMS = {"classification", "detection", "segmentation", "video"}
 
 
 @pytest.mark.parametrize(
