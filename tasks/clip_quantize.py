@@ -77,9 +77,10 @@ def quantize_recurrence(
     quantized = quantize_step(model)
     _, choice = parts_of(card, settings, seed)
     features = features_of_clips(frame_part, choice, preprocessing)
-    accuracies = [accuracy_of_step(step, features, choice.labels) for step in (quantized, model)]
+    accuracy, float_accuracy = (accuracy_of_step(step, features, choice.labels) for step in (quantized, model))
     contents = [step.SerializeToString() for step in (quantized, model)]
-    judgement = Judgement(*accuracies, *step_latencies(contents))
+    latency, float_latency = step_latencies(contents)
+    judgement = Judgement(accuracy, float_accuracy, latency, float_latency)
     write_bytes(output / RECURRENT, contents[0] if judgement.is_kept else contents[1])
     return {"recurrent": {**judgement.to_dict(), "clips": len(choice.rows)}}
 

@@ -184,8 +184,18 @@ def fine_tuned_clips(
     return (trained if is_better else network).cpu().eval(), parts, [places, whole]
 
 
-def clip_recipe(settings: Finetune, recurrent: Recurrent, training: ImageSet, size: int, seed: int) -> ClipRecipe:
-    """Return how a clip classifier is trained. size: edge of a frame in pixels."""
+def clip_recipe(
+    settings: Finetune,
+    recurrent: Recurrent,
+    training: ImageSet,
+    size: int,
+    seed: int,
+    budget: EpochBudget = BUDGET,
+) -> ClipRecipe:
+    """Return how a clip classifier is trained.
+
+    size: edge of a frame in pixels. budget: what epochs of the whole network may cost where they are left to "auto".
+    """
     n_clips = len(training.rows)
     augment = augmentations_of(settings)
     views = recurrent.views if augment else 1
@@ -204,7 +214,7 @@ def clip_recipe(settings: Finetune, recurrent: Recurrent, training: ImageSet, si
     )
     # All frames of a clip pass through the network: a clip costs as much as so many images.
     n_images = n_clips * training.packed[size].shape[1]
-    phases = phases_between(settings, size, size, n_images, BUDGET)
+    phases = phases_between(settings, size, size, n_images, budget)
     whole = teacher_recipe(settings, phases, augment, seed) if settings.epochs else None
     return ClipRecipe(recurrent, behind, views, whole)
 
