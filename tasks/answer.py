@@ -124,7 +124,12 @@ def answers_of(
     return answers
 
 
-KEEPING = {"classification": keep_logits, "detection": keep_nothing, "segmentation": keep_nothing}
+KEEPING = {
+    "classification": keep_logits,
+    "detection": keep_nothing,
+    "segmentation": keep_nothing,
+    "video": keep_nothing,
+}
 
 if __name__ == "__main__":
     run_stage(run)

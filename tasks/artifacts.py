@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kinglet.atomic import read_json, write_json
 from kinglet.errors import KingletError
+from kinglet.runtime.bundles import NEEDED_BY
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ class ModelCard:
     @property
     def file_names(self) -> tuple[str, ...]:
         """The names of the model's files; the first is the one that its runtime opens."""
-        return RUNTIMES[self.runtime].files
+        return (*RUNTIMES[self.runtime].files, *NEEDED_BY.get(self.problem, ()))
 
 
 def write_card(folder: Path, card: ModelCard) -> None:

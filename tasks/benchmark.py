@@ -10,12 +10,14 @@ from typing import Any
 
 from kinglet.atomic import write_json
 from kinglet.errors import KingletError
+from kinglet.runtime.bundles import RECURRENT
 from kinglet.runtime.device import Device, this_device
-from kinglet.runtime.engines import ONNXRUNTIME, open_engine, version_of
+from kinglet.runtime.engines import ONNXRUNTIME, Engine, open_engine, version_of
 from kinglet.runtime.latency import Timing, measure
 from kinglet.runtime.latency_table import recall_or_measure, table_path
 from kinglet.runtime.memory import peak_memory_mb
 from tasks.artifacts import ARTIFACTS, BENCHMARK, ModelCard, model_folders, read_card
+from tasks.clip_benchmark import open_both_parts, times_of_parts
 from tasks.detection_benchmark import decoding_time
 from tasks.opened_models import digest_of, files_of
 from tasks.parameters import Benchmark, Parameters
@@ -29,7 +31,10 @@ TIME_SHARE_OF_BATCHES = 0.25
 
 @dataclass(frozen=True)
 class Subject:
-    """A model to be measured: its runtime, its files, the first of which is opened, and (channels, height, width)."""
+    """A model to be measured: its runtime, its files, the first of which is opened, and (channels, height, width).
+
+    A network over clips has a second one, the recurrent part: what is measured is one frame through both.
+    """
 
     runtime: str
     files: list[Path]
@@ -43,6 +48,12 @@ class Subject:
         """
         digest = digest_of(self.files)
         return digest if self.runtime == ONNXRUNTIME else f"{self.runtime} {version_of(self.runtime)} {digest}"
+
+    def open(self, threads: int) -> Engine:
+        """Return the model opened by its runtime."""
+        if self.files[-1].name == RECURRENT:
+            return open_both_parts(self.files, self.input_shape, threads)
+        return open_engine(self.runtime, self.files[0], self.input_shape, threads)
 
 
 def run(parameters: Parameters) -> None:
@@ -117,10 +128,7 @@ def batch_sizes(settings: Benchmark) -> list[int]:
 
 def measure_all(subjects: dict[str, Subject], settings: Benchmark) -> dict[str, dict[str, Any]]:
     """Return {model's key: numbers} of all models, measured in turns."""
-    engines = {
-        key: open_engine(subject.runtime, subject.files[0], subject.input_shape, settings.threads)
-        for key, subject in subjects.items()
-    }
+    engines = {key: subject.open(settings.threads) for key, subject in subjects.items()}
     timings: dict[int, dict[str, Timing]] = {}
     for batch_size in batch_sizes(settings):
         share = 1 if batch_size == 1 else TIME_SHARE_OF_BATCHES
@@ -168,6 +176,7 @@ AFTERWARDS: dict[str, Callable[[Path, ModelCard], dict[str, Any]]] = {
     "classification": lambda *_: {},
     "detection": lambda folder, card: {"decode": decoding_time(folder, card)},
     "segmentation": lambda folder, card: {"decode": mask_decoding_time(folder, card)},
+    "video": lambda folder, card: {"parts": times_of_parts(files_of(folder, card), card.input_shape)},
 }
 
 

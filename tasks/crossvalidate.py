@@ -5,16 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kinglet.atomic import atomic_path
 from kinglet.models.export import to_onnx
 from kinglet.models.registry import normalization
 from kinglet.reporting import Report
@@ -25,8 +21,9 @@ from kinglet.runtime.sessions import run as run_session
 from kinglet.training.loop import ImageSet
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import InputSizes, packed_images, read_input_sizes
+from tasks.clip_folds import answer_clips
 from tasks.finetune import fine_tuned, phases_of, recipe_of
-from tasks.fold_run import HELD_OUT, TRAINING, VALIDATION, FoldRun, images_of_parts
+from tasks.fold_run import HELD_OUT, TRAINING, VALIDATION, FoldRun, images_of_parts, write_predictions
 from tasks.models import channels_of, image_set, prepare_training, read_classes
 from tasks.parameters import AUTO, Crossvalidate, Finetune, Parameters
 from tasks.progress import progress
@@ -126,21 +123,11 @@ def answers_of(
     return softmax(logits)
 
 
-def write_predictions(path: Path, images: ImageSet, probabilities: NDArray[np.float32]) -> None:
-    """Write one row for every image: index, label and probabilities."""
-    columns = {
-        "index": images.rows,
-        "label": images.labels,
-        "probabilities": pa.FixedSizeListArray.from_arrays(probabilities.ravel(), probabilities.shape[1]),
-    }
-    with atomic_path(path) as temporary:
-        pa.parquet.write_table(pa.table(columns), temporary, compression="zstd")
-
-
 # What a fold leaves, by the problem.
 ANSWERING: dict[str, Callable[[FoldRun], None]] = {
     "classification": answer_classes,
     "segmentation": answer_masks,
+    "video": answer_clips,
 }
 
 

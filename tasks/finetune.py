@@ -18,6 +18,7 @@ from kinglet.training.losses import label_loss
 from kinglet.training.parallel import ALONE, Team, is_member, joined
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import InputSizes, packed_images, read_input_sizes
+from tasks.clip_training import train_clip_classifier
 from tasks.detection_training import train_detector
 from tasks.models import (
     channels_of,
@@ -164,7 +165,12 @@ def train_teacher(parameters: Parameters, team: Team, device: torch.device) -> N
     )
 
 
-TRAININGS = {"classification": train_teacher, "detection": train_detector, "segmentation": train_segmenter}
+TRAININGS = {
+    "classification": train_teacher,
+    "detection": train_detector,
+    "segmentation": train_segmenter,
+    "video": train_clip_classifier,
+}
 
 
 if __name__ == "__main__":

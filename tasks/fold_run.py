@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+from numpy.typing import NDArray
 
-from kinglet.atomic import write_json
+from kinglet.atomic import atomic_path, write_json
 from kinglet.errors import KingletError
 from kinglet.training.checkpoints import Checkpoint
 from kinglet.training.epochs import Recipe
+from kinglet.training.loop import ImageSet
 from tasks.artifacts import FOLDS, fold_folder
 from tasks.models import open_checkpoint, read_manifest
 from tasks.parameters import Finetune, Parameters
@@ -109,3 +113,14 @@ def images_of_parts(repeat: int, fold: int) -> pd.DataFrame:
             "Name no folds in crossvalidate.folds ([]), or add images that belong to no group.",
         )
     return images
+
+
+def write_predictions(path: Path, images: ImageSet, probabilities: NDArray[np.float32]) -> None:
+    """Write one row for every image: index, label and probabilities."""
+    columns = {
+        "index": images.rows,
+        "label": images.labels,
+        "probabilities": pa.FixedSizeListArray.from_arrays(probabilities.ravel(), probabilities.shape[1]),
+    }
+    with atomic_path(path) as temporary:
+        pa.parquet.write_table(pa.table(columns), temporary, compression="zstd")

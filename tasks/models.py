@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from kinglet.atomic import read_json, write_bytes
 from kinglet.data.batches import gather, open_packed, standardize
-from kinglet.models.export import to_onnx
+from kinglet.models.clip_classifier import ClipClassifier, FramePart, recurrent_step_of
+from kinglet.models.export import step_to_onnx, to_onnx
 from kinglet.models.onnx_graph import DETECTOR_OUTPUTS, OUTPUT_NAME
 from kinglet.models.registry import architecture_of, rebuild
+from kinglet.runtime.bundles import MODEL, RECURRENT
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.processors import available_processors
+from kinglet.runtime.sessions import FEATURES_NAME
 from kinglet.training.allocator import keep_freed_memory, use_huge_pages
 from kinglet.training.checkpoints import Checkpoint, checkpoint_key, write_state
 from kinglet.training.devices import make_deterministic
@@ -36,7 +40,12 @@ from tasks.artifacts import (
 
 CLASSIFICATION = "classification"
 # What a network returns, as its file calls it, by problem.
-OUTPUTS = {CLASSIFICATION: (OUTPUT_NAME,), "detection": DETECTOR_OUTPUTS, "segmentation": (OUTPUT_NAME,)}
+OUTPUTS = {
+    CLASSIFICATION: (OUTPUT_NAME,),
+    "detection": DETECTOR_OUTPUTS,
+    "segmentation": (OUTPUT_NAME,),
+    "video": (FEATURES_NAME,),
+}
 
 
 def prepare_training(seed: int, n_processes: int = 1) -> None:
@@ -61,11 +70,13 @@ def read_classes() -> list[str]:
     return classes
 
 
-def image_set(manifest: pd.DataFrame, split: str, input_sizes: Iterable[int]) -> ImageSet:
-    """Return the images of one split at these resolutions, memory-mapped."""
+def image_set(
+    manifest: pd.DataFrame, split: str, input_sizes: Iterable[int], packed: Callable[[int], Path] = packed_images
+) -> ImageSet:
+    """Return the images of one split at these resolutions, memory-mapped. packed: the file of each resolution."""
     part = manifest[manifest["split"] == split]
     return ImageSet(
-        {size: open_packed(packed_images(size)) for size in sorted(set(input_sizes))},
+        {size: open_packed(packed(size)) for size in sorted(set(input_sizes))},
         part["index"].to_numpy(np.int64, copy=True),
         part["label_index"].to_numpy(np.int64, copy=True),
     )
@@ -87,7 +98,7 @@ def taught_images(input_sizes: Iterable[int]) -> ImageSet:
 
 def channels_of(images: ImageSet) -> int:
     """Return 1 for gray, 3 for colour."""
-    return next(iter(images.packed.values())).shape[3]
+    return next(iter(images.packed.values())).shape[-1]
 
 
 def sample_batches(
@@ -130,14 +141,17 @@ def save_model(
     control_for: str = "",
     problem: str = CLASSIFICATION,
 ) -> None:
-    """Write a network as model.pt, model.json and model.onnx. problem: a key of `OUTPUTS`."""
+    """Write a network as model.pt, model.json and model.onnx, of clips as recurrent.onnx too.
+
+    problem: a key of `OUTPUTS`.
+    """
     network = network.cpu().eval()
     preprocessing = Preprocessing(input_size, channels, fit, tuple(mean), tuple(std))
     facts: dict[str, Any] = {"preprocessing": preprocessing.to_dict(), "classes": classes}
     # A file that says nothing of it is a classifier.
     facts |= {} if problem == CLASSIFICATION else {"problem": problem}
-    model = to_onnx(network, input_size, channels, facts, OUTPUTS[problem])
-    write_bytes(folder / "model.onnx", model.SerializeToString())
+    for name, model in exported(network, input_size, channels, facts, problem).items():
+        write_bytes(folder / name, model.SerializeToString())
     write_state(folder / "model.pt", network.state_dict())
     card = ModelCard(
         name=folder.name,
@@ -157,6 +171,18 @@ def save_model(
         control_for=control_for,
     )
     write_card(folder, card)
+
+
+def exported(
+    network: nn.Module, input_size: int, channels: int, facts: dict[str, Any], problem: str
+) -> dict[str, onnx.ModelProto]:
+    """Return a network's ONNX models by their files' names. facts: their metadata. problem: a key of `OUTPUTS`."""
+    if not isinstance(network, ClipClassifier):
+        return {MODEL: to_onnx(network, input_size, channels, facts, OUTPUTS[problem])}
+    return {
+        MODEL: to_onnx(FramePart(network), input_size, channels, facts, OUTPUTS[problem]),
+        RECURRENT: step_to_onnx(recurrent_step_of(network), facts),
+    }
 
 
 def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:

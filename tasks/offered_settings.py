@@ -26,7 +26,7 @@ OFF_BESIDE_CLASSES: dict[str, Any] = {
 OFF: dict[str, dict[str, Any]] = {
     "detection": {**OFF_BESIDE_CLASSES, "crossvalidate.folds": []},
     "segmentation": OFF_BESIDE_CLASSES,
-    "video": {**OFF_BESIDE_CLASSES, "crossvalidate.folds": []},
+    "video": OFF_BESIDE_CLASSES,
 }
 # What the parameter file of a data set is written from.
 EXAMPLES = {problem: f"params/{problem}.yaml" for problem in (*OFF, "tracking")}

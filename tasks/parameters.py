@@ -22,9 +22,9 @@ from pydantic import (
 from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 from tasks.artifacts import TEACHER, as_fast_as_pruned, searched_students, untaught
-from tasks.clip_settings import Clips
+from tasks.clip_settings import Clips, Recurrent
 from tasks.offered_settings import refuse_what_is_not_offered
-from tasks.settings_section import AUTO, AutoOrCount, AutoOrPositive, Count, Positive, Section
+from tasks.settings_section import AUTO, AutoOrCount, AutoOrPositive, Count, Positive, Section, auto_or_positive
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -119,6 +119,11 @@ def auto_or_families(value: Any) -> Any:
     raise ValueError(f"auto, or a list of {', '.join(FAMILIES)}")
 
 
+def auto_or_not_negative(value: Any) -> Any:
+    """Return a value that is "auto", 0 or a positive number; raises ValueError for any other."""
+    return value if type(value) in (int, float) and value == 0 else auto_or_positive(value)
+
+
 # "auto" is resolved by the steps: sizes from the images' own, epochs from their number.
 InputSize = Annotated[int | Literal["auto"], BeforeValidator(auto_or_pixels)]
 Epochs = AutoOrPositive
@@ -183,9 +188,11 @@ class Split(Section):
 
 
 class Finetune(Section):
+    """epochs: 0 leaves the backbone as it is, and trains what stands behind it alone; of video only."""
+
     backbone: Annotated[str, AfterValidator(known_backbone)]
     input_size: InputSize = AUTO
-    epochs: Epochs = AUTO
+    epochs: Annotated[float | Literal["auto"], BeforeValidator(auto_or_not_negative)] = AUTO
     low_resolution_share: Share = 0.45
     head_epochs: Annotated[float, Field(ge=0)] = 0.1
     batch_size: Count = 128
@@ -488,6 +495,7 @@ class Parameters(Section):
     check: Check = Check()
     split: Split = Split()
     finetune: Finetune
+    recurrent: Recurrent = Recurrent()
     crossvalidate: Crossvalidate = Crossvalidate()
     search: Search = Search()
     distill: Distill = Distill()
@@ -525,6 +533,7 @@ def load_parameters(path: Path = PARAMS_FILE) -> Parameters:
         raise KingletError(f"{path}: " + "; ".join(describe(item) for item in error.errors()) + ".") from None
     refuse_what_is_not_offered(parameters, path)
     refuse_augmentations_of_another_problem(parameters, path)
+    refuse_no_epochs_of_another_problem(parameters, path)
     refuse_wrong_models(parameters, path)
     refuse_hints_of_unknown_networks(parameters, path)
     refuse_missing_runtimes(parameters.export.runtimes, path)
@@ -561,6 +570,15 @@ def refuse_augmentations_of_another_problem(parameters: Parameters, path: Path) 
         raise KingletError(
             f"{path}: finetune.augment names {', '.join(unknown)}, which {parameters.problem} does not have.",
             f"Take some of {', '.join(known)}, or auto.",
+        )
+
+
+def refuse_no_epochs_of_another_problem(parameters: Parameters, path: Path) -> None:
+    """Raise KingletError if the teacher is not to be trained at all, where nothing stands behind its backbone."""
+    if parameters.finetune.epochs == 0 and parameters.network != "video":
+        raise KingletError(
+            f"{path}: finetune.epochs is 0; allowed: auto, or a number above 0.",
+            "Only problem: video trains what stands behind the backbone alone.",
         )
 
 

@@ -161,6 +161,7 @@ def write_answers(path: Path, folds: list[Fold]) -> None:
 POOLING: dict[str, Callable[[Parameters], tuple[dict[str, Any], list[Fold]]]] = {
     "classification": pool_classes,
     "segmentation": lambda parameters: (pool_masks(parameters), []),
+    "video": pool_classes,
 }
 
 

@@ -23,7 +23,7 @@ from kinglet.compression.ladder import STEPS, Bench, Candidate, Settings, Step, 
 from kinglet.compression.learned_steps import SimulatedFile, untrainable_operators
 from kinglet.compression.pixel_input import share_normalization
 from kinglet.compression.quantization_aware_training import simulate_int8, train_simulated, without_simulation
-from kinglet.compression.quantized import quantize_up
+from kinglet.compression.quantized import Quantized, quantize_up
 from kinglet.data.batches import gather, shuffled_batches, standardize
 from kinglet.errors import KingletError
 from kinglet.models.export import to_onnx
@@ -42,6 +42,7 @@ from tasks.artifacts import (
     refuse_unknown_models,
     write_card,
 )
+from tasks.clip_quantize import judged_clip_classifiers, quantize_recurrence
 from tasks.detection_quantize import judged_detectors
 from tasks.models import image_set, load_model, prepare_training, read_manifest
 from tasks.parameters import LEARNED, Parameters, Quantize
@@ -119,6 +120,7 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
     if quantized.without_vnni is not None:
         write_bytes(output / WITHOUT_VNNI, quantized.without_vnni.SerializeToString())
     preprocessing = quantized.preprocessing
+    beside = BESIDE[card.problem](folder, output, quantized, card, settings, seed) if card.problem in BESIDE else {}
     made = replace(card, name=output.name, step="quantize", parent=card.name, precision="int8", control_for="")
     write_card(
         output,
@@ -127,7 +129,7 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
             mean=list(preprocessing.mean),
             std=list(preprocessing.std),
             takes_pixels=preprocessing.takes_pixels,
-            notes=quantized.notes,
+            notes={**quantized.notes, **beside},
         ),
     )
 
@@ -238,6 +240,15 @@ JUDGED: dict[str, Callable[[onnx.ModelProto, Given], Judged]] = {
     "classification": judged_classifiers,
     "detection": lambda model, given: Judged(*judged_detectors(model, given.card, given.settings, given.seed)),
     "segmentation": lambda model, given: Judged(*judged_segmenters(model, given.card, given.settings, given.seed)),
+    "video": lambda model, given: Judged(
+        *judged_clip_classifiers(given.folder, model, given.card, given.settings, given.seed)
+    ),
+}
+# What is written beside the int8 file of a problem whose models have more than one, and what is noted of it.
+BESIDE: dict[str, Callable[[Path, Path, Quantized, ModelCard, Quantize, int], dict[str, Any]]] = {
+    "video": lambda folder, output, quantized, card, settings, seed: quantize_recurrence(
+        folder, output, quantized.model, quantized.preprocessing, card, settings, seed
+    ),
 }
 
 

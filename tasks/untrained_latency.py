@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from kinglet.compression.latency import Latency
 from kinglet.compression.quantization import quantize_static
 from kinglet.models.export import to_onnx
 from kinglet.runtime.device import this_device
+from kinglet.runtime.engines import Engine
 from kinglet.runtime.engines.onnxruntime import engine_of
 from kinglet.runtime.latency import measure
 from kinglet.runtime.latency_table import recall_or_measure, table_path
@@ -100,14 +101,19 @@ def unlike_biases(network: nn.Module, seed: int) -> None:
             nn.init.uniform_(module.bias, -0.1, 0.1, generator=generator)
 
 
-def measured(contents: dict[str, bytes], threads: int) -> dict[str, dict[str, Any]]:
-    """Return the latency of each of these ONNX files, by digest, measured in turns."""
+def opened(content: bytes, threads: int) -> Engine:
+    """Return a network's file as it is served."""
+    return engine_of(open_session(content, threads, exact_sums=False))
+
+
+def measured(
+    contents: dict[str, bytes], threads: int, opened: Callable[[bytes, int], Engine] = opened
+) -> dict[str, dict[str, Any]]:
+    """Return the latency of each of these ONNX files, by digest, measured in turns. opened: a file as it is served."""
     conditions = conditions_of(this_device(), threads, [1], SECONDS_PER_MODEL)
 
     def time_them() -> dict[str, dict[str, Any]]:
-        engines = {
-            digest: engine_of(open_session(content, threads, exact_sums=False)) for digest, content in contents.items()
-        }
+        engines = {digest: opened(content, threads) for digest, content in contents.items()}
         timings = measure(engines, 1, SECONDS_PER_MODEL)
         if any(timing.p50_high_ms - timing.p50_low_ms > STEADY * timing.p50_ms for timing in timings.values()):
             timings = measure(engines, 1, 3 * SECONDS_PER_MODEL)

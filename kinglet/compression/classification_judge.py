@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import onnx
@@ -20,10 +21,15 @@ from kinglet.runtime.sessions import logits_of, open_session
 # needs fewer images than counting errors.
 DIVERGENCE_IMAGES = 2000
 
+Logits = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class LabelledRows:
-    """Rows of packed images with their labels. packed: uint8 (n, size, size, channels). rows, labels: int64 (m,)."""
+    """Rows of packed images or clips with their labels.
+
+    packed: uint8 (n, size, size, channels), of clips (n, frames, size, size, channels). rows, labels: int64 (m,).
+    """
 
     packed: NDArray[np.uint8]
     rows: NDArray[np.int64]
@@ -31,12 +37,39 @@ class LabelledRows:
 
     @property
     def images(self) -> NDArray[np.uint8]:
-        """The images themselves, uint8 (m, size, size, channels)."""
+        """The images or clips themselves, uint8 (m, ...)."""
         return np.asarray(self.packed[self.rows])
 
     def first(self, count: int) -> LabelledRows:
         """Return the first rows."""
         return LabelledRows(self.packed, self.rows[:count], self.labels[:count])
+
+
+class Answering(Protocol):
+    """How a model answers rows: images by itself, clips together with a recurrent part."""
+
+    def logits(self, model: onnx.ModelProto, rows: LabelledRows, preprocessing: Preprocessing) -> Logits:
+        """Return the model's logits, float32 (n_rows, n_classes)."""
+
+    def emulated_logits(
+        self, model: onnx.ModelProto, rows: LabelledRows, preprocessing: Preprocessing
+    ) -> tuple[Logits, Counter[str]]:
+        """Return those on x86 processors without VNNI, and the saturated pairs by layer."""
+
+
+class OfImages:
+    """The answers of a model that is whole."""
+
+    def logits(self, model: onnx.ModelProto, rows: LabelledRows, preprocessing: Preprocessing) -> Logits:
+        """See `Answering`."""
+        session = open_session(model.SerializeToString(), threads=1)
+        return logits_of(session, rows.packed, rows.rows, preprocessing, workers=available_processors())
+
+    def emulated_logits(
+        self, model: onnx.ModelProto, rows: LabelledRows, preprocessing: Preprocessing
+    ) -> tuple[Logits, Counter[str]]:
+        """See `Answering`."""
+        return emulated_logits(model, rows.packed, rows.rows, preprocessing, available_processors())
 
 
 class ClassificationJudge:
@@ -47,10 +80,17 @@ class ClassificationJudge:
 
     quality_name = "accuracy"
 
-    def __init__(self, model: onnx.ModelProto, choice: LabelledRows, preprocessing: Preprocessing) -> None:
-        """Let the float model answer the images. preprocessing: that of the model."""
-        self.choice, self.first = choice, choice.first(DIVERGENCE_IMAGES)
-        self.reference = logits(model, choice, preprocessing)
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        choice: LabelledRows,
+        preprocessing: Preprocessing,
+        answering: Answering | None = None,
+        n_first: int = DIVERGENCE_IMAGES,
+    ) -> None:
+        """Let the float model answer the images. preprocessing: that of the model. answering: None for images."""
+        self.choice, self.first, self.answering = choice, choice.first(n_first), answering or OfImages()
+        self.reference = self.answering.logits(model, choice, preprocessing)
         self.first_reference = self.reference[: len(self.first.rows)]
 
     @property
@@ -60,30 +100,23 @@ class ClassificationJudge:
 
     def score(self, model: onnx.ModelProto, preprocessing: Preprocessing) -> tuple[float, float]:
         """Return the share of the first images with the same class, and the mean divergence of the probabilities."""
-        return compare(self.first_reference, logits(model, self.first, preprocessing))
+        return compare(self.first_reference, self.answering.logits(model, self.first, preprocessing))
 
     def verdict(self, model: onnx.ModelProto, preprocessing: Preprocessing, tolerance: float) -> Verdict:
         """Return whether the model is good enough. tolerance: accuracy that may be lost, [0, 1)."""
-        return judge(logits(model, self.choice, preprocessing), self.reference, self.choice.labels, tolerance)
+        found = self.answering.logits(model, self.choice, preprocessing)
+        return judge(found, self.reference, self.choice.labels, tolerance)
 
     def quality(self, model: onnx.ModelProto, preprocessing: Preprocessing) -> float:
         """Return the model's accuracy on the first images."""
-        return accuracy(logits(model, self.first, preprocessing), self.first.labels)
+        return accuracy(self.answering.logits(model, self.first, preprocessing), self.first.labels)
 
     def quality_without_vnni(self, model: onnx.ModelProto, preprocessing: Preprocessing) -> tuple[float, Counter[str]]:
         """Return the accuracy on the first images on processors without VNNI, and the saturated pairs by layer."""
-        found, saturated = emulated_logits(
-            model, self.first.packed, self.first.rows, preprocessing, available_processors()
-        )
+        found, saturated = self.answering.emulated_logits(model, self.first, preprocessing)
         return accuracy(found, self.first.labels), saturated
 
 
-def logits(model: onnx.ModelProto, images: LabelledRows, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Return a model's logits, float32 (n_images, n_classes)."""
-    session = open_session(model.SerializeToString(), threads=1)
-    return logits_of(session, images.packed, images.rows, preprocessing, workers=available_processors())
-
-
-def accuracy(of_model: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+def accuracy(of_model: Logits, labels: NDArray[np.int64]) -> float:
     """Return the share of right answers, [0, 1]."""
     return float((of_model.argmax(1) == labels).mean())

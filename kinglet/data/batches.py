@@ -12,18 +12,27 @@ from torch import Tensor
 
 
 def open_packed(path: Path) -> NDArray[np.uint8]:
-    """Return packed images, memory-mapped: uint8 of shape (n, size, size, channels)."""
+    """Return packed images, memory-mapped: uint8 of shape (n, size, size, channels).
+
+    Of packed clips: (n, frames, size, size, channels).
+    """
     return np.load(path, mmap_mode="r")
+
+
+def images_in_a_row(packed: NDArray[np.uint8]) -> int:
+    """Return how many images a row of packed images or clips holds: 1, or the frames of a clip."""
+    return packed.shape[1] if packed.ndim == 5 else 1
 
 
 def gather(packed: NDArray[np.uint8], rows: NDArray[np.int64]) -> Tensor:
     """Return rows of packed images as a float32 tensor of pixels in [0, 255].
 
-    packed: uint8 of shape (n, size, size, channels). Returns (len(rows), channels, size, size) in the
+    packed: uint8 of shape (n, size, size, channels), or of clips, whose frames are then images one after the other.
+    Returns (len(rows) * images_in_a_row(packed), channels, size, size) in the
     channels_last memory format, which the packed layout gives without a copy and convolutions on a CPU
     run twice as fast on.
     """
-    return torch.from_numpy(packed[rows]).permute(0, 3, 1, 2).to(torch.float32)
+    return torch.from_numpy(packed[rows]).reshape(-1, *packed.shape[-3:]).permute(0, 3, 1, 2).to(torch.float32)
 
 
 def standardize(pixels: Tensor, mean: list[float], std: list[float]) -> Tensor:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kinglet.data.augmentation import augment, n_random
-from kinglet.data.batches import gather
+from kinglet.data.batches import gather, images_in_a_row
 
 # Another image shines through: the answer is a mixture as well, so that it is no augmentation of pixels alone.
 MIXUP = "mixup"
@@ -71,7 +71,10 @@ class Views:
 
         packed: uint8 (n, size, size, channels). rows: int64 (n_examples,) into `packed`. positions: int64 (batch,)
         into `rows`. views: int64 (batch,). Returns float32 (batch, channels, size, size) in [0, 255] on `device`.
+        Of clips, uint8 (n, frames, size, size, channels), all frames are shown alike, and returned as images one after
+        the other.
         """
+        n_frames = images_in_a_row(packed)
         places = torch.from_numpy(positions)
         random = (self._moves[places] + self._points[views]) % 1
         pixels = gather(packed, rows[positions]).to(device)
@@ -81,5 +84,7 @@ class Views:
             partners = (mixing[:, 1] * self.n_examples).long().clamp(max=self.n_examples - 1)
             shares = torch.where(mixing[:, 0] < MIXED_SHARE, 0.5 + 0.5 * mixing[:, 2], shares)
             others = gather(packed, rows[partners.numpy()]).to(device)
-            pixels = torch.lerp(others, pixels, shares.view(-1, 1, 1, 1).to(device))
+            of_images = shares.repeat_interleave(n_frames).view(-1, 1, 1, 1)
+            pixels = torch.lerp(others, pixels, of_images.to(device))
+        random = random.repeat_interleave(n_frames, 0)
         return augment(pixels, self.names, random), Shown(places, views, partners, shares)

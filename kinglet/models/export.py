@@ -20,7 +20,8 @@ from kinglet.models.onnx_graph import (
     constants_to_initializers,
     strip_origin,
 )
-from kinglet.models.recurrent_step import FEATURES_NAME, NEXT_STATE_NAME, STATE_NAME, RecurrentStep
+from kinglet.models.recurrent_step import RecurrentStep
+from kinglet.runtime.recurrence import INPUTS, OUTPUTS
 
 OPSET = 18
 
@@ -60,8 +61,9 @@ def step_to_onnx(step: RecurrentStep, metadata: dict[str, Any]) -> onnx.ModelPro
 
     All are float32 (batch, ...), as `RecurrentStep` says. metadata: as for `to_onnx`.
     """
-    examples = {FEATURES_NAME: torch.zeros(2, step.feature_size), STATE_NAME: torch.zeros(2, step.state_size)}
-    return _exported(step.eval(), examples, (OUTPUT_NAME, NEXT_STATE_NAME), metadata)
+    widths = zip(INPUTS, (step.feature_size, step.state_size), strict=True)
+    examples = {name: torch.zeros(2, width) for name, width in widths}
+    return _exported(step.eval(), examples, OUTPUTS, metadata)
 
 
 def _exported(

@@ -107,6 +107,9 @@ def answer_video(model: ServedModel, inference: Inference, upload: Upload, form:
         width, height = video.stored_size
         refuse_too_large(width, height, len(video), settings)
         for clip in clips_in(video, predictor.frames, predictor.frames_per_second):
+            if time.perf_counter() - started > settings.timeout:
+                # Nobody waits for the answer any more: the worker is free for others.
+                raise RefusedError("too_slow", f"There was no answer within {settings.timeout:g} s.", retry_after=1)
             height, width = clip.frames[0].shape[:2]
             tensors: InputTensor = prepare(clip.frames, predictor.preprocessing)
             computing = time.perf_counter()

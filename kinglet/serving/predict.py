@@ -86,13 +86,13 @@ class PredictEndpoint:
 
     async def _answer_clips(self, request: Request) -> Response:
         """Answer with the classes of a video's clips, or of the frames of one clip."""
-        asked = clip_answers.read_query(request.query)
+        asked = self._problem.read_query(request.query)
         uploads = await self._uploads(request)
         answered = await self._inference.in_pool(
             lambda: clip_answers.answer(self._model, self._inference, uploads, self._settings)
         )
         request.facts["clips"] = len(answered.clips)
-        predictions = clip_answers.predictions(self._model, answered, asked)
+        predictions = self._problem.predictions(self._model, answered, asked)
         return Response(orjson.dumps(self._timed(predictions, answered, request.started)))
 
     def _note(self, request: Request, answer: Answer) -> None:

@@ -41,7 +41,7 @@ class Problem:
 
     does: Callable[[Sequence[str]], str]
     read_query: Callable[[bytes], Any]
-    predictions: Callable[[ServedModel, Answer, Any], list[dict[str, Any]]]
+    predictions: Callable[[ServedModel, Any, Any], list[dict[str, Any]]]
     takes_time: bool
     tensors: Callable[[NDArray[np.float32]], dict[str, NDArray[np.float32]]]
     shapes: Callable[[ServedModel], dict[str, list[int]]]
@@ -54,11 +54,6 @@ class Problem:
     optional_schema: Callable[[ServedModel], dict[str, Any]] = lambda _: {}
     media_types: tuple[str, ...] = ()
     of_clips: bool = False
-
-
-def no_predictions(*_: Any) -> list[dict[str, Any]]:
-    """Stand where the images of a request are not answered one by one."""
-    raise NotImplementedError("the frames of a clip are answered together")
 
 
 PROBLEMS = {
@@ -105,7 +100,7 @@ PROBLEMS = {
     bundles.VIDEO: Problem(
         clip_answers.does,
         clip_answers.read_query,
-        no_predictions,
+        clip_answers.predictions,
         True,
         class_answers.tensors,
         class_answers.shapes,

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kinglet.data.batches import gather, standardize
+from kinglet.data.batches import gather, images_in_a_row, standardize
 from kinglet.data.views import Shown, Views
 from kinglet.reporting import Report, silent
 from kinglet.training.checkpoints import Checkpoint
@@ -26,8 +26,8 @@ EVALUATION_BATCH, EVALUATION_PIXELS = 512, 1 << 21
 class ImageSet:
     """Images of one data set at several resolutions, with the rows and labels of a part of them.
 
-    packed: edge length → uint8 (n, size, size, channels). rows: int64 (n_examples,) into `packed`.
-    labels: int64 (n_examples,).
+    packed: edge length → uint8 (n, size, size, channels); of clips uint8 (n, frames, size, size, channels).
+    rows: int64 (n_examples,) into `packed`. labels: int64 (n_examples,).
     """
 
     packed: dict[int, NDArray[np.uint8]]
@@ -105,10 +105,10 @@ def predict(
     std: list[float],
     device: torch.device,
 ) -> Tensor:
-    """Return the logits, float32 (len(rows), n_classes) on the CPU, of packed images."""
+    """Return the logits, float32 (len(rows), n_classes) on the CPU, of packed images, or of clips."""
     network.eval()
     outputs = []
-    batch_size = evaluation_batch(packed.shape[1])
+    batch_size = max(1, evaluation_batch(packed.shape[-2]) // images_in_a_row(packed))
     for start in range(0, len(rows), batch_size):
         pixels = gather(packed, rows[start : start + batch_size]).to(device)
         outputs.append(network(standardize(pixels, mean, std)).float().cpu())

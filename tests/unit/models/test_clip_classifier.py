@@ -43,22 +43,25 @@ def test_the_two_files_frame_by_frame_answer_as_the_network_does(cell: str) -> N
 @pytest.mark.parametrize(("cell", "torch_cell"), [("gru", nn.GRUCell), ("lstm", nn.LSTMCell)])
 def test_an_exported_step_is_that_of_torchs_cell(cell: str, torch_cell: type[nn.Module]) -> None:
     network = small_clip_classifier(cell)
-    layer, spec = network.behind.recurrent, network.spec
-    reference = torch_cell(spec.feature_size, spec.units)
-    reference.load_state_dict({name.removesuffix("_l0"): value for name, value in layer.state_dict().items()})
+    behind, spec = network.behind, network.spec
+    reference = torch_cell(spec.units, spec.units)
+    reference.load_state_dict(
+        {name.removesuffix("_l0"): value for name, value in behind.recurrent.state_dict().items()}
+    )
     generator = torch.Generator().manual_seed(3)
-    features = torch.randn(4, spec.feature_size, generator=generator)
-    state = torch.randn(4, spec.state_size, generator=generator)
+    features, previous = torch.randn(2, 4, spec.feature_size, generator=generator)
+    memory = torch.randn(4, CELLS[cell].states * spec.units, generator=generator)
+    state = torch.cat([memory, previous, torch.ones(4, 1)], 1)
     with torch.inference_mode():
-        given = state if cell == "gru" else tuple(state.chunk(2, 1))
-        expected = reference(features, given)
-        hidden = expected if cell == "gru" else expected[0]
-        logits = network.behind.classifier(hidden)
+        seen = behind.embed(torch.cat([features, features - previous], 1)).relu()
+        expected = reference(seen, memory if cell == "gru" else tuple(memory.chunk(2, 1)))
+        logits = behind.classifier(expected if cell == "gru" else expected[0])
         expected = expected if cell == "gru" else torch.cat(expected, 1)
     session = load_session(clip_files(cell)[1], threads=1)
     found = session.run(["logits", "next_state"], {"features": features.numpy(), "state": state.numpy()})
     np.testing.assert_allclose(found[0], logits.numpy(), atol=1e-5)
-    np.testing.assert_allclose(found[1], expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found[1][:, : memory.shape[1]], expected.numpy(), atol=1e-5)
+    np.testing.assert_array_equal(found[1][:, memory.shape[1] :], torch.cat([features, torch.ones(4, 1)], 1).numpy())
 
 
 @pytest.mark.parametrize("cell", list(CELLS))
@@ -70,8 +73,10 @@ def test_a_step_is_stored_as_matrix_products_and_activations_of_known_shapes(cel
         "Sub",
         "Mul",
         "Sigmoid",
+        "Relu",
         "Tanh",
         "Split",
+        "Slice",
         "Concat",
     }
     spec = small_clip_classifier(cell).spec
@@ -99,7 +104,7 @@ def test_a_steps_weights_are_its_own() -> None:
     step = recurrent_step_of(network)
     before = step.get_buffer("input_weight").clone()
     with torch.no_grad():
-        network.behind.recurrent.weight_ih_l0.zero_()
+        network.behind.recurrent.get_parameter("weight_ih_l0").zero_()
     assert torch.equal(step.get_buffer("input_weight"), before)
 
 
