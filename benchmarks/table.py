@@ -277,6 +277,28 @@ def container_rows(figures: dict[str, Any]) -> Rows:
     ]
 
 
+def monitoring_rows(figures: dict[str, Any]) -> Rows:
+    """Return the rows of monitoring.json."""
+    alarms, server = figures["alarms"], figures["server"]
+    still, moved = alarms["without_drift"], alarms["with_drift"]
+    seen = ", ".join(f"{name} {found['alarms']} of {found['checks']}" for name, found in moved.items())
+    cost = server["cpu_times"]
+    return [
+        (
+            f"Monitoring: checks of {alarms['stream_images']:,} images without drift that alarm",
+            f"{100 * alarms['false_alarm_rate']:g} %, as asked for",
+            f"**{100 * still['share']:.1f} %** ({100 * still['low']:.1f} to {100 * still['high']:.1f}): "
+            f"{still['alarms']} of {still['checks']:,}",
+        ),
+        ("Monitoring: checks that see a drift, made", "", f"**{seen}**"),
+        (
+            f"Server with `--monitor` beside without, images of {server['pixels']} px",
+            "",
+            f"**{cost['median']:.2f} times** the processor time per request ({cost['low']:.2f} to {cost['high']:.2f})",
+        ),
+    ]
+
+
 def backbone_rows(figures: dict[str, Any]) -> Rows:
     """Return the rows of int8_of_backbones.json, one a backbone."""
     version = figures["versions_of_nncf"]["nncf"]
@@ -337,6 +359,7 @@ OPTIONAL: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "robustness_speed": robustness_rows,
     "int8_of_backbones": backbone_rows,
     **dict.fromkeys((f"problem_{problem}" for problem in PROBLEM_GOALS), problem_rows),
+    "monitoring": monitoring_rows,
     "serving": serving_rows,
     "serving_soak": soak_rows,
 }

@@ -158,8 +158,18 @@ def sketch_of(
     squares: uint8 (n, size, size, channels), the model's inputs. sizes: int64 (n_sized, 2), width and height of those
     that came as images. probabilities: float32 (n, n_classes).
     """
+    return sketch_of_statistics(reference, input_statistics(squares), sizes, probabilities)
+
+
+def sketch_of_statistics(
+    reference: Reference,
+    statistics: dict[str, NDArray[np.float64]],
+    sizes: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+) -> Sketch:
+    """Return the sketch of images whose statistics are known already, as `input_statistics` gives them."""
     values = {
-        **input_statistics(squares),
+        **statistics,
         "width": sizes[:, 0].astype(np.float64),
         "height": sizes[:, 1].astype(np.float64),
         CONFIDENCE: probabilities.max(axis=1).astype(np.float64),
@@ -169,7 +179,7 @@ def sketch_of(
         for name, histogram in reference.columns.items()
     }
     answered = np.bincount(probabilities.argmax(axis=1), minlength=len(reference.classes))
-    return Sketch(len(squares), columns, answered, np.empty((0, len(reference.classes)), np.float32))
+    return Sketch(len(probabilities), columns, answered, np.empty((0, len(reference.classes)), np.float32))
 
 
 def merged(first: Sketch, second: Sketch) -> Sketch:
