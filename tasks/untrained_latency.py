@@ -16,11 +16,12 @@ from kinglet.compression.calibration import stream_histograms
 from kinglet.compression.latency import Latency
 from kinglet.compression.quantization import quantize_static
 from kinglet.models.export import to_onnx
+from kinglet.models.registry import output_names
 from kinglet.runtime.device import this_device
 from kinglet.runtime.engines.onnxruntime import engine_of
 from kinglet.runtime.latency import measure
 from kinglet.runtime.latency_table import recall_or_measure, table_path
-from kinglet.runtime.sessions import open_session
+from kinglet.runtime.sessions import load_session
 from tasks.benchmark import conditions_of, latency_numbers
 
 # A third of what `benchmark` takes: the interval says what that leaves open.
@@ -78,7 +79,7 @@ def files_of(network: nn.Module, images: NDArray[np.float32], seed: int, precisi
     """Return a network as ONNX files in these of `PRECISIONS`, {precision: content}."""
     network = copy.deepcopy(network)
     unlike_biases(network, seed)
-    model = to_onnx(network, images.shape[2], images.shape[1], {})
+    model = to_onnx(network, images.shape[2], images.shape[1], {}, output_names(network))
     files = {}
     if FP32 in precisions:
         files[FP32] = model.SerializeToString()
@@ -106,7 +107,7 @@ def measured(contents: dict[str, bytes], threads: int) -> dict[str, dict[str, An
 
     def time_them() -> dict[str, dict[str, Any]]:
         engines = {
-            digest: engine_of(open_session(content, threads, exact_sums=False)) for digest, content in contents.items()
+            digest: engine_of(load_session(content, threads, exact_sums=False)) for digest, content in contents.items()
         }
         timings = measure(engines, 1, SECONDS_PER_MODEL)
         if any(timing.p50_high_ms - timing.p50_low_ms > STEADY * timing.p50_ms for timing in timings.values()):
