@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 
 from kinglet.compression.detection_judge import BoxedRows, DetectionJudge
-from kinglet.compression.guard import set_aside
+from kinglet.compression.guard import drawn
 from kinglet.data.boxed_images import BoxedImages
 from kinglet.errors import KingletError
 from kinglet.evidence.detection_matches import Objects
@@ -15,23 +15,27 @@ from tasks.artifacts import ModelCard
 from tasks.detection_training import boxed_images
 from tasks.parameters import Quantize
 
-# Training images that no calibration sees, at most. They judge whether a model is good enough.
+# Validation images, at most. They judge whether a model is good enough: of the training images a detector knows
+# every box by heart, and what int8 loses elsewhere is no loss there.
 CHOICE_IMAGES = 500
 
 
 def judged_detectors(
     model: onnx.ModelProto, card: ModelCard, settings: Quantize, seed: int
 ) -> tuple[NDArray[np.uint8], DetectionJudge]:
-    """Give the images of the training split their roles; return those that calibrate, packed, and the judge.
+    """Return the training images that calibrate, packed, and a judge that looks at validation images.
 
     Raises KingletError if the images that judge the models show no object.
     """
-    training = boxed_images("train", card.input_size, card.fit, card.classes)
-    calibration, choice, _ = set_aside(len(training), settings.calibration_images, CHOICE_IMAGES, seed)
-    judging = boxed_rows(training, choice, len(card.classes))
+    training, validation = (
+        boxed_images(split, card.input_size, card.fit, card.classes) for split in ("train", "validation")
+    )
+    calibration = drawn(len(training), settings.calibration_images, seed)
+    choice = drawn(len(validation), CHOICE_IMAGES, seed)
+    judging = boxed_rows(validation, choice, len(card.classes))
     if not len(judging.truths):
         raise KingletError(
-            f"The {len(choice)} training images that would judge the int8 models of {card.name} show no object.",
+            f"The {len(choice)} validation images that would judge the int8 models of {card.name} show no object.",
             "Bring more images with objects.",
         )
     packed = np.asarray(training.packed[training.rows[calibration]])

@@ -138,4 +138,5 @@ def save_like(
         classes=card.classes,
         notes=notes,
         control_for=control_for,
+        problem=card.problem,
     )

@@ -24,7 +24,11 @@ OFF_BESIDE_CLASSES: dict[str, Any] = {
     "export.runtimes": [],
 }
 OFF: dict[str, dict[str, Any]] = {
-    "detection": {**OFF_BESIDE_CLASSES, "crossvalidate.folds": []},
+    "detection": {
+        **{key: off for key, off in OFF_BESIDE_CLASSES.items() if key != "prune.models"},
+        "prune.blocks": 0,
+        "crossvalidate.folds": [],
+    },
     "segmentation": OFF_BESIDE_CLASSES,
     "video": OFF_BESIDE_CLASSES,
 }

@@ -315,7 +315,7 @@ class Prune(Section):
     scope: Literal["layer", "global"] = "layer"
     steps: Count = 1
     round_to: Channels = AUTO
-    baseline: Literal["resolution", "width"] = "resolution"
+    baseline: Literal["resolution", "width", "none"] = "resolution"
     epochs: Epochs = AUTO
     batch_size: Count = 256
     learning_rate: Positive = 1e-3

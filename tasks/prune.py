@@ -6,8 +6,9 @@ Every pruned model gets a rival that it has to beat: a dense network that takes 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -17,8 +18,10 @@ from kinglet.compression.depth import Removal, damage, log_answers, removable_bl
 from kinglet.compression.latency import Latency, is_faster
 from kinglet.compression.pruning import prune_channels, reestimate_batch_norms
 from kinglet.compression.width_steps import PROBE_WIDTHS, probe, width_step
+from kinglet.data.boxed_images import BoxedImages
 from kinglet.errors import KingletError
 from kinglet.models.registry import architecture_of
+from kinglet.training.loop import ImageSet
 from tasks.artifacts import (
     DISTILL,
     FINETUNE,
@@ -28,12 +31,14 @@ from tasks.artifacts import (
     model_folders,
     refuse_unknown_models,
 )
+from tasks.detection_prune import read_whole_detector, refuse_rival_of_detector, train_detector_back
 from tasks.distillation import train_from_teacher
 from tasks.models import prepare_training
 from tasks.parameters import AUTO, Parameters, Prune
-from tasks.rivals import Whole, read_whole, recovery, refuse_impossible_rival, train_rival
+from tasks.rivals import has_none, read_whole, recovery, refuse_impossible_rival, train_rival
 from tasks.stage import run_stage
 from tasks.untrained_latency import fastest, untrained_latencies
+from tasks.whole_model import Whole
 
 
 @dataclass(frozen=True)
@@ -61,33 +66,42 @@ def run(parameters: Parameters) -> None:
     prepare_training(parameters.seed)
     folders = {folder.name: folder for folder in model_folders(FINETUNE, DISTILL)}
     refuse_unknown_models("prune.models", settings.models, folders)
-    models = {name: read_whole(folders[name], parameters) for name in settings.models}
-    for whole in models.values():
+    wholes = [WAYS[parameters.network].read(folders[name], parameters) for name in settings.models]
+    for whole in wholes:
         refuse_impossible_cut(whole, settings)
-        refuse_impossible_rival(whole, settings)
+        WAYS[parameters.network].refuse_impossible_rival(whole, settings)
     PRUNE.mkdir(parents=True, exist_ok=True)
-    refused, unrivalled = {}, {}
-    for name, whole in models.items():
-        pruned = cut(whole, parameters)
-        before, after = latencies_of([whole.network, pruned.network], whole, parameters)
-        if not is_faster(fastest(after), fastest(before)):
-            refused[name] = (
-                f"Without {losses(pruned, settings)} {name} would be no faster: "
-                f"{fastest(after).value:.3g} ms instead of {fastest(before).value:.3g} ms."
-            )
-            print(f"warning: {refused[name]} It is not pruned.", file=sys.stderr)
-            continue
-        # The rival first: what it has to be as fast as is the network as it was cut, which training changes in place.
-        missing = train_rival(pruned.network, whole, parameters)
-        if missing:
-            unrivalled[name] = missing
-            print(f"warning: {missing}", file=sys.stderr)
-        train_pruned(pruned, whole, parameters)
+    refused: dict[str, str] = {}
+    unrivalled: dict[str, str] = {}
+    for whole in wholes:
+        prune_model(whole, WAYS[parameters.network], parameters, refused, unrivalled)
     write_json(REFUSED_CUTS, refused)
     write_json(UNRIVALLED, unrivalled)
 
 
-def refuse_impossible_cut(whole: Whole, settings: Prune) -> None:
+def prune_model(
+    whole: Whole[Any], way: Way, parameters: Parameters, refused: dict[str, str], unrivalled: dict[str, str]
+) -> None:
+    """Prune a model; write a sentence into `refused` or `unrivalled` if the cut gains no time or there is no rival."""
+    name, settings = whole.card.name, parameters.prune
+    pruned = cut(whole, parameters)
+    before, after = latencies_of([whole.network, pruned.network], whole, parameters)
+    if not is_faster(fastest(after), fastest(before)):
+        refused[name] = (
+            f"Without {losses(pruned, settings)} {name} would be no faster: "
+            f"{fastest(after).value:.3g} ms instead of {fastest(before).value:.3g} ms."
+        )
+        print(f"warning: {refused[name]} It is not pruned.", file=sys.stderr)
+        return
+    # The rival first: what it has to be as fast as is the network as it was cut, which training changes in place.
+    missing = way.train_rival(pruned.network, whole, parameters)
+    if missing:
+        unrivalled[name] = missing
+        print(f"warning: {missing}", file=sys.stderr)
+    way.train_back(pruned, whole, parameters)
+
+
+def refuse_impossible_cut(whole: Whole[Any], settings: Prune) -> None:
     """Raise KingletError if a network cannot be cut at all, or has fewer removable blocks than are to go."""
     name = whole.card.name
     if whole.card.architecture["family"] == "zoo":
@@ -103,7 +117,7 @@ def refuse_impossible_cut(whole: Whole, settings: Prune) -> None:
         )
 
 
-def cut(whole: Whole, parameters: Parameters) -> Cut:
+def cut(whole: Whole[Any], parameters: Parameters) -> Cut:
     """Return the network without its worst blocks and its least important channels, its statistics renewed."""
     settings = parameters.prune
     network, removals = whole.network, list[Removal]()
@@ -123,12 +137,13 @@ def cut(whole: Whole, parameters: Parameters) -> Cut:
             whole.batches,
             settings.scope,
             settings.steps,
+            whole.loss,
         )
         reestimate_batch_norms(network, inputs)
     return Cut(network, removals, round_to)
 
 
-def without_slow_blocks(whole: Whole, parameters: Parameters) -> tuple[nn.Module, list[Removal]]:
+def without_slow_blocks(whole: Whole[Any], parameters: Parameters) -> tuple[nn.Module, list[Removal]]:
     """Return the network without the blocks that do least damage for the time they take, and what that cost.
 
     The damage is measured on training images that neither renewed the statistics nor chose the channels.
@@ -159,7 +174,7 @@ def without_slow_blocks(whole: Whole, parameters: Parameters) -> tuple[nn.Module
     return network, removals
 
 
-def measured_step(whole: Whole, parameters: Parameters) -> int:
+def measured_step(whole: Whole[Any], parameters: Parameters) -> int:
     """Return the step of the width that pays in every precision here, from the table where this machine knows it."""
     probes = [probe(whole.network, width, parameters.seed) for width in PROBE_WIDTHS]
     latencies = latencies_of(probes, whole, parameters)
@@ -182,14 +197,14 @@ def losses(pruned: Cut, settings: Prune) -> str:
     return " and ".join(parts)
 
 
-def latencies_of(networks: Sequence[nn.Module], whole: Whole, parameters: Parameters) -> list[dict[str, Latency]]:
+def latencies_of(networks: Sequence[nn.Module], whole: Whole[Any], parameters: Parameters) -> list[dict[str, Latency]]:
     """Return how long networks take for one of the model's inputs, {precision: latency} of each."""
     return untrained_latencies(
         [(network, whole.inputs) for network in networks], parameters.benchmark.threads, parameters.seed
     )
 
 
-def train_pruned(pruned: Cut, whole: Whole, parameters: Parameters) -> None:
+def train_pruned(pruned: Cut, whole: Whole[ImageSet], parameters: Parameters) -> None:
     """Train a pruned network back and save it beside the others."""
     settings, name = parameters.prune, whole.card.name
     train_from_teacher(
@@ -200,14 +215,42 @@ def train_pruned(pruned: Cut, whole: Whole, parameters: Parameters) -> None:
         recovery(whole, parameters),
         parameters.distill,
         parent=name,
-        facts={
-            "prune": settings.model_dump(exclude={"models", "baseline"}),
-            # What is left depends on the clock as well.
-            "architecture": architecture_of(pruned.network),
-        },
+        facts=facts_of(pruned, settings),
         files=[whole.folder / "model.pt"],
         notes=pruned.notes(settings),
     )
+
+
+def train_pruned_detector(pruned: Cut, whole: Whole[BoxedImages], parameters: Parameters) -> None:
+    """Train a pruned detector back and save it beside the others."""
+    settings = parameters.prune
+    train_detector_back(pruned.network, whole, parameters, facts_of(pruned, settings), pruned.notes(settings))
+
+
+def facts_of(pruned: Cut, settings: Prune) -> dict[str, Any]:
+    """Return what decides the training of a pruned network besides its recipe and its images."""
+    return {
+        "prune": settings.model_dump(exclude={"models", "baseline"}),
+        # What is left depends on the clock as well.
+        "architecture": architecture_of(pruned.network),
+    }
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the models of a problem are read before a cut, what they are held against, and how they are trained back."""
+
+    read: Callable[[Path, Parameters], Whole[Any]]
+    refuse_impossible_rival: Callable[[Whole[Any], Prune], None]
+    train_rival: Callable[[nn.Module, Whole[Any], Parameters], str]
+    train_back: Callable[[Cut, Whole[Any], Parameters], None]
+
+
+# By the problem that networks are made for; of those that are not here, nothing is cut.
+WAYS = {
+    "classification": Way(read_whole, refuse_impossible_rival, train_rival, train_pruned),
+    "detection": Way(read_whole_detector, refuse_rival_of_detector, has_none, train_pruned_detector),
+}
 
 
 if __name__ == "__main__":

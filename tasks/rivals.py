@@ -4,54 +4,31 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from kinglet.compression.dense import largest_as_fast, narrower, widest_as_fast
 from kinglet.errors import KingletError
 from kinglet.models.residual_cnn import ResidualCnn, random_residual_cnn
 from kinglet.training.loop import ImageSet, Recipe
-from tasks.artifacts import PRUNE, TEACHER, ModelCard, as_fast_as_pruned, read_input_sizes
+from tasks.artifacts import PRUNE, TEACHER, as_fast_as_pruned, read_input_sizes
 from tasks.distillation import train_from_teacher
 from tasks.models import image_set, load_model, read_manifest, sample_batches, taught_images
 from tasks.parameters import Parameters, Prune
 from tasks.recipes import pruned_recipe, student_recipe
 from tasks.untrained_latency import CALIBRATION_IMAGES, FP32, untrained_latencies
+from tasks.whole_model import HELD_OUT_BATCHES, IMPORTANCE_BATCHES, Whole
 
-IMPORTANCE_BATCHES, HELD_OUT_BATCHES = 8, 2
 # What the rivals are compared in: their int8 files come later, from a step that may choose another way for each.
 PRECISION = FP32
 
 
-@dataclass(frozen=True)
-class Whole:
-    """A trained model before anything is cut.
-
-    training: what it is trained back on, with images without a label. batches: (inputs, labels) of training images
-    as the network takes them. held_out: inputs of others.
-    """
-
-    folder: Path
-    network: nn.Module
-    card: ModelCard
-    training: ImageSet
-    validation: ImageSet
-    batches: list[tuple[Tensor, Tensor]]
-    held_out: Tensor
-
-    @property
-    def inputs(self) -> NDArray[np.float32]:
-        """A batch of inputs."""
-        return self.batches[0][0].numpy()
-
-
-def read_whole(folder: Path, parameters: Parameters) -> Whole:
+def read_whole(folder: Path, parameters: Parameters) -> Whole[ImageSet]:
     """Return the model of a folder, with the images that it learns from."""
     network, card = load_model(folder)
     manifest = read_manifest()
@@ -68,13 +45,13 @@ def read_whole(folder: Path, parameters: Parameters) -> Whole:
     return Whole(folder, network, card, taught, validation, batches[: len(batches) - n_held_out], torch.cat(held_out))
 
 
-def recovery(whole: Whole, parameters: Parameters) -> Recipe:
+def recovery(whole: Whole[ImageSet], parameters: Parameters) -> Recipe:
     """Return how a pruned network is trained back."""
     size, n_examples = whole.card.input_size, len(whole.training.rows)
     return pruned_recipe(parameters.prune, parameters.distill, size, n_examples, parameters.seed)
 
 
-def refuse_impossible_rival(whole: Whole, settings: Prune) -> None:
+def refuse_impossible_rival(whole: Whole[ImageSet], settings: Prune) -> None:
     """Raise KingletError if a model's rival is to be a narrower network, and there is none to train anew."""
     if settings.baseline == "width" and not isinstance(whole.network, ResidualCnn):
         raise KingletError(
@@ -84,12 +61,12 @@ def refuse_impossible_rival(whole: Whole, settings: Prune) -> None:
         )
 
 
-def train_rival(pruned: nn.Module, whole: Whole, parameters: Parameters) -> str:
+def train_rival(pruned: nn.Module, whole: Whole[ImageSet], parameters: Parameters) -> str:
     """Train a dense network that takes no longer than the pruned one, as long; return why there is none, or ""."""
     return RIVALS[parameters.prune.baseline](pruned, whole, parameters)
 
 
-def train_on_smaller_images(pruned: nn.Module, whole: Whole, parameters: Parameters) -> str:
+def train_on_smaller_images(pruned: nn.Module, whole: Whole[ImageSet], parameters: Parameters) -> str:
     """Train the whole network on with the largest images on which it is as fast, for as many epochs.
 
     Both then have the same weights to start from and the same training behind them; one lost channels, one pixels.
@@ -134,7 +111,7 @@ def train_on_smaller_images(pruned: nn.Module, whole: Whole, parameters: Paramet
     return ""
 
 
-def train_narrower(pruned: nn.Module, whole: Whole, parameters: Parameters) -> str:
+def train_narrower(pruned: nn.Module, whole: Whole[ImageSet], parameters: Parameters) -> str:
     """Train the widest narrower network that is as fast from random weights, for as many epochs in all."""
     assert isinstance(whole.network, ResidualCnn)
     made = partial(random_residual_cnn, seed=parameters.seed)
@@ -162,8 +139,15 @@ def train_narrower(pruned: nn.Module, whole: Whole, parameters: Parameters) -> s
     return ""
 
 
+def has_none(pruned: nn.Module, whole: Whole[Any], parameters: Parameters) -> str:
+    """Return that no rival was asked for."""
+    del pruned, parameters
+    return f"{whole.card.name}-pruned has no rival: prune.baseline is none."
+
+
 # A new kind of rival is a function and a line here; `prune.baseline` in params.yaml takes its names from the keys.
-RIVALS: dict[str, Callable[[nn.Module, Whole, Parameters], str]] = {
+RIVALS: dict[str, Callable[[nn.Module, Whole[ImageSet], Parameters], str]] = {
     "resolution": train_on_smaller_images,
     "width": train_narrower,
+    "none": has_none,
 }

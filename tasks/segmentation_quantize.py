@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kinglet.compression.guard import set_aside
+from kinglet.compression.guard import drawn
 from kinglet.compression.segmentation_judge import MaskedRows, SegmentationJudge
 from kinglet.errors import KingletError
 from tasks.artifacts import ModelCard
@@ -14,23 +14,24 @@ from tasks.models import read_manifest
 from tasks.parameters import Quantize
 from tasks.segmentation_training import masked_images
 
-# Training images that no calibration sees, at most. They judge whether a model is good enough.
+# Validation images, at most. They judge whether a model is good enough: training images are known by heart.
 CHOICE_IMAGES = 500
 
 
 def judged_segmenters(
     model: onnx.ModelProto, card: ModelCard, settings: Quantize, seed: int
 ) -> tuple[NDArray[np.uint8], SegmentationJudge]:
-    """Give the images of the training split their roles; return those that calibrate, packed, and the judge.
+    """Return the training images that calibrate, packed, and a judge that looks at validation images.
 
     Raises KingletError if no pixel of the images that judge the models has a class.
     """
-    training = masked_images(read_manifest(), "train", card.input_size)
-    calibration, choice, _ = set_aside(len(training), settings.calibration_images, CHOICE_IMAGES, seed)
-    judging = MaskedRows(training.packed, training.masks, training.rows[choice])
+    training, validation = (masked_images(read_manifest(), split, card.input_size) for split in ("train", "validation"))
+    calibration = drawn(len(training), settings.calibration_images, seed)
+    choice = drawn(len(validation), CHOICE_IMAGES, seed)
+    judging = MaskedRows(validation.packed, validation.masks, validation.rows[choice])
     if not judging.has_classes:
         raise KingletError(
-            f"The {len(choice)} training images that would judge the int8 models of {card.name} are void altogether.",
+            f"The {len(choice)} validation images that would judge the int8 models of {card.name} are void altogether.",
             "Bring more images with masks.",
         )
     packed = np.asarray(training.packed[training.rows[calibration]])

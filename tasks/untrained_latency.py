@@ -16,12 +16,13 @@ from kinglet.compression.calibration import stream_histograms
 from kinglet.compression.latency import Latency
 from kinglet.compression.quantization import quantize_static
 from kinglet.models.export import to_onnx
+from kinglet.models.registry import output_names
 from kinglet.runtime.device import this_device
 from kinglet.runtime.engines import Engine
 from kinglet.runtime.engines.onnxruntime import engine_of
 from kinglet.runtime.latency import measure
 from kinglet.runtime.latency_table import recall_or_measure, table_path
-from kinglet.runtime.sessions import open_session
+from kinglet.runtime.sessions import load_session
 from tasks.benchmark import conditions_of, latency_numbers
 
 # A third of what `benchmark` takes: the interval says what that leaves open.
@@ -79,7 +80,7 @@ def files_of(network: nn.Module, images: NDArray[np.float32], seed: int, precisi
     """Return a network as ONNX files in these of `PRECISIONS`, {precision: content}."""
     network = copy.deepcopy(network)
     unlike_biases(network, seed)
-    model = to_onnx(network, images.shape[2], images.shape[1], {})
+    model = to_onnx(network, images.shape[2], images.shape[1], {}, output_names(network))
     files = {}
     if FP32 in precisions:
         files[FP32] = model.SerializeToString()
@@ -103,7 +104,7 @@ def unlike_biases(network: nn.Module, seed: int) -> None:
 
 def opened(content: bytes, threads: int) -> Engine:
     """Return a network's file as it is served."""
-    return engine_of(open_session(content, threads, exact_sums=False))
+    return engine_of(load_session(content, threads, exact_sums=False))
 
 
 def measured(

@@ -113,3 +113,11 @@ def set_aside(
     n_choice = max(1, min(n_choice, int(most * n_training)))
     rest = order[n_choice:]
     return rest[:n_calibration], order[:n_choice], rest
+
+
+def drawn(n_images: int, most: int, seed: int) -> NDArray[np.int64]:
+    """Return the places of at most `most` of `n_images` images in random order, so that the first are a sample of all.
+
+    For networks that learn their training images by heart: those calibrate them, and images of another split judge.
+    """
+    return np.random.default_rng(seed).permutation(n_images)[:most]

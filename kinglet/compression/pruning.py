@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 import torch_pruning
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kinglet.models.detector import Detector
 from kinglet.models.registry import architecture_of, rebuild
+
+# Inputs, float32 (n, channels, height, width), and the n targets that a loss knows.
+Batch = tuple[Tensor, Any]
+# Of what a network returns for a batch and of its targets, to a single number.
+BatchLoss = Callable[[Any, Any], Tensor]
 
 IMPORTANCES: dict[str, Callable[[], torch_pruning.importance.Importance]] = {
     "l2": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),
@@ -37,17 +44,19 @@ def prune_channels(
     channel_share: float,
     importance: str,
     round_to: int,
-    batches: Sequence[tuple[Tensor, Tensor]] = (),
+    batches: Sequence[Batch] = (),
     scope: str = "layer",
     n_steps: int = 1,
+    loss: BatchLoss = functional.cross_entropy,
 ) -> nn.Module:
     """Return a copy of `network` without `channel_share` of the channels of its prunable groups.
 
-    example: float32 input (n, channels, height, width) to trace the graph with. importance: a key of
-    `IMPORTANCES`; "taylor" and "hessian" need `batches` of (inputs, labels) for gradients. round_to: the channels
-    that stay are a multiple of it. scope: one of `SCOPES`. n_steps: cuts in which the channels leave; importance and
-    batch normalization are measured anew before each. The classes of the last layer stay, and every layer keeps
-    channels. The result is rebuilt from its architecture as data, so that it is known to reload.
+    example: float32 input (n, channels, height, width) to trace the graph with. importance: a key of `IMPORTANCES`;
+    "taylor" and "hessian" need `batches` of (inputs, targets) for gradients. loss: of what the network returns and the
+    targets, which are a tensor or a sequence, one for each input. round_to: the channels that stay are a multiple of
+    it. scope: one of `SCOPES`. n_steps: cuts in which the channels leave; importance and batch normalization are
+    measured anew before each. What the last layers answer stays, and every layer keeps channels. The result is rebuilt
+    from its architecture as data, so that it is known to reload.
     Raises ValueError for an importance or scope that is not known or an importance that lacks its batches.
     """
     if importance not in IMPORTANCES:
@@ -67,37 +76,44 @@ def prune_channels(
         isomorphic=scope == "global",
         max_pruning_ratio=MOST_OF_A_GROUP if scope == "global" else 1.0,
         iterative_steps=n_steps,
-        ignored_layers=[module for module in pruned.modules() if isinstance(module, nn.Linear)],
+        ignored_layers=answering_layers(pruned),
         round_to=round_to,
     )
     for step in range(n_steps):
         if step and batches:
             reestimate_batch_norms(pruned, [inputs for inputs, _ in batches])
         if importance in NEED_GRADIENTS:
-            NEED_GRADIENTS[importance](pruned, measure, batches)
+            NEED_GRADIENTS[importance](pruned, measure, batches, loss)
         pruner.step()
     pruned.zero_grad(set_to_none=True)
     return rebuild(architecture_of(pruned), pruned.state_dict())
 
 
+def answering_layers(network: nn.Module) -> list[nn.Module]:
+    """Return the layers whose channels are the network's answer: nothing of them can go."""
+    if isinstance(network, Detector):
+        return network.answering_layers()
+    return [module for module in network.modules() if isinstance(module, nn.Linear)]
+
+
 def _accumulate_gradients(
-    network: nn.Module, measure: torch_pruning.importance.Importance, batches: Sequence[tuple[Tensor, Tensor]]
+    network: nn.Module, measure: torch_pruning.importance.Importance, batches: Sequence[Batch], loss: BatchLoss
 ) -> None:
     del measure
     network.zero_grad(set_to_none=True)
-    for inputs, labels in batches:
-        functional.cross_entropy(network(inputs), labels).backward()
+    for inputs, targets in batches:
+        loss(network(inputs), targets).backward()
 
 
 def _accumulate_squared_gradients(
-    network: nn.Module, measure: torch_pruning.importance.Importance, batches: Sequence[tuple[Tensor, Tensor]]
+    network: nn.Module, measure: torch_pruning.importance.Importance, batches: Sequence[Batch], loss: BatchLoss
 ) -> None:
     measure.zero_grad()
     left = HESSIAN_EXAMPLES
-    for inputs, labels in batches:
-        for example, label in zip(inputs[:left], labels[:left], strict=True):
+    for inputs, targets in batches:
+        for place in range(min(left, len(inputs))):
             network.zero_grad(set_to_none=True)
-            functional.cross_entropy(network(example[None]), label[None]).backward()
+            loss(network(inputs[place : place + 1]), targets[place : place + 1]).backward()
             measure.accumulate_grad(network)
         left = max(0, left - len(inputs))
 

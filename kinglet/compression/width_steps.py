@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from kinglet.compression.latency import Latency, is_faster
+from kinglet.models.detector import Detector
 from kinglet.models.inverted_residual import BlockSpec, InvertedResidualNet, InvertedResidualSpec
 from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec, ResidualStage
 
@@ -26,15 +27,16 @@ PROBE_BLOCKS = 4
 
 
 def probe(network: nn.Module, width: int, seed: int) -> nn.Module:
-    """Return a small network of the same family and for the same images, all layers `width` channels wide.
+    """Return a small network of the same kind of layers and for the same images, all of them `width` channels wide.
 
-    Its weights are random, the same for the same seed. Raises TypeError for a family without a table of widths.
+    Of a detector, it is made of the blocks of its backbone, whose layers pyramid and head have as well. Its weights are
+    random, the same for the same seed. Raises TypeError for a family without a table of widths.
     """
     torch.manual_seed(seed)
     if isinstance(network, ResidualCnn):
         stages = (ResidualStage(width, 2, (width,) * (PROBE_BLOCKS // 2)),) * 2
         return ResidualCnn(ResidualCnnSpec(network.spec.in_channels, stages, network.spec.n_classes)).eval()
-    if isinstance(network, InvertedResidualNet):
+    if isinstance(network, InvertedResidualNet | Detector):
         blocks = (BlockSpec(width, width, 3, 1, True, True),) * PROBE_BLOCKS
         spec = InvertedResidualSpec(network.spec.in_channels, width, blocks, width, network.spec.n_classes)
         return InvertedResidualNet(spec).eval()

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kinglet.models.inverted_residual import ConvBatchNorm, InvertedResidualNet
+from kinglet.models.inverted_residual import ConvBatchNorm, InvertedResidualNet, read_blocks
 from kinglet.models.trunk import SeparableConv, SpecOnBackbone, Trunk, load_trunk
 
 STRIDES = (8, 16, 32)
@@ -35,11 +36,29 @@ LARGEST_LOGARITHM = 5.0
 class DetectorSpec(SpecOnBackbone):
     """Everything needed to rebuild a detector.
 
-    width: channels of the pyramid and the head. depth: convolutions of the head. The rest is as in `SpecOnBackbone`.
+    width: channels of the pyramid and the head. depth: convolutions of the head. tower: channels behind each of these
+    convolutions where they are not all `width`, as after pruning; else empty. The rest is as in `SpecOnBackbone`.
     """
 
     width: int = 96
     depth: int = 2
+    tower: tuple[int, ...] = ()
+
+    @property
+    def head_widths(self) -> tuple[int, ...]:
+        """The channels of the maps between the head's convolutions: those that it takes first, then behind each."""
+        return (self.width, *(self.tower or (self.width,) * self.depth))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the specification as JSON-ready values."""
+        fields = super().to_dict()
+        del fields["tower"]
+        return {**fields, "tower": list(self.tower)} if self.tower else fields
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Self:
+        """Rebuild a specification from `to_dict`'s values."""
+        return super().from_dict({**fields, "tower": tuple(fields.get("tower", ()))})
 
 
 class Pyramid(nn.Module):
@@ -65,11 +84,15 @@ class Pyramid(nn.Module):
 
 
 class Head(nn.Module):
-    """Class logits and logarithms of distances from the maps of the pyramid."""
+    """Class logits and logarithms of distances from the maps of the pyramid.
 
-    def __init__(self, width: int, depth: int, n_classes: int, batch_norm: dict[str, Any]) -> None:
+    widths: channels of those maps, and behind each of the head's convolutions.
+    """
+
+    def __init__(self, widths: Sequence[int], n_classes: int, batch_norm: dict[str, Any]) -> None:
         super().__init__()
-        towers = [[SeparableConv(width, width, 1, batch_norm) for _ in range(depth)] for _ in STRIDES]
+        width = widths[-1]
+        towers = [[SeparableConv(*channels, 1, batch_norm) for channels in pairwise(widths)] for _ in STRIDES]
         for tower in towers[1:]:
             for own, first in zip(tower, towers[0], strict=True):
                 own.share_convolutions(first)
@@ -130,7 +153,7 @@ class Detector(nn.Module):
         self.spec = spec
         self.backbone = Trunk(spec, STRIDES)
         self.pyramid = Pyramid(self.backbone.widths, spec.width, spec.batch_norm)
-        self.head = Head(spec.width, spec.depth, spec.n_classes, spec.batch_norm)
+        self.head = Head(spec.head_widths, spec.n_classes, spec.batch_norm)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return class logits and boxes of images."""
@@ -144,6 +167,25 @@ class Detector(nn.Module):
     def depth_groups(self) -> list[nn.Module]:
         """Return the parts from input to output, for learning rates that grow with depth."""
         return [self.backbone.stem, *self.backbone.blocks, self.pyramid, self.head]
+
+    def answering_layers(self) -> list[nn.Module]:
+        """Return the last layers, whose channels are the answer itself."""
+        return [*self.head.classes, *self.head.distances]
+
+
+def read_spec(network: Detector) -> DetectorSpec:
+    """Return the specification that the layers of `network` have now, after channels were removed."""
+    spec, blocks = network.spec, network.backbone.blocks
+    width = network.pyramid.lateral[0][0].out_channels  # type: ignore[index]
+    tower = tuple(step[1][0].out_channels for step in network.head.towers[0].children())  # type: ignore[index]
+    return replace(
+        spec,
+        stem=network.backbone.stem[0].out_channels,  # type: ignore[arg-type]
+        # Behind the last of them are those that no map needs.
+        blocks=(*read_blocks(blocks, spec.blocks[: len(blocks)]), *spec.blocks[len(blocks) :]),
+        width=width,
+        tower=() if set(tower) <= {width} else tower,
+    )
 
 
 def detector_on(classifier: InvertedResidualNet, n_classes: int, seed: int) -> Detector:

@@ -9,6 +9,7 @@ Tan and Le 2019, "EfficientNet"; EfficientNet-Lite leaves out squeeze-and-excita
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -158,17 +159,20 @@ class InvertedResidualNet(nn.Module):
 
 def read_spec(network: InvertedResidualNet) -> InvertedResidualSpec:
     """Return the specification that the layers of `network` have now, after channels were removed."""
-    blocks = []
-    for block, spec in zip(network.blocks, network.spec.blocks, strict=True):
-        blocks.append(
-            replace(spec, expanded=block.depthwise[0].out_channels, out=block.project[0].out_channels)  # type: ignore[index,union-attr]
-        )
     return replace(
         network.spec,
         stem=network.stem[0].out_channels,  # type: ignore[arg-type]
-        blocks=tuple(blocks),
+        blocks=read_blocks(network.blocks, network.spec.blocks),
         head=network.head[0].out_channels,  # type: ignore[arg-type]
         n_classes=network.classifier.out_features,
+    )
+
+
+def read_blocks(blocks: Iterable[nn.Module], specs: Iterable[BlockSpec]) -> tuple[BlockSpec, ...]:
+    """Return the specifications that these blocks have now; specs: those that they were made by."""
+    return tuple(
+        replace(spec, expanded=block.depthwise[0].out_channels, out=block.project[0].out_channels)  # type: ignore[index,union-attr]
+        for block, spec in zip(blocks, specs, strict=True)
     )
 
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from kinglet.errors import KingletError
-from kinglet.models import efficientnet_lite, inverted_residual, mobilenet_v2, residual_cnn
+from kinglet.models import detector, efficientnet_lite, inverted_residual, mobilenet_v2, residual_cnn
 from kinglet.models.clip_classifier import ClipClassifier, ClipClassifierSpec, clip_classifier_on
 from kinglet.models.detector import Detector, DetectorSpec, detector_on
 from kinglet.models.inverted_residual import InvertedResidualNet, InvertedResidualSpec
+from kinglet.models.onnx_graph import DETECTOR_OUTPUTS, OUTPUT_NAME
 from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec
 from kinglet.models.segmenter import Segmenter, SegmenterSpec, segmenter_on
 from kinglet.models.weights import PackagedWeights, adapt_stem, load_packaged
@@ -149,7 +150,7 @@ def architecture_of(network: nn.Module) -> dict[str, Any]:
     if isinstance(network, ResidualCnn):
         return {"family": "residual-cnn", "spec": residual_cnn.read_spec(network).to_dict()}
     if isinstance(network, Detector):
-        return {"family": "detector", "spec": network.spec.to_dict()}
+        return {"family": "detector", "spec": detector.read_spec(network).to_dict()}
     if isinstance(network, Segmenter):
         return {"family": "segmenter", "spec": network.spec.to_dict()}
     if isinstance(network, ClipClassifier):
@@ -157,6 +158,11 @@ def architecture_of(network: nn.Module) -> dict[str, Any]:
     if isinstance(network, ZooClassifier):
         return network.architecture
     raise TypeError(f"no architecture is known for {type(network).__name__}")
+
+
+def output_names(network: nn.Module) -> tuple[str, ...]:
+    """Return what the file of a network calls that which it returns."""
+    return DETECTOR_OUTPUTS if isinstance(network, Detector) else (OUTPUT_NAME,)
 
 
 def rebuild(architecture: dict[str, Any], state: dict[str, Tensor]) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,7 +18,9 @@ from kinglet.reporting import Report, silent
 from kinglet.runtime.detection import SCORED_FROM, Detections, decode_detections
 from kinglet.runtime.preprocessing import placement
 from kinglet.training.checkpoints import Checkpoint
+from kinglet.training.detection_distillation import Answer, Teaching, taught_loss
 from kinglet.training.detection_losses import detection_loss
+from kinglet.training.devices import autocast
 from kinglet.training.epochs import Epoch, Objective, Recipe, plan_epochs, train
 from kinglet.training.loop import evaluation_batch
 from kinglet.training.parallel import ALONE, Team
@@ -25,6 +29,15 @@ from kinglet.training.validation_precision import mean_average_precision
 # Of the epochs, those at the end whose pictures are no mosaics: what is judged is none either.
 # Source: Ge et al. 2021, "YOLOX", section 2.1.
 LAST_WITHOUT_MOSAIC = 0.2
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a loss knows of a batch: the centres of the places, the objects of its pictures, the teacher's answer."""
+
+    centres: Tensor
+    objects: list[Objects]
+    answer: Answer | None
 
 
 def fit_detector(
@@ -38,28 +51,35 @@ def fit_detector(
     std: list[float],
     device: torch.device,
     team: Team = ALONE,
+    teaching: Teaching | None = None,
     checkpoint: Checkpoint | None = None,
     report: Report = silent,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train the detector `network`; return its weights of the epoch with the best validation mAP50, and the history.
 
     validation: packed at the size of the recipe's last phase. The sizes of all phases are multiples of 32; pictures of
-    any are made from the training images as they are packed. The rest is as `train` says.
+    any are made from the training images as they are packed. teaching: another detector, which answers every picture
+    that it is shown as it is. The rest is as `train` says.
     """
     n_epochs = len(plan_epochs(recipe, len(training)))
     centres = {size: places(size)[0] for _, size in recipe.phases}
 
-    def pictures(epoch: Epoch, positions: NDArray[np.int64]) -> tuple[Tensor, tuple[Tensor, list[Objects]]]:
+    teacher = None if teaching is None else teaching.teacher.eval().to(device)
+
+    def pictures(epoch: Epoch, positions: NDArray[np.int64]) -> tuple[Tensor, Shown]:
         share = MOSAIC_SHARE if epoch.index < (1 - LAST_WITHOUT_MOSAIC) * n_epochs else 0.0
         seeds = (recipe.seed, epoch.index)
         pixels, objects = show(training, positions, epoch.input_size, recipe.augment, seeds, mosaic_share=share)
         shown = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, torch.float32)
         if COLOR in recipe.augment:
             shown = color(shown, random_colors(recipe.seed, epoch.index, positions).to(device))
-        return standardize(shown, mean, std), (centres[epoch.input_size], objects)
+        inputs = standardize(shown, mean, std)
+        return inputs, Shown(centres[epoch.input_size], objects, answered(teacher, inputs, recipe.precision))
 
-    def loss(outputs: tuple[Tensor, Tensor], shown: tuple[Tensor, list[Objects]]) -> Tensor:
-        return detection_loss(shown[0])(outputs, shown[1])
+    def loss(outputs: Answer, shown: Shown) -> Tensor:
+        if teaching is None or shown.answer is None:
+            return detection_loss(shown.centres)(outputs, shown.objects)
+        return taught_loss(shown.centres, teaching.share)(outputs, shown.objects, shown.answer)
 
     objective = Objective(
         n_examples=len(training),
@@ -72,6 +92,16 @@ def fit_detector(
         slack=lambda _: 0.0,
     )
     return train(network, objective, recipe, device=device, team=team, checkpoint=checkpoint, report=report)
+
+
+@torch.no_grad()
+def answered(teacher: nn.Module | None, inputs: Tensor, precision: str) -> Answer | None:
+    """Return a teacher's logits and boxes, float32, for a batch of inputs; None without one."""
+    if teacher is None:
+        return None
+    with autocast(inputs.device, precision):
+        logits, boxes = teacher(inputs)
+    return logits.float(), boxes.float()
 
 
 @torch.inference_mode()

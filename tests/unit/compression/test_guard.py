@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kinglet.compression.guard import INTERVAL, POINT, judge, set_aside
+from kinglet.compression.guard import INTERVAL, POINT, drawn, judge, set_aside
 from kinglet.evidence.bootstrap import paired_interval
 
 
@@ -74,3 +74,14 @@ def test_the_same_seed_sets_the_same_images_aside():
 def test_one_image_cannot_serve_two_purposes():
     with pytest.raises(ValueError, match="got 1"):
         set_aside(1, 8, 8, seed=0)
+
+
+@pytest.mark.parametrize(("n", "most", "expected"), [(3, 500, 3), (600, 500, 500), (1, 5, 1)])
+def test_at_most_so_many_images_are_drawn_each_once_and_the_same_for_a_seed(n, most, expected):
+    places = drawn(n, most, seed=3)
+    assert len(set(places.tolist()) & set(range(n))) == len(places) == expected
+    np.testing.assert_array_equal(places, drawn(n, most, seed=3))
+
+
+def test_the_first_drawn_are_a_sample_of_all():
+    assert drawn(50_000, 6000, seed=0)[:500].mean() == pytest.approx(25_000, rel=0.1)

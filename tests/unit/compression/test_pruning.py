@@ -1,16 +1,22 @@
 import copy
+import json
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from kinglet.compression.pruning import IMPORTANCES, prune_channels, reestimate_batch_norms
+from kinglet.models.detector import Detector, DetectorSpec
+from kinglet.models.export import to_onnx
 from kinglet.models.inverted_residual import BlockSpec, InvertedResidualNet, InvertedResidualSpec
+from kinglet.models.onnx_graph import DETECTOR_OUTPUTS
 from kinglet.models.registry import BACKBONES, architecture_of, pretrained, rebuild
 from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec, ResidualStage
 from tests.unit.models.small_networks import NETWORKS, live_in, residual_cnn
+from tests.unit.models.test_detector import lively, small_detector
 
 EXAMPLE = torch.zeros(1, 3, 32, 32)
 
@@ -117,19 +123,59 @@ def inverted_pair():
     return build(1), build(2), halves((8, 16), (4, 8), (12, 24), (20, 40))
 
 
-@pytest.mark.parametrize("pair", [residual_pair, inverted_pair])
+def detector_pair():
+    def build(factor):
+        blocks = tuple(
+            BlockSpec(expanded * factor, out * factor, 3, stride, True, False)
+            for expanded, out, stride in ((9, 4, 2), (10, 5, 2), (11, 6, 2), (13, 7, 2))
+        )
+        return Detector(DetectorSpec(3, 8 * factor, blocks, 3, width=12 * factor, tower=(14 * factor, 15 * factor)))
+
+    sizes = (8, 9, 4, 10, 5, 11, 6, 13, 7, 12, 14, 15)
+    return build(1), build(2), halves(*((size, 2 * size) for size in sizes))
+
+
+@pytest.mark.parametrize("pair", [residual_pair, inverted_pair, detector_pair])
 @pytest.mark.parametrize("importance", list(IMPORTANCES))
 def test_channels_that_do_nothing_are_those_that_go(pair, importance):
     torch.manual_seed(0)
     small, large, indices = pair()
+    if isinstance(small, Detector):
+        lively(small)
     scatter(live_in(small), large, indices)
-    pruned = prune_channels(large, EXAMPLE, 0.5, importance, 1, batches())
+    loss = sum_of_squares if isinstance(small, Detector) else functional.cross_entropy
+    pruned = prune_channels(large, EXAMPLE, 0.5, importance, 1, batches(), loss=loss)
     assert widths(pruned) == widths(small)
+    assert architecture_of(pruned) == architecture_of(small)
     inputs = torch.randn(4, 3, 32, 32)
     with torch.inference_mode():
         expected = small(inputs)
         torch.testing.assert_close(large(inputs), expected, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(pruned(inputs), expected, rtol=1e-4, atol=1e-5)
+
+
+def sum_of_squares(outputs, labels):
+    """A loss of a detector's logits and boxes that all its channels have a part in."""
+    del labels
+    return sum(output.square().mean() for output in outputs)
+
+
+@pytest.mark.parametrize("importance", list(IMPORTANCES))
+def test_a_detector_is_cut_through_backbone_pyramid_and_head_and_computes_what_is_left(importance):
+    whole = lively(small_detector())
+    pruned = prune_channels(whole, torch.zeros(1, 3, 64, 64), 0.4, importance, 2, batches(), loss=sum_of_squares)
+    assert (whole.spec.width, whole.spec.head_widths) == (16, (16, 16, 16))
+    assert (pruned.spec.stem, pruned.spec.width, pruned.spec.head_widths) == (4, 8, (8, 8, 8))
+    assert all(new.expanded < old.expanded for new, old in zip(pruned.spec.blocks, whole.spec.blocks, strict=True))
+    again = rebuild(json.loads(json.dumps(architecture_of(pruned))), pruned.state_dict())
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        expected = again(images)
+        assert [output.shape for output in expected] == [output.shape for output in whole(images)]
+    file = to_onnx(pruned, 64, 3, {}, DETECTOR_OUTPUTS).SerializeToString()
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    for found, wanted in zip(session.run(None, {"images": images.numpy()}), expected, strict=True):
+        np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,10 @@ SETTINGS: dict[str, Any] = {
     "domains": {"most": 0},
     "quantize": {"qat_epochs": 0},
 }
-# What only classification offers, switched on.
+# What only classification offers, switched on; detectors are pruned too, by channels.
 ON: dict[str, dict[str, Any]] = {
     "search": {"survivors": 1},
     "distill": {"students": {"small": {"stages": [{"width": 8, "stride": 2}]}}},
-    "prune": {"models": ["teacher"]},
     "adapt": {"models": ["teacher"]},
     "domains": {"most": 8},
     "quantize": {"qat_epochs": 1},
@@ -57,11 +56,17 @@ def test_masks_are_cross_validated(tmp_path: Path) -> None:
     assert loaded(tmp_path, "segmentation", crossvalidate={"folds": [1, 2]}).crossvalidate.folds == [1, 2]
 
 
+def test_detectors_are_pruned(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "detection", prune={"models": ["teacher"], "baseline": "none"}).prune.models == ["teacher"]
+
+
 @pytest.mark.parametrize(
     ("problem", "section", "values"),
     [
         *[(problem, section, values) for problem in OFF for section, values in ON.items()],
         ("detection", "crossvalidate", {"folds": [1, 2]}),
+        ("detection", "prune", {"blocks": 1}),
+        ("segmentation", "prune", {"models": ["teacher"]}),
     ],
 )
 def test_a_step_that_knows_classes_only_is_refused_when_it_is_on(

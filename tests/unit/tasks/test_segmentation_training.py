@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pandas as pd
 import pytest
@@ -14,12 +15,15 @@ import torch
 
 from kinglet.data import mask_augmentation
 from kinglet.errors import KingletError
+from kinglet.models.registry import pretrained_segmenter
 from kinglet.runtime.segmentation import VOID
 from kinglet.runtime.sessions import read_metadata
 from kinglet.training.schedules import EpochBudget
 from tasks import finetune
-from tasks.models import load_model, read_manifest
+from tasks.artifacts import read_card
+from tasks.models import load_model, read_manifest, save_model
 from tasks.parameters import MASK_AUGMENTATIONS, Parameters, load_parameters
+from tasks.segmentation_quantize import judged_segmenters
 from tasks.segmentation_training import BUDGET, masked_images, segmenter_recipe
 from tests.unit.data.test_mask_augmentation import painted
 
@@ -95,6 +99,17 @@ def test_images_come_with_the_masks_of_their_split(project: Path) -> None:
     images = masked_images(read_manifest(), "validation", SIZE)
     assert images.rows.tolist() == [8, 9, 10]
     assert images.counts(2).sum() == 3 * SIZE * (SIZE - 6)
+
+
+def test_int8_segmenters_are_judged_by_validation_images_and_calibrated_by_training_images(project: Path) -> None:
+    network, _ = pretrained_segmenter("mobilenet-v2", 1, len(CLASSES), 0)
+    folder = project / "artifacts/finetune/teacher"
+    facts: dict[str, Any] = {"mean": [0.5], "std": [0.25], "classes": CLASSES, "notes": {}, "problem": "segmentation"}
+    save_model(folder, network, step="finetune", parent="", input_size=SIZE, channels=1, fit="pad", **facts)
+    calibration, judge = judged_segmenters(onnx.load(folder / "model.onnx"), read_card(folder), settings().quantize, 0)
+    assert sorted(judge.choice.rows.tolist()) == [8, 9, 10]
+    packed = np.load(f"artifacts/ingest/images_{SIZE}.npy")
+    assert {image.tobytes() for image in calibration} == {image.tobytes() for image in packed[:8]}
 
 
 def test_windows_come_first_and_a_budget_decides_how_many_epochs() -> None:

@@ -1,0 +1,119 @@
+"""Detectors before a cut, and their training back from the labels and the answers of the whole teacher."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from kinglet.compression.pruning import Batch
+from kinglet.data.batches import gather, standardize
+from kinglet.data.boxed_images import BoxedImages
+from kinglet.errors import KingletError
+from kinglet.models.detector import places
+from kinglet.models.export import fold_batch_norms
+from kinglet.training.detection import fit_detector
+from kinglet.training.detection_distillation import Teaching
+from kinglet.training.detection_losses import detection_loss
+from kinglet.training.devices import pick_device
+from kinglet.training.epochs import Recipe
+from kinglet.training.schedules import EpochBudget
+from tasks.artifacts import BOXES, FINETUNE, PRUNE, TEACHER, ModelCard, packed_images
+from tasks.detection_training import boxed_images, detector_recipe
+from tasks.distillation import save_like
+from tasks.models import load_model, open_checkpoint
+from tasks.parameters import AUTO, Parameters, Prune
+from tasks.progress import progress
+from tasks.whole_model import IMPORTANCE_BATCHES, Whole
+
+# A sixth of what a teacher is trained for: eight epochs of 205 images of 416 pixels.
+RECOVERY_BUDGET = EpochBudget(pixels=0.285e9, fewest=2, most=30)
+
+
+def read_whole_detector(folder: Path, parameters: Parameters) -> Whole[BoxedImages]:
+    """Return the detector of a folder, with the images that it learns from."""
+    network, card = load_model(folder)
+    training, validation = (
+        boxed_images(split, card.input_size, card.fit, card.classes) for split in ("train", "validation")
+    )
+    centres, _ = places(card.input_size)
+    batches = boxed_batches(training, card, parameters.prune.batch_size, parameters.seed)
+    loss = detection_loss(centres)
+    return Whole(folder, network, card, training, validation, batches, batches[-1][0], loss)
+
+
+def boxed_batches(images: BoxedImages, card: ModelCard, batch_size: int, seed: int) -> list[Batch]:
+    """Return batches of random images as a detector takes them, each with the objects of its pictures.
+
+    At most `IMPORTANCE_BATCHES`; fewer where there are not enough images, and the last may be smaller.
+    """
+    order = np.random.default_rng(seed).permutation(len(images))[: IMPORTANCE_BATCHES * batch_size]
+    return [
+        (inputs_of(images, part, card), [images.objects[place] for place in part.tolist()])
+        for part in np.split(order, range(batch_size, len(order), batch_size))
+    ]
+
+
+def inputs_of(images: BoxedImages, part: np.ndarray[Any, np.dtype[np.int64]], card: ModelCard) -> Tensor:
+    """Return the images at these places as a detector takes them."""
+    return standardize(gather(images.packed, images.rows[part]), card.mean, card.std)
+
+
+def refuse_rival_of_detector(whole: Whole[BoxedImages], settings: Prune) -> None:
+    """Raise KingletError if a rival is asked for: none is offered for detectors."""
+    if settings.baseline != "none":
+        raise KingletError(
+            f"params.yaml: prune.baseline is {settings.baseline}, but {whole.card.name} is a detector, "
+            "for which no rival is offered yet.",
+            "Set prune.baseline to none.",
+        )
+
+
+def recovery_of_detector(whole: Whole[BoxedImages], parameters: Parameters) -> Recipe:
+    """Return how a pruned detector is trained back: on pictures like the teacher's, but shorter and more gently."""
+    settings, size, n_examples = parameters.prune, whole.card.input_size, len(whole.training)
+    epochs = RECOVERY_BUDGET.epochs(n_examples, size**2) if settings.epochs == AUTO else settings.epochs
+    return replace(
+        detector_recipe(parameters.finetune, size, n_examples, parameters.seed),
+        phases=((epochs, size),),
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        # A cut is made in all layers, so all of them learn as fast.
+        layer_decay=1.0,
+    )
+
+
+def train_detector_back(
+    network: nn.Module, whole: Whole[BoxedImages], parameters: Parameters, facts: dict[str, Any], notes: dict[str, Any]
+) -> None:
+    """Train a pruned detector from the labels and the teacher's answers, and save it beside the others.
+
+    facts: what decides the training besides the recipe and its images. notes: for its card, beside the history.
+    """
+    card, recipe, share = whole.card, recovery_of_detector(whole, parameters), parameters.distill.soft_weight
+    output = PRUNE / f"{card.name}-pruned"
+    teacher, _ = load_model(FINETUNE / TEACHER)
+    checkpoint = open_checkpoint(
+        f"prune-{output.name}",
+        {"recipe": asdict(recipe), "soft_weight": share, **facts},
+        [packed_images(card.input_size), BOXES, FINETUNE / TEACHER / "model.pt", whole.folder / "model.pt"],
+    )
+    with progress(f"prune {output.name}") as report:
+        trained, history = fit_detector(
+            network,
+            whole.training,
+            whole.validation,
+            recipe,
+            n_classes=len(card.classes),
+            mean=card.mean,
+            std=card.std,
+            device=pick_device(),
+            teaching=Teaching(fold_batch_norms(teacher), share),
+            checkpoint=checkpoint,
+            report=report,
+        )
+    save_like(output, trained, card, parent=card.name, input_size=card.input_size, notes={"history": history, **notes})
+    checkpoint.clear()
