@@ -30,7 +30,7 @@ from tasks.true_masks import scored_images
 
 # What a fold may cost where nobody says its epochs: a third of a teacher. A segmenter has a decoder to learn from
 # nothing, and says little before that.
-FOLD_BUDGET = EpochBudget(pixels=65e6, fewest=1, most=60)
+FOLD_BUDGET = EpochBudget(pixels=130e6, fewest=1, most=60)
 
 
 def answer_masks(given: FoldRun) -> None:
