@@ -26,9 +26,8 @@ from kinglet.training.losses import label_loss
 from kinglet.training.parallel import ALONE, Team
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import packed_clips, read_input_sizes
-from tasks.clip_settings import Recurrent
 from tasks.models import channels_of, image_set, open_checkpoint, prepare_training, read_classes, read_manifest
-from tasks.parameters import AUTO, Finetune, Parameters
+from tasks.parameters import AUTO, Finetune, Parameters, Recurrent
 from tasks.progress import progress
 from tasks.teacher import keep_teacher, phases_between, teacher_recipe
 
