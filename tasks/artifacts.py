@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from kinglet.atomic import read_json, write_json
 from kinglet.errors import KingletError
-from kinglet.runtime.bundles import NEEDED_BY
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 
 if TYPE_CHECKING:
@@ -222,6 +221,9 @@ class ModelCard:
     @property
     def file_names(self) -> tuple[str, ...]:
         """The names of the model's files; the first is the one that its runtime opens."""
+        # Here, as it loads numpy, for which the kinglet command does not wait.
+        from kinglet.runtime.bundles import NEEDED_BY
+
         return (*RUNTIMES[self.runtime].files, *NEEDED_BY.get(self.problem, ()))
 
 

@@ -109,7 +109,7 @@ def test_an_int8_detector_is_made_and_says_how_it_was_judged(inside):
     card = read_card(QUANTIZE / "teacher-int8")
     assert (card.problem, card.precision, card.takes_pixels) == ("detection", "int8", True)
     guard = card.notes["guard"]
-    assert guard["images"] == 2  # a fifth of the training images
+    assert guard["images"] == 3  # the validation images
     assert set(guard["map_50_difference"]) == {"value", "low", "high"}
     assert card.notes["runtime"]["unfused_layers"] == 0
 

@@ -48,7 +48,7 @@ def test_the_other_parameter_files_are_valid(path: Path) -> None:
         ({"finetun": {}}, ["finetun is not a known key", "finetune"]),
         ({"finetune.batch_size": 0}, ["finetune.batch_size is 0", "greater than or equal to 1"]),
         ({"finetune.batch_size": "many"}, ["finetune.batch_size is 'many'", "valid integer"]),
-        ({"data.fit": "squash"}, ["data.fit is 'squash'", "'stretch', 'crop' or 'pad'"]),
+        ({"data.fit": "squash"}, ["data.fit is 'squash'", "'stretch', 'crop', 'pad' or 'tile'"]),
         (
             {"split.validation": 0.6, "split.test": 0.5},
             ["split", "validation, test and sealed together must stay below 1"],
