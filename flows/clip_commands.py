@@ -20,7 +20,7 @@ def videos_to_learn_from() -> None:
 def generate(
     images: Annotated[str, typer.Argument(help="Pictures: a folder, a table, or a data set's description (.yaml).")],
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
-    per_class: Annotated[int, typer.Option("--per-class", min=1, help="Videos of each of the nine classes.")] = 50,
+    per_class: Annotated[int, typer.Option("--per-class", min=1, help="Videos of each of the nine classes.")] = 100,
     size: Annotated[int, typer.Option("--size", min=32, max=512, help="Edge of the frames in pixels.")] = 64,
     rate: Annotated[float, typer.Option("--frames-per-second", min=1, max=120)] = 12,
     seed: Annotated[int, typer.Option("--seed", min=0)] = 0,

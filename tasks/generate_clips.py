@@ -32,7 +32,7 @@ class Request:
 
     images: str
     output: Path
-    per_class: int = 50
+    per_class: int = 100
     edge: int = 64
     rate: float = 12.0
     seed: int = 0
