@@ -13,6 +13,7 @@ time: a second.
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def read_part(run: Path, file: Path) -> dict[str, Any]:
 def measure(options: argparse.Namespace) -> None:
     """Write the result."""
     figures = read_run(options.run, options.data)
-    command = shown_command("problem_run", ["--run", "CHECKOUT", "--data", options.data])
+    command = shown_command("problem_run", ["--run", "CHECKOUT", "--data", shlex.quote(options.data)])
     path = write_result(
         options.results, NAME.format(figures["problem"]), command=command, repetitions=1, figures=figures
     )
