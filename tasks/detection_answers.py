@@ -31,6 +31,7 @@ from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import map_batches, open_session, read_metadata
 from tasks.artifacts import BOXES, EVALUATE, INGEST, SPLIT, packed_images
 from tasks.image_tables import read_parquet, read_scored
+from tasks.scored_models import refuse_other_classes
 
 PREDICTIONS = EVALUATE / "predictions.parquet"
 SIDES = ["x1", "y1", "x2", "y2"]
@@ -113,10 +114,7 @@ def open_detector(folder: Path, classes: list[str]) -> OpenedDetector:
     file = folder / MODEL
     session = open_session(file, threads=1, outputs=DETECTOR_OUTPUTS)
     opened = detector_of(session)
-    if opened.classes != classes:
-        raise KingletError(
-            f"{file} was made for other classes than {SPLIT / 'classes.json'} lists.", "Run `dvc repro`."
-        )
+    refuse_other_classes(file, opened.classes, classes)
     return opened
 
 

@@ -28,6 +28,7 @@ from kinglet.runtime.segmentation import Mask, decode_masks
 from kinglet.runtime.sessions import open_session, read_metadata, run
 from tasks.artifacts import EVALUATE, SPLIT, packed_images
 from tasks.image_tables import read_parquet, read_scored
+from tasks.scored_models import refuse_other_classes
 from tasks.true_masks import MaskedImages, scored_images
 
 PREDICTIONS = EVALUATE / "predictions.parquet"
@@ -75,10 +76,7 @@ def open_segmenter(folder: Path, classes: list[str]) -> OpenedSegmenter:
     Raises KingletError if the file is no model of ours, or was made for other classes.
     """
     opened = open_file(folder / MODEL)
-    if opened.classes != classes:
-        raise KingletError(
-            f"{folder / MODEL} was made for other classes than {SPLIT / 'classes.json'} lists.", "Run `dvc repro`."
-        )
+    refuse_other_classes(folder / MODEL, opened.classes, classes)
     return opened
 
 
