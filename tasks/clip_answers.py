@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,31 @@ from tasks.opened_models import OpenedModel
 Done = Callable[[float, float], None]
 
 
-def open_clip_network(folder: Path, file: str = MODEL, *, saturate: bool = False) -> ClipNetwork:
+@dataclass(frozen=True)
+class OpenedClipNetwork:
+    """A network over clips, how a frame becomes its input, and the names of its classes."""
+
+    network: ClipNetwork
+    preprocessing: Preprocessing
+    classes: list[str]
+
+    def logits(
+        self,
+        packed: NDArray[np.uint8],
+        rows: NDArray[np.integer[Any]],
+        workers: int | None = None,
+        report: Done | None = None,
+    ) -> NDArray[np.float32]:
+        """Return what `gather_clip_logits` does; workers: None for all processors."""
+        workers = workers or available_processors()
+        return gather_clip_logits(self.network, packed, rows, self.preprocessing, workers, report)
+
+    def predicted(self, packed: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the classes that are answered to these rows of packed clips, int64 (len(rows),)."""
+        return np.asarray(self.logits(packed, rows)[:, -1].argmax(axis=1), np.int64)
+
+
+def open_clip_network(folder: Path, file: str = MODEL, *, saturate: bool = False) -> OpenedClipNetwork:
     """Return the network in a folder on one thread, with exact sums of 8-bit products.
 
     file: of its frame part. saturate: with those of x86 without VNNI in its frame part, emulated elsewhere.
@@ -41,8 +66,9 @@ def open_clip_network(folder: Path, file: str = MODEL, *, saturate: bool = False
         if emulator.layers_at_risk:
             engine = Engine(lambda tensor: emulator.run_all(tensor)[0][0], engine.input_shape, engine.takes_pixels)
     recurrence = open_recurrence(folder / RECURRENT, threads=1, exact_sums=not saturate)
-    require_fitting(engine, recurrence, read_metadata(session)[0], folder / RECURRENT)
-    return ClipNetwork(engine, recurrence)
+    preprocessing, classes = read_metadata(session)
+    require_fitting(engine, recurrence, preprocessing, folder / RECURRENT)
+    return OpenedClipNetwork(ClipNetwork(engine, recurrence), preprocessing, classes)
 
 
 def opened_clip_network(folder: Path, n_frames: int) -> OpenedModel:
@@ -50,10 +76,8 @@ def opened_clip_network(folder: Path, n_frames: int) -> OpenedModel:
 
     Its engine takes the frames of n clips one after the other, and gives the logits after each clip's last frame.
     """
-    network = open_clip_network(folder)
-    return as_model(
-        network, n_frames, *read_metadata(open_session(folder / MODEL, threads=1, outputs=(FEATURES_NAME,)))
-    )
+    opened = open_clip_network(folder)
+    return as_model(opened.network, n_frames, opened.preprocessing, opened.classes)
 
 
 def as_model(network: ClipNetwork, n_frames: int, preprocessing: Preprocessing, classes: list[str]) -> OpenedModel:
@@ -87,11 +111,3 @@ def gather_clip_logits(
             if report:
                 report(len(found), len(rows))
     return np.stack(found) if found else np.empty((0, packed.shape[1], network.recurrence.n_classes), np.float32)
-
-
-def clip_answers_of(folder: Path, packed: Path, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the classes that the network in a folder answers to these rows of packed clips, int64 (len(rows),)."""
-    preprocessing, _ = read_metadata(open_session(folder / MODEL, threads=1, outputs=(FEATURES_NAME,)))
-    clips = np.load(packed, mmap_mode="r")
-    logits = gather_clip_logits(open_clip_network(folder), clips, rows, preprocessing, available_processors())
-    return np.asarray(logits[:, -1].argmax(axis=1), np.int64)

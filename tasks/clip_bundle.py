@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from kinglet.atomic import read_json, write_bytes
 from kinglet.compression.saturation import unknown_operators
 from kinglet.runtime import bundles
-from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.sessions import FEATURES_NAME, open_session, read_metadata, softmax
 from tasks.artifacts import BUNDLE, SOURCE_FACTS, ModelCard, packed_clips
 from tasks.bundle_evidence import golden_rows, read_evidence
-from tasks.clip_answers import gather_clip_logits, open_clip_network
+from tasks.clip_answers import open_clip_network
 from tasks.detection_bundle import is_int8
 from tasks.generated_data import GENERATED_SENTENCE
 from tasks.model_card import CardWords, colour_of, model_card
@@ -77,19 +76,17 @@ def pack_clip_network(
     golden: dict[str, NDArray[Any]] = {
         bundles.GOLDEN_CLIPS: clips,
         "labels": labels,
-        bundles.EXACT: answers(folder, bundles.MODEL, clips, preprocessing, saturate=False),
+        bundles.EXACT: answers(folder, bundles.MODEL, clips, saturate=False),
         bundles.TOLERANCE: np.array([INT8_TOLERANCE if in_integers else FLOAT_TOLERANCE]),
     }
     if in_integers and not unknown_operators(onnx.load(folder / bundles.MODEL)):
         served = bundles.WITHOUT_VNNI if (folder / bundles.WITHOUT_VNNI).is_file() else bundles.MODEL
-        golden[bundles.SATURATED] = answers(folder, served, clips, preprocessing, saturate=True)
+        golden[bundles.SATURATED] = answers(folder, served, clips, saturate=True)
     further = {bundles.CLIP: {"frames": clips.shape[1], "frames_per_second": rate}}
     seal_and_open(bundle, preprocessing, classes, golden, text, problem=bundles.VIDEO, further=further)
 
 
-def answers(
-    folder: Path, file: str, clips: NDArray[np.uint8], preprocessing: Preprocessing, *, saturate: bool
-) -> NDArray[np.float32]:
+def answers(folder: Path, file: str, clips: NDArray[np.uint8], *, saturate: bool) -> NDArray[np.float32]:
     """Return the probabilities of packed clips, on x86 without VNNI if `saturate`, elsewhere if not."""
-    network = open_clip_network(folder, file, saturate=saturate)
-    return softmax(gather_clip_logits(network, clips, np.arange(len(clips)), preprocessing, workers=1)[:, -1])
+    opened = open_clip_network(folder, file, saturate=saturate)
+    return softmax(opened.logits(clips, np.arange(len(clips)), workers=1)[:, -1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.evidence.bootstrap import accuracy_interval
-from kinglet.runtime.processors import available_processors
-from kinglet.runtime.sessions import FEATURES_NAME, open_session, read_metadata
 from tasks.artifacts import ModelCard, packed_clips
-from tasks.clip_answers import gather_clip_logits, open_clip_network
-from tasks.held_out import HeldOut
+from tasks.clip_answers import open_clip_network
+from tasks.held_out import HeldOut, on_held_out
 from tasks.parameters import Parameters
 from tasks.progress import Report
-from tasks.scored_models import finite_softmax, refuse_other_classes, report_rows
+from tasks.scored_models import refuse_other_classes
 from tasks.without_vnni import EMULATED_IMAGES, without_vnni
 
 # Of a clip's frames, those after which an early answer is scored.
@@ -42,26 +39,14 @@ class ClipScoring:
         total: float,
     ) -> dict[str, NDArray[np.float32]]:
         """Return the probabilities after the last frame on every held-out split, {split: float32 (n, n_classes)}."""
-        file, network = folder / card.file_names[0], open_clip_network(folder)
-        preprocessing, found = read_metadata(open_session(file, threads=1, outputs=(FEATURES_NAME,)))
-        refuse_other_classes(file, found, classes)
-        packed = np.load(packed_clips(preprocessing.input_size), mmap_mode="r")
-        probabilities = {}
-        for split, clips in held_out.items():
-            logits = gather_clip_logits(
-                network,
-                packed,
-                clips.rows,
-                preprocessing,
-                available_processors(),
-                partial(report_rows, report, folder.name, done, total),
-            )
-            after_frames = finite_softmax(logits, file, split)
-            if split == "test":
-                self._after_frames[card.name] = after_frames
-            probabilities[split] = after_frames[:, -1]
-            done += len(clips.rows)
-        return probabilities
+        file, opened = folder / card.file_names[0], open_clip_network(folder)
+        refuse_other_classes(file, opened.classes, classes)
+        packed = np.load(packed_clips(opened.preprocessing.input_size), mmap_mode="r")
+        after_frames = on_held_out(
+            held_out, lambda rows, told: opened.logits(packed, rows, report=told), file, report, done, total
+        )
+        self._after_frames[card.name] = after_frames["test"]
+        return {split: of_split[:, -1] for split, of_split in after_frames.items()}
 
     def beside(self, folder: Path, card: ModelCard, test: HeldOut) -> dict[str, Any]:
         """Return what scores.json says of a model besides: on processors without VNNI, and of early answers."""
@@ -98,7 +83,4 @@ def early_scores(after_frames: NDArray[np.float32], labels: NDArray[np.int64], *
 
 def emulated_clip_answers(file: Path, packed: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the predicted classes of these rows of packed clips on x86 without VNNI; file: of the frame part."""
-    network = open_clip_network(file.parent, file.name, saturate=True)
-    preprocessing, _ = read_metadata(open_session(file, threads=1, outputs=(FEATURES_NAME,)))
-    logits = gather_clip_logits(network, packed, rows, preprocessing, available_processors())
-    return np.asarray(logits[:, -1].argmax(axis=1), np.int64)
+    return open_clip_network(file.parent, file.name, saturate=True).predicted(packed, rows)

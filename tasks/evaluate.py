@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +27,14 @@ from kinglet.runtime.sessions import gather_logits
 from tasks.artifacts import EVALUATE, SPLIT, ModelCard, model_folders, packed_images, read_card
 from tasks.clip_evaluate import ClipScoring
 from tasks.detection_evaluate import score_detectors
-from tasks.held_out import HeldOut, read_held_out
+from tasks.held_out import Done, HeldOut, on_held_out, read_held_out
 from tasks.opened_models import open_model
 from tasks.parameters import Evaluate, Parameters
 from tasks.progress import Report, progress
 from tasks.scored_models import (
     HELD_OUT,
     facts_of,
-    finite_softmax,
     refuse_other_classes,
-    report_rows,
     teacher_name,
 )
 from tasks.segmentation_answers import MASKS
@@ -129,20 +126,12 @@ def predict(
     file, model = folder / card.file_names[0], open_model(folder, card, threads=1)
     refuse_other_classes(file, model.classes, classes)
     packed = np.load(packed_images(model.preprocessing.input_size), mmap_mode="r")
-    probabilities = {}
-    for split, images in held_out.items():
-        logits = gather_logits(
-            model.engine.run,
-            len(classes),
-            packed,
-            images.rows,
-            model.preprocessing,
-            workers=available_processors(),
-            report=partial(report_rows, report, folder.name, done, total),
-        )
-        probabilities[split] = finite_softmax(logits, file, split)
-        done += len(images.rows)
-    return probabilities
+
+    def logits_of(rows: NDArray[np.int64], told: Done) -> NDArray[np.float32]:
+        run, workers = model.engine.run, available_processors()
+        return gather_logits(run, len(classes), packed, rows, model.preprocessing, workers=workers, report=told)
+
+    return on_held_out(held_out, logits_of, file, report, done, total)
 
 
 def resampling_of(settings: Evaluate, seed: int) -> Resampling:

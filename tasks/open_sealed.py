@@ -17,7 +17,7 @@ from kinglet.runtime.sessions import gather_logits
 from tasks.artifacts import BUNDLE, FINETUNE, SPLIT, model_folders, packed_clips, packed_images, read_card
 from tasks.bundle_answers import Part, answers_of, read_part
 from tasks.champion import bundle_digest
-from tasks.clip_answers import clip_answers_of
+from tasks.clip_answers import open_clip_network
 from tasks.gate import comparison_checks, read_challenger, read_reference
 from tasks.opened_models import open_model
 from tasks.parameters import Parameters
@@ -65,7 +65,8 @@ def teacher_answers(part: Part) -> NDArray[np.int64]:
     (folder,) = model_folders(FINETUNE)
     card = read_card(folder)
     if card.problem == bundles.VIDEO:
-        return clip_answers_of(folder, packed_clips(card.input_size), part.rows)
+        clips = np.load(packed_clips(card.input_size), mmap_mode="r")
+        return open_clip_network(folder).predicted(clips, part.rows)
     model = open_model(folder, card, threads=1)
     packed = np.load(packed_images(model.preprocessing.input_size), mmap_mode="r")
     logits = gather_logits(

@@ -14,7 +14,7 @@ from kinglet.atomic import read_json
 from kinglet.errors import KingletError
 from kinglet.runtime.sessions import FEATURES_NAME, open_session, read_metadata
 from tasks import benchmark, crossvalidate, finetune, pool_folds, quantize
-from tasks.clip_answers import gather_clip_logits, open_clip_network
+from tasks.clip_answers import open_clip_network
 from tasks.clip_training import augmentations_of, clip_recipe
 from tasks.models import image_set, load_model, read_manifest
 from tasks.parameters import Parameters, load_parameters
@@ -87,7 +87,7 @@ def test_the_teacher_of_videos_is_two_files_and_says_so(made, monkeypatch):
     assert json.loads(session.get_modelmeta().custom_metadata_map["kinglet.problem"]) == "video"
     assert not list((made / ".kinglet/checkpoints").glob("*"))
     clips = image_set(read_manifest(), "validation", [SIZE], lambda size: made / f"artifacts/ingest/clips_{size}.npy")
-    found = gather_clip_logits(open_clip_network(folder), clips.packed[SIZE], clips.rows, card.preprocessing, 1)
+    found = open_clip_network(folder).logits(clips.packed[SIZE], clips.rows, workers=1)
     assert found.shape == (6, FRAMES, 3)
     from kinglet.training.loop import predict
 
