@@ -79,7 +79,7 @@ def pack(
     if without_vnni.is_file():
         write_bytes(bundle / bundles.WITHOUT_VNNI, without_vnni.read_bytes())
     golden: dict[str, NDArray[Any]] = {
-        "images": images,
+        bundles.GOLDEN_IMAGES: images,
         "labels": labels,
         bundles.EXACT: answers(chosen, images, preprocessing, saturate=False),
     }
@@ -108,7 +108,7 @@ def pack_converted(
         write_bytes(bundle / file.name, file.read_bytes())
     logits = gather_logits(model.engine.run, len(model.classes), images, np.arange(len(images)), model.preprocessing)
     golden: dict[str, NDArray[Any]] = {
-        "images": images,
+        bundles.GOLDEN_IMAGES: images,
         "labels": labels,
         bundles.EXACT: softmax(logits),
         bundles.TOLERANCE: np.array([bundles.tolerance_of_converted(card.precision)]),

@@ -62,7 +62,7 @@ def pack_detector(
     shutil.rmtree(bundle, ignore_errors=True)
     write_bytes(bundle / bundles.MODEL, chosen.read_bytes())
     preprocessing, classes = read_metadata(open_session(bundle / bundles.MODEL, threads=1, outputs=DETECTOR_OUTPUTS))
-    golden: dict[str, NDArray[Any]] = {"images": images}
+    golden: dict[str, NDArray[Any]] = {bundles.GOLDEN_IMAGES: images}
     golden[bundles.EXACT_DETECTIONS] = golden_table(chosen, images, preprocessing, thresholds, saturate=False)
     served = [chosen]
     if without_vnni.is_file():

@@ -59,7 +59,7 @@ def pack_segmenter(bundle: Path, chosen: Path, without_vnni: Path, images: NDArr
     write_bytes(bundle / bundles.MODEL, chosen.read_bytes())
     preprocessing, classes = read_metadata(open_session(bundle / bundles.MODEL, threads=1))
     golden: dict[str, NDArray[Any]] = {
-        "images": images,
+        bundles.GOLDEN_IMAGES: images,
         bundles.EXACT_MASKS: golden_masks(chosen, images, preprocessing, saturate=False),
         bundles.MASK_TOLERANCES[bundles.EXACT_MASKS]: np.array([tolerance_of(chosen)]),
     }

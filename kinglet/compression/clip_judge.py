@@ -76,8 +76,5 @@ def logits_of_clips(features: Features, recurrence: Recurrence) -> Logits:
     """
     found = np.empty((len(features), recurrence.n_classes), np.float32)
     for number, of_clip in enumerate(features):
-        state = recurrence.first_state()
-        for frame in of_clip:
-            logits, state = recurrence.step(frame[None], state)
-        found[number] = logits[0]
+        found[number] = recurrence.along(frame[None] for frame in of_clip)[-1]
     return found

@@ -52,7 +52,8 @@ class DetectionPredictor(PlacedPredictor[Detections]):
         with np.load(golden, allow_pickle=False) as expected:
             own = bundles.SATURATED_DETECTIONS if self.saturates else bundles.EXACT_DETECTIONS
             own = own if own in expected else bundles.EXACT_DETECTIONS
-            images, objects = expected["images"], objects_in(expected[own], len(expected["images"]))
+            images = expected[bundles.GOLDEN_IMAGES]
+            objects = objects_in(expected[own], len(images))
         if tolerance is None:
             tolerance = TOLERANCES[own]
         edge = self.preprocessing.input_size

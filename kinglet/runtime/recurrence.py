@@ -10,6 +10,7 @@ stream's not be that of its clip.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,17 @@ class Recurrence:
         logits, following = self.session.run(OUTPUTS, {FEATURES_NAME: features, STATE_NAME: state})
         return np.asarray(logits, np.float32), np.asarray(following, np.float32)
 
+    def along(self, features: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return the logits after each frame of a clip, float32 (n_frames, n_classes).
+
+        features: of each frame, float32 (1, feature_size), at least one.
+        """
+        state, found = self.first_state(), []
+        for of_frame in features:
+            logits, state = self.step(of_frame, state)
+            found.append(logits[0])
+        return np.stack(found)
+
 
 @dataclass(frozen=True)
 class ClipNetwork:
@@ -69,11 +81,7 @@ class ClipNetwork:
 
         frames: at least one, as the model takes them.
         """
-        state, found = self.recurrence.first_state(), []
-        for place in range(len(frames)):
-            logits, state = self.step(frames[place : place + 1], state)
-            found.append(logits[0])
-        return np.stack(found)
+        return self.recurrence.along(self.frame_part.run(frames[place : place + 1]) for place in range(len(frames)))
 
     def logits_of_clips(self, frames: InputTensor, n_frames: int) -> NDArray[np.float32]:
         """Return the logits after the last frame of each clip, float32 (n, n_classes).

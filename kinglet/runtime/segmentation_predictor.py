@@ -18,7 +18,7 @@ from kinglet.runtime.placed_predictor import PlacedPredictor
 from kinglet.runtime.predictor import batches
 from kinglet.runtime.preprocessing import TILE, Placement, match_channels, prepare
 from kinglet.runtime.segmentation import Mask, decode_masks
-from kinglet.runtime.tiles import Tile, put_together, tiles_of
+from kinglet.runtime.tiles import Tile, put_together, seen_tiles
 
 
 class SegmentationPredictor(PlacedPredictor[Mask]):
@@ -38,9 +38,7 @@ class SegmentationPredictor(PlacedPredictor[Mask]):
 
     def tiles(self, width: int, height: int) -> list[Tile]:
         """Return the tiles that an image of this size is computed in: one, unless the bundle's `fit` is "tile"."""
-        if self.preprocessing.fit != TILE:
-            return tiles_of(width, height, max(width, height))
-        return tiles_of(width, height, self.preprocessing.input_size)
+        return seen_tiles(width, height, self.preprocessing)
 
     def _find(self, images: list[NDArray[np.uint8]], start: int) -> list[Mask]:
         if self.preprocessing.fit != TILE:
@@ -72,7 +70,7 @@ class SegmentationPredictor(PlacedPredictor[Mask]):
         with np.load(golden, allow_pickle=False) as expected:
             own = bundles.SATURATED_MASKS if self.saturates else bundles.EXACT_MASKS
             own = own if own in expected else bundles.EXACT_MASKS
-            images, masks = expected["images"], expected[own]
+            images, masks = expected[bundles.GOLDEN_IMAGES], expected[own]
             stated = float(expected[bundles.MASK_TOLERANCES[own]].item())
         allowed = stated if tolerance is None else tolerance
         edge = self.preprocessing.input_size

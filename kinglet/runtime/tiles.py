@@ -16,6 +16,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from kinglet.runtime.preprocessing import TILE, Preprocessing
+
 # What a tile sees beyond the pixels that it answers for, as a share of its edge, except at the image's own edges.
 MARGIN_SHARE = 8
 
@@ -60,6 +62,12 @@ def tiles_of(width: int, height: int, edge: int) -> list[Tile]:
         for top, core_top, core_bottom in down
         for left, core_left, core_right in across
     ]
+
+
+def seen_tiles(width: int, height: int, preprocessing: Preprocessing) -> list[Tile]:
+    """Return the parts of an image of this size that a model sees one by one: all of it at once, unless it is cut."""
+    edge = preprocessing.input_size if preprocessing.fit == TILE else max(width, height)
+    return tiles_of(width, height, edge)
 
 
 def spans(length: int, edge: int) -> list[tuple[int, int, int]]:

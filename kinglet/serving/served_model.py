@@ -15,7 +15,7 @@ from kinglet.runtime import bundles
 from kinglet.runtime.decoding import ImageFacts, TooManyPixelsError, decode
 from kinglet.runtime.predictors import AnyPredictor, open_predictor
 from kinglet.runtime.preprocessing import TILE, model_input, square_of
-from kinglet.runtime.tiles import tiles_of
+from kinglet.runtime.tiles import seen_tiles
 
 VERSION_DIGITS = 12
 DEFAULT_NAME = "model"
@@ -75,7 +75,7 @@ class ServedModel:
         preprocessing = self.predictor.preprocessing
         if preprocessing.fit != TILE:
             return square_of(pixels, preprocessing)[None], facts
-        tiles = tiles_of(facts.width, facts.height, preprocessing.input_size)
+        tiles = seen_tiles(facts.width, facts.height, preprocessing)
         if len(tiles) > MOST_TILES:
             raise TooManyPixelsError(
                 f"{facts.width} x {facts.height} pixels large, which are {len(tiles)} tiles of the model; at most "
