@@ -1,8 +1,8 @@
 """Kinglet's server: throughput beside a bare loop, latency at 80 % load, other servers, a soak.
 
 What: requests per second at batch 1, JPEG in, class out, as a share of what a bare loop of decoding, preprocessing and
-`session.run` reaches; the 99th percentile at 80 % of that load beside the loop's own; the same of LitServe and BentoML
-serving the same ONNX file; minutes of mixed load with bad requests, and the memory meanwhile.
+`session.run` reaches; the 99th percentile at 80 % of that load beside the loop's at 80 % of its own; the same of
+LitServe and BentoML serving the same ONNX file; minutes of mixed load with bad requests, and the memory meanwhile.
 How: loop, server and peers one at a time on the same one core, in turns; the load comes from another core. Peers are
 installed into environments of their own.
 
@@ -20,6 +20,7 @@ import json
 import math
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,7 @@ from tasks.stage import exit_code_of
 REQUIREMENTS = Path(__file__).parent / "peers"
 CONNECTIONS = 4
 LOAD_SHARE = 0.8
+LOOP_FIGURES = ("per_second", "p99_ms", "loaded_p99_ms", "cpu_ms_each")
 START_SECONDS = 60.0
 
 
@@ -107,8 +109,11 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def bare_loop(bundle: Path, images: Path, core: int, seconds: float) -> dict[str, float]:
-    """Return {per_second, p99_ms, cpu_ms_each} of the loop without HTTP."""
+def bare_loop(bundle: Path, images: Path, core: int, seconds: float, earlier: Sequence[float] = ()) -> dict[str, float]:
+    """Return {per_second, p99_ms, loaded_p99_ms, cpu_ms_each} of the loop without HTTP; loaded: with as many images
+    arriving as the servers get requests, in shares of what they can do, so that some wait for those before them.
+    earlier: images per second in earlier rounds.
+    """
     command = [
         sys.executable,
         "-m",
@@ -117,6 +122,10 @@ def bare_loop(bundle: Path, images: Path, core: int, seconds: float) -> dict[str
         str(images),
         "--seconds",
         str(seconds),
+        "--load",
+        str(LOAD_SHARE),
+        "--earlier",
+        *map(str, earlier),
     ]
     done = subprocess.run(
         command,
@@ -162,10 +171,17 @@ def requests_for(server: str, contents: Sequence[bytes]) -> list[bytes]:
 
 
 def measure_server(
-    server: str, options: argparse.Namespace, requests: Sequence[bytes], cores: tuple[int, int], folder: Path
+    server: str,
+    options: argparse.Namespace,
+    requests: Sequence[bytes],
+    cores: tuple[int, int],
+    folder: Path,
+    earlier: Sequence[float] = (),
 ) -> tuple[Load, Load]:
-    """Return the load that a server takes as fast as it can, and at 80 % of that.
+    """Return the load that a server takes as fast as it can, and at 80 % of what it takes in the middle round so far.
 
+    Of the middle round, as a processor whose speed changes by a tenth from second to second would else be asked for
+    more than it can do: after a fast second. earlier: requests per second in earlier rounds.
     Raises PeerError if it does not start, KingletError for an answer that is not good.
     """
     port = free_port()
@@ -178,7 +194,8 @@ def measure_server(
             raise KingletError(f"There was no answer from {server} within {options.seconds:g} s.", "Look at the load.")
         fastest.cpu_ms_each = 1000 * (cpu_seconds(pid) - before) / len(fastest.milliseconds)
         before = waited_seconds(pid)
-        steady = run_load(port, requests, options.seconds, CONNECTIONS * 4, LOAD_SHARE * fastest.per_second)
+        rate = LOAD_SHARE * statistics.median([*earlier, fastest.per_second])
+        steady = run_load(port, requests, options.seconds, CONNECTIONS * 4, rate)
         steady.waited_share = (waited_seconds(pid) - before) / options.seconds
     return fastest, steady
 
@@ -250,19 +267,21 @@ def in_turns(
     failed: dict[str, str] = {}
     for number in range(options.rounds):
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
-        loops.append(bare_loop(options.bundle, images, cores[0], options.seconds))
+        earlier = [loop["per_second"] for loop in loops]
+        loops.append(bare_loop(options.bundle, images, cores[0], options.seconds, earlier))
         for server, found in loads.items():
             if server in failed:
                 continue
             try:
-                found.append(measure_server(server, options, requests_for(server, contents), cores, folder))
+                earlier = [fastest.per_second for fastest, _ in found]
+                found.append(measure_server(server, options, requests_for(server, contents), cores, folder, earlier))
             except (PeerError, KingletError) as error:
                 if server == "kinglet":
                     raise
                 failed[server] = str(error)
     own = loads["kinglet"]
     figures: dict[str, Any] = {
-        "bare_loop": {key: spread([loop[key] for loop in loops]) for key in ("per_second", "p99_ms", "cpu_ms_each")},
+        "bare_loop": {key: spread([loop[key] for loop in loops]) for key in LOOP_FIGURES},
         "kinglet": {
             **server_figures(own),
             "share_of_loop": spread(
@@ -273,7 +292,7 @@ def in_turns(
                 [loop["cpu_ms_each"] / fastest.cpu_ms_each for (fastest, _), loop in zip(own, loops, strict=True)]
             ),
             "p99_above_loop_ms": spread(
-                [steady.quantile(0.99) - loop["p99_ms"] for (_, steady), loop in zip(own, loops, strict=True)]
+                [steady.quantile(0.99) - loop["loaded_p99_ms"] for (_, steady), loop in zip(own, loops, strict=True)]
             ),
             # 80 % of what a core does alone are too much for one that others have for a third of the time.
             "waited_share": spread([steady.waited_share for _, steady in own]),

@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,29 +52,55 @@ def classify(
 
 
 def main() -> None:
-    """Classify in a loop, and print how often that went and how long the slow ones took."""
+    """Classify in a loop, and print how often that went and how long the slow ones took, also while images wait."""
     parser = argparse.ArgumentParser(description="Decode, preprocess and infer in a loop.")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("images", type=Path)
-    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each of the two loops")
+    parser.add_argument("--load", type=float, default=0.8, help="images that arrive, of those that it can do")
+    parser.add_argument("--earlier", type=float, nargs="*", default=(), help="images/s of earlier rounds")
     options = parser.parse_args()
     session, facts, classes = open_bundle(options.bundle)
     contents = [path.read_bytes() for path in sorted(options.images.iterdir())]
     for content in contents:
         classify(content, session, facts, classes)
-    times: list[float] = []
     used = time.process_time()
-    ends = time.perf_counter() + options.seconds
-    while (started := time.perf_counter()) < ends:
-        classify(contents[len(times) % len(contents)], session, facts, classes)
-        times.append(time.perf_counter() - started)
-    milliseconds = 1000 * np.array(times)
+    times = times_of(
+        lambda number: classify(contents[number % len(contents)], session, facts, classes), options.seconds
+    )
+    used = time.process_time() - used
+    rate = len(times) / sum(times)
+    waits = times_of(
+        lambda number: classify(contents[number % len(contents)], session, facts, classes),
+        options.seconds,
+        options.load * statistics.median([*options.earlier, rate]),
+    )
     figures = {
-        "per_second": 1000 / float(milliseconds.mean()),
-        "p99_ms": float(np.quantile(milliseconds, 0.99)),
-        "cpu_ms_each": 1000 * (time.process_time() - used) / len(times),
+        "per_second": rate,
+        "p99_ms": 1000 * float(np.quantile(times, 0.99)),
+        "loaded_p99_ms": 1000 * float(np.quantile(waits, 0.99)),
+        "cpu_ms_each": 1000 * used / len(times),
     }
     print(json.dumps(figures))
+
+
+def times_of(classify_next: Callable[[int], object], seconds: float, rate: float | None = None) -> list[float]:
+    """Return how many seconds each image took.
+
+    rate: images per second that arrive, whatever became of those before; each one's time counts from when it was due,
+    as in `load.run_load`. None: the next is due when the last is done.
+    """
+    times: list[float] = []
+    started = time.perf_counter()
+    while (now := time.perf_counter()) < started + seconds:
+        due = started + len(times) / rate if rate else now
+        if due > now:
+            # The last half millisecond is waited for awake: a sleep ends late.
+            time.sleep(max(0.0, due - now - 0.0005))
+            continue
+        classify_next(len(times))
+        times.append(time.perf_counter() - due)
+    return times
 
 
 if __name__ == "__main__":

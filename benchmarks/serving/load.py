@@ -88,16 +88,15 @@ def run_load(port: int, requests: Sequence[bytes], seconds: float, connections: 
     started = time.perf_counter()
     ends = started + seconds
     while (now := time.perf_counter()) < ends:
-        wait = ends - now
         while free:
             due = started + sent / rate if rate else now
             if due > now:
-                wait = due - now
                 break
             free.popleft().send(requests[sent % len(requests)], due)
             sent += 1
-        # The last half millisecond is waited for awake: a sleep ends late.
-        for key, _ in selector.select(max(0.0, wait - 0.0005)):
+        # At a rate nothing is slept through: a sleep ends a millisecond late or more, and the requests that were due
+        # meanwhile would come as one.
+        for key, _ in selector.select(0 if rate else ends - now):
             asked: Connection = key.data
             if asked.is_answered():
                 milliseconds.append(1000 * (time.perf_counter() - asked.due))

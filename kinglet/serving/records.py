@@ -11,7 +11,7 @@ from kinglet.serving.messages import Request
 from kinglet.serving.metrics import Metrics
 
 # Requests that wait to be counted and logged, at most, and for how many seconds.
-MOST_WAITING, SECONDS_OF_WAITING = 64, 0.1
+MOST_WAITING, SECONDS_OF_WAITING = 16, 0.1
 # Methods are the client's to invent, and a metric's labels have to be few.
 METHODS = ("GET", "HEAD", "POST")
 

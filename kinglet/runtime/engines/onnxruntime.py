@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from kinglet.runtime.detection import DETECTOR_OUTPUTS, finds_boxes, run_as_one
 from kinglet.runtime.engines import Engine
-from kinglet.runtime.sessions import FEATURES_NAME, OUTPUT_NAME, load_session, require_ends, run, takes_pixels
+from kinglet.runtime.preprocessing import InputTensor
+from kinglet.runtime.sessions import FEATURES_NAME, OUTPUT_NAME, load_session, require_ends, takes_pixels
+from kinglet.runtime.single_image import ImageRun
 
 
 def open_model(file: Path, input_shape: tuple[int, int, int], threads: int | None = None) -> Engine:  # noqa: ARG001 (the file says its shape)
@@ -24,10 +29,11 @@ def engine_of(session: onnxruntime.InferenceSession) -> Engine:
     """Return a session as an engine; that of a detector gives logits and boxes side by side, of a frame features."""
     edges = [int(edge) for edge in session.get_inputs()[0].shape[1:]]
     channels, height, width = (edges[2], *edges[:2]) if takes_pixels(session) else edges
+    compute: Callable[[InputTensor], NDArray[np.float32]]
     if finds_boxes(session):
         compute = partial(run_as_one, session)
     else:
-        compute = partial(run, session, output=FEATURES_NAME if gives_features(session) else OUTPUT_NAME)
+        compute = ImageRun(session, FEATURES_NAME if gives_features(session) else OUTPUT_NAME)
     return Engine(compute, (channels, height, width), takes_pixels(session))
 
 
