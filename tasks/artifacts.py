@@ -177,7 +177,8 @@ class ModelCard:
     """The facts about one model, kept as `model.json` beside its `model.onnx` (and `model.pt`), or what it became.
 
     name: unique among all models of a run. step: the step that made it. parent: the model it was
-    made from or taught by, empty for the teacher. precision: "fp32" or "int8". architecture:
+    made from or taught by, empty for the teacher. precision: "fp32", "int8", or "TYPE weights"
+    for float models that store them so. architecture:
     {"family": ..., "spec": {...}}, enough to rebuild the network before its weights are loaded.
     mean, std: one value per channel, of pixels in [0, 1]. control_for: the model that this one is there to be
     compared with, empty for one that is there for its own sake. runtime: what computes it, a key of

@@ -30,7 +30,7 @@ OFF: dict[str, dict[str, Any]] = {
         "crossvalidate.folds": [],
     },
     "segmentation": OFF_BESIDE_CLASSES,
-    "video": OFF_BESIDE_CLASSES,
+    "video": {**OFF_BESIDE_CLASSES, "quantize.stored_weights": []},
 }
 # What the parameter file of a data set is written from.
 EXAMPLES = {problem: f"params/{problem}.yaml" for problem in (*OFF, "tracking")}

@@ -377,6 +377,7 @@ class Quantize(Section):
     qat_epochs: Annotated[float, Field(ge=0)] = 1
     qat_learning_rate: Positive = 2e-4
     qat_steps: Literal["learned", "averaged"] = "averaged"
+    stored_weights: list[Literal["fp16", "bf16", "int8"]] = []
 
 
 class Export(Section):

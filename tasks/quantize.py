@@ -49,6 +49,7 @@ from tasks.parameters import LEARNED, Parameters, Quantize
 from tasks.progress import progress
 from tasks.segmentation_quantize import judged_segmenters
 from tasks.stage import run_stage
+from tasks.stored_weights import write_stored_weights
 
 # Training images that no calibration and no training of this step sees. They judge whether a model is good enough.
 CHOICE_IMAGES = 6000
@@ -111,8 +112,11 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
     """Quantize one model, the cheapest way first, until the guard lets it pass."""
     network, card = load_model(folder)
     with progress(f"quantize {card.name}") as report:
-        bench, steps = ladder_of(Given(folder, network, card, manifest, settings, seed, report))
-        quantized = quantize_up(bench, steps, card.classes)
+        model = onnx.load(folder / MODEL)
+        judged = JUDGED[card.problem](model, Given(folder, network, card, manifest, settings, seed, report))
+        bench = bench_of(model, judged, card, settings, report)
+        quantized = quantize_up(bench, judged.steps, card.classes)
+    write_stored_weights(model, card, judged.judge, settings.stored_weights, settings.tolerance, warn)
     output = QUANTIZE / f"{card.name}-int8"
     write_bytes(output / MODEL, quantized.model.SerializeToString())
     if quantized.unfused_layers:
@@ -134,23 +138,19 @@ def quantize_model(folder: Path, manifest: Any, settings: Quantize, seed: int) -
     )
 
 
-def ladder_of(given: Given) -> tuple[Bench, dict[str, Step]]:
-    """Return what the steps work with, and the steps."""
-    card, settings = given.card, given.settings
-    model = onnx.load(given.folder / MODEL)
-    judged = JUDGED[card.problem](model, given)
-    bench = open_bench(
+def bench_of(model: onnx.ModelProto, judged: Judged, card: ModelCard, settings: Quantize, report: Report) -> Bench:
+    """Return what the steps work with."""
+    return open_bench(
         card.name,
         model,
         judged.calibration,
         judged.judge,
         card.preprocessing,
         Settings(settings.methods, settings.weight_bits, settings.tolerance, settings.max_float_layers),
-        given.report,
+        report,
         warn,
         uint8_input=settings.uint8_input,
     )
-    return bench, judged.steps
 
 
 def judged_classifiers(model: onnx.ModelProto, given: Given) -> Judged:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from kinglet.atomic import read_json
 from kinglet.compression.guard import Verdict
 from kinglet.compression.ladder import BIAS_CORRECTION, STEPS
-from tasks import quantize
+from kinglet.compression.stored_weights import Stored
+from tasks import quantize, stored_weights
 from tasks.artifacts import FINETUNE, PRUNE, TEACHER, read_card, write_card
 from tests.unit.tasks.small_project import build_training_project, parameters
 
@@ -83,3 +86,29 @@ def test_a_file_that_is_to_take_floats_takes_floats(project):
     assert (card.takes_pixels, card.mean, card.std) == (False, [0.45] * 3, [0.25] * 3)
     assert model != quantized(tolerance=0.3)[0]
     assert read_card(Path("artifacts/quantize/teacher-int8")).takes_pixels
+
+
+def test_float_models_with_smaller_weights_lie_beside_the_int8_model(project):
+    quantized(tolerance=0.3, stored_weights=["fp16", "int8"])
+    whole = (FINETUNE / TEACHER / "model.onnx").stat().st_size
+    for storage, parts in (("fp16", 2), ("int8", 4)):
+        folder = Path(f"artifacts/quantize/teacher-{storage}-weights")
+        card = read_card(folder)
+        assert (card.precision, card.parent, card.step) == (f"{storage} weights", "teacher", "quantize")
+        assert not card.takes_pixels
+        assert card.notes["guard"]["within_tolerance"]
+        assert (folder / "model.onnx").stat().st_size < 1.3 * whole / parts
+
+
+def test_smaller_weights_that_lose_too_much_are_not_kept(project, monkeypatch, capsys):
+    def ruined(model, storage):
+        broken = onnx.ModelProto()
+        broken.CopyFrom(model)
+        for item in broken.graph.initializer:
+            item.CopyFrom(numpy_helper.from_array(-numpy_helper.to_array(item), item.name))
+        return Stored(broken, 1, [])
+
+    monkeypatch.setattr(stored_weights, "store_weights", ruined)
+    quantized(tolerance=0.01, stored_weights=["bf16"])
+    assert not Path("artifacts/quantize/teacher-bf16-weights").exists()
+    assert "teacher-bf16-weights is not kept: accuracy -" in capsys.readouterr().err
