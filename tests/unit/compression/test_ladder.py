@@ -85,6 +85,27 @@ def test_steps_are_taken_until_the_guard_lets_the_model_pass(limit, made, taken,
     assert verdict is (GOOD if last <= limit else BAD)
 
 
+@pytest.mark.parametrize(
+    ("divergences", "passing", "kept", "last"),
+    [
+        # Layers in float bring the score back, though the answers as a whole are further away.
+        ([0.5, 0.6], {0.6}, [True, True], 0.6),
+        # And are not kept where they bring nothing back and nothing nearer.
+        ([0.5, 0.6], set(), [True, False], 0.5),
+        # A correction that comes nearer does not take the place of a model that passes.
+        ([0.5, 0.4], {0.5}, [True, False], 0.5),
+    ],
+)
+def test_what_passes_the_guard_is_kept_before_what_is_nearer(divergences, passing, kept, last):
+    before, after = divergences
+    best, verdict, steps = climb(
+        named(before), bench(passing.__contains__), steps_that_make({BIAS_CORRECTION: after}, [])
+    )
+    assert [step["kept"] for step in steps] == kept
+    assert [step["within_tolerance"] for step in steps] == [divergence in passing for divergence in divergences]
+    assert (best.variant.divergence, verdict) == (last, GOOD if last in passing else BAD)
+
+
 @pytest.fixture(scope="module")
 def real_bench() -> Bench:
     """A bench with a real model, of images of four levels of brightness."""
