@@ -254,7 +254,7 @@ class Way:
 # By the problem that networks are made for; of those that are not here, nothing is cut.
 WAYS = {
     "classification": Way(read_whole, refuse_impossible_rival, train_rival, train_pruned),
-    # Its backbone begins with 16 and 24 channels, of which a step of 16 would leave none and 16.
+    # Integer kernels like steps of 16 channels, and the backbone begins with 16, 24 and 40.
     "detection": Way(read_whole_detector, refuse_rival_of_detector, has_none, train_pruned_detector, "nearest"),
 }
 

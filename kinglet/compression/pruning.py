@@ -32,8 +32,8 @@ IMPORTANCES: dict[str, Callable[[], torch_pruning.importance.Importance]] = {
 }
 # "layer": every group loses the same share. "global": groups of the same shape compete for what stays.
 SCOPES = ("layer", "global")
-# How many channels stay, as a multiple of the step: "down", the most that are no more than asked for, and "nearest",
-# which spares narrow layers: to a step of 16, 16 channels without three tenths would become none, and 24 would be 16.
+# Which multiple of the step stays: "down", the largest that is no more than asked for, or "nearest", which takes less
+# from narrow layers: 40 channels without three tenths are 28, and to a step of 16 these become 16 or 32.
 ROUNDINGS = ("down", "nearest")
 # Where groups compete, the most that one of them may lose.
 MOST_OF_A_GROUP = 0.9
@@ -58,9 +58,9 @@ def prune_channels(
     example: float32 input (n, channels, height, width) to trace the graph with. importance: a key of `IMPORTANCES`;
     "taylor" and "hessian" need `batches` of (inputs, targets) for gradients. loss: of what the network returns and the
     targets, which are a tensor or a sequence, one for each input. round_to: the channels that stay are a multiple of
-    it, by one of `ROUNDINGS`. scope: one of `SCOPES`. n_steps: cuts in which the channels leave; importance and batch normalization are
-    measured anew before each. What the last layers answer stays, and every layer keeps channels. The result is rebuilt
-    from its architecture as data, so that it is known to reload.
+    it, which one says `rounding`, one of `ROUNDINGS`. scope: one of `SCOPES`. n_steps: cuts in which the channels
+    leave; importance and batch normalization are measured anew before each. What the last layers answer stays, and
+    every layer keeps channels. The result is rebuilt from its architecture as data, so that it is known to reload.
     Raises ValueError for an importance, scope or rounding that is not known or an importance that lacks its batches.
     """
     if importance not in IMPORTANCES:
