@@ -138,6 +138,7 @@ def cut(whole: Whole[Any], parameters: Parameters) -> Cut:
             settings.scope,
             settings.steps,
             whole.loss,
+            WAYS[parameters.network].rounding,
         )
         reestimate_batch_norms(network, inputs)
     return Cut(network, removals, round_to)
@@ -238,18 +239,23 @@ def facts_of(pruned: Cut, settings: Prune) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Way:
-    """How the models of a problem are read before a cut, what they are held against, and how they are trained back."""
+    """How the models of a problem are read before a cut, what they are held against, and how they are trained back.
+
+    rounding: of the channels that stay, as in `prune_channels`.
+    """
 
     read: Callable[[Path, Parameters], Whole[Any]]
     refuse_impossible_rival: Callable[[Whole[Any], Prune], None]
     train_rival: Callable[[nn.Module, Whole[Any], Parameters], str]
     train_back: Callable[[Cut, Whole[Any], Parameters], None]
+    rounding: str = "down"
 
 
 # By the problem that networks are made for; of those that are not here, nothing is cut.
 WAYS = {
     "classification": Way(read_whole, refuse_impossible_rival, train_rival, train_pruned),
-    "detection": Way(read_whole_detector, refuse_rival_of_detector, has_none, train_pruned_detector),
+    # Integer kernels like steps of 16 channels, and the backbone begins with 16, 24 and 40.
+    "detection": Way(read_whole_detector, refuse_rival_of_detector, has_none, train_pruned_detector, "nearest"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,14 @@ from kinglet.models.registry import output_names
 from kinglet.runtime.device import this_device
 from kinglet.runtime.engines import Engine
 from kinglet.runtime.engines.onnxruntime import engine_of
-from kinglet.runtime.latency import measure
+from kinglet.runtime.latency import Timing, measure
 from kinglet.runtime.latency_table import recall_or_measure, table_path
 from kinglet.runtime.sessions import load_session
 from tasks.benchmark import conditions_of, latency_numbers
 
 # A third of what `benchmark` takes: the interval says what that leaves open.
 SECONDS_PER_MODEL = 0.3
-# An interval wider than this share of the median is measured once more, for longer.
+# An interval wider than this share of the median is measured once more, three times as long.
 STEADY = 0.1
 CALIBRATION_IMAGES = 16
 FP32, INT8 = "fp32", "int8"
@@ -117,7 +117,16 @@ def measured(
         engines = {digest: opened(content, threads) for digest, content in contents.items()}
         timings = measure(engines, 1, SECONDS_PER_MODEL)
         if any(timing.p50_high_ms - timing.p50_low_ms > STEADY * timing.p50_ms for timing in timings.values()):
-            timings = measure(engines, 1, 3 * SECONDS_PER_MODEL)
+            timings = measure(engines, 1, three_times_as_long(timings))
         return {digest: latency_numbers(timing) for digest, timing in timings.items()}
 
     return recall_or_measure(table_path(), conditions, sorted(contents), time_them)
+
+
+def three_times_as_long(timings: Mapping[str, Timing]) -> float:
+    """Return the seconds per model of a measurement with three times the rounds.
+
+    Networks of tens of milliseconds take longer than `SECONDS_PER_MODEL`: the rounds that `measure` has at least.
+    """
+    spent = [(timing.runs + timing.rounds) * timing.p50_ms / 1000 for timing in timings.values()]
+    return 3 * max(SECONDS_PER_MODEL, sum(spent) / len(spent))

@@ -149,10 +149,10 @@ def climb(
 ) -> tuple[Candidate, Verdict, list[dict[str, Any]]]:
     """Take the steps until the guard lets the model pass; return it, the verdict, and what every step did.
 
-    What a step makes is kept if its divergence is smaller.
+    What a step makes is kept if it is better, as `is_better` says.
     """
-    taken = [record("calibration", candidate, True)]
     verdict = bench.verdict(candidate.quantized)
+    taken = [record("calibration", candidate, verdict, True)]
     for name, step in steps.items():
         # Bias correction takes a second and costs nothing afterwards: it is tried in any case.
         if verdict.is_enough and name != BIAS_CORRECTION:
@@ -160,17 +160,36 @@ def climb(
         made = step(candidate, bench)
         if made is None:
             continue
-        kept = made.variant.divergence < candidate.variant.divergence
-        taken.append(record(name, made, kept))
+        found = bench.verdict(made.quantized)
+        kept = is_better((made, found), (candidate, verdict))
+        taken.append(record(name, made, found, kept))
         bench.report(1, 1, f"{name}, divergence {made.variant.divergence:.5f}, {'kept' if kept else 'not kept'}")
         if kept:
-            candidate, verdict = made, bench.verdict(made.quantized)
+            candidate, verdict = made, found
     return candidate, verdict, taken
 
 
-def record(name: str, candidate: Candidate, kept: bool) -> dict[str, Any]:
+def is_better(made: tuple[Candidate, Verdict], before: tuple[Candidate, Verdict]) -> bool:
+    """Return whether a step made a better model: one that passes the guard where the one before does not.
+
+    Where both pass or neither does, the nearer one is better. It is the guard that knows whether a model is good
+    enough: layers in float may bring the score back though the answers at places that count for nothing differ more,
+    and what comes nearer may fail where its predecessor passed.
+    """
+    (candidate, verdict), (other, other_verdict) = made, before
+    if verdict.is_enough != other_verdict.is_enough:
+        return verdict.is_enough
+    return candidate.variant.divergence < other.variant.divergence
+
+
+def record(name: str, candidate: Candidate, verdict: Verdict, kept: bool) -> dict[str, Any]:
     """Return what a model's notes say about one step."""
-    return {"step": name, "divergence": candidate.variant.divergence, "kept": kept}
+    return {
+        "step": name,
+        "divergence": candidate.variant.divergence,
+        "within_tolerance": verdict.is_enough,
+        "kept": kept,
+    }
 
 
 def calibrated(bench: Bench) -> tuple[Candidate, list[Variant]]:
@@ -224,13 +243,6 @@ def partly_in_float(candidate: Candidate, bench: Bench) -> Candidate | None:
     if not bench.settings.max_float_layers:
         return None
 
-    def finish(quantized: onnx.ModelProto) -> onnx.ModelProto:
-        if candidate.is_rounded:
-            quantized = round_weights(candidate.source, quantized, first_of(bench, ROUNDING_IMAGES))
-        if candidate.is_corrected:
-            quantized = correct_biases(candidate.source, quantized, first_of(bench, CORRECTION_IMAGES)).model
-        return quantized
-
     variant, quantized = spare_layers(
         candidate.source,
         candidate.histograms,
@@ -238,10 +250,19 @@ def partly_in_float(candidate: Candidate, bench: Bench) -> Candidate | None:
         bench.settings.max_float_layers,
         lambda spared: bench.verdict(spared).is_enough,
         bench.score,
-        finish,
+        lambda spared: finished_like(candidate, spared, bench),
         bench.report,
     )
     return replace(candidate, quantized=quantized, variant=variant)
+
+
+def finished_like(candidate: Candidate, quantized: onnx.ModelProto, bench: Bench) -> onnx.ModelProto:
+    """Return another int8 model of the candidate's float model, rounded and corrected as the candidate is."""
+    if candidate.is_rounded:
+        quantized = round_weights(candidate.source, quantized, first_of(bench, ROUNDING_IMAGES))
+    if candidate.is_corrected:
+        quantized = correct_biases(candidate.source, quantized, first_of(bench, CORRECTION_IMAGES)).model
+    return quantized
 
 
 def made_from(source: onnx.ModelProto, candidate: Candidate, bench: Bench) -> Candidate:

@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx
 
-from kinglet.compression.ladder import Bench, Candidate
+from kinglet.compression.ladder import Bench, Candidate, finished_like
 from kinglet.compression.quantization import quantize_static
 from kinglet.compression.saturation import unknown_operators
 from kinglet.compression.saturation_variants import spare_saturating_layers
@@ -17,7 +17,8 @@ def judge_without_vnni(candidate: Candidate, bench: Bench) -> tuple[dict[str, An
     """Return the notes on the candidate's model there, and a variant of it where it is worth too little, else None.
 
     Too little is less quality than the tolerance allows, or than the model has elsewhere if that is less already. The
-    variant's file is to be called `WITHOUT_VNNI`.
+    variant's weights of 7 bits are rounded and its biases corrected as the candidate's are. Its file is to be called
+    `WITHOUT_VNNI`.
     """
     quantized = candidate.quantized
     if unknown := unknown_operators(quantized):
@@ -31,7 +32,9 @@ def judge_without_vnni(candidate: Candidate, bench: Bench) -> tuple[dict[str, An
     }
     if quality >= target:
         return notes, None
-    reduced = quantize_static(candidate.source, candidate.histograms, candidate.variant.method, 7)
+    made = candidate.variant
+    reduced = quantize_static(candidate.source, candidate.histograms, made.method, 7, made.float_layers)
+    reduced = finished_like(candidate, reduced, bench)
     variant, model = spare_saturating_layers(quantized, reduced, saturated, bench.quality_without_vnni, target)
     notes["variant"] = {
         bench.quality_name: variant.quality,

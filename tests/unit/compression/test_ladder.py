@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -19,11 +20,15 @@ from kinglet.compression.ladder import (
     Settings,
     calibrated,
     climb,
+    finished_like,
     made_from,
     open_bench,
     rounded,
+    scored,
 )
-from kinglet.compression.quantization import Variant
+from kinglet.compression.quantization import Variant, quantize_static, weighted_layers
+from kinglet.compression.saturation import Emulator
+from kinglet.compression.without_vnni import judge_without_vnni
 from kinglet.evidence.bootstrap import Interval
 from kinglet.reporting import silent
 from kinglet.runtime.preprocessing import Preprocessing
@@ -85,6 +90,27 @@ def test_steps_are_taken_until_the_guard_lets_the_model_pass(limit, made, taken,
     assert verdict is (GOOD if last <= limit else BAD)
 
 
+@pytest.mark.parametrize(
+    ("divergences", "passing", "kept", "last"),
+    [
+        # Layers in float bring the score back, though the answers as a whole are further away.
+        ([0.5, 0.6], {0.6}, [True, True], 0.6),
+        # And are not kept where they bring nothing back and nothing nearer.
+        ([0.5, 0.6], set(), [True, False], 0.5),
+        # A correction that comes nearer does not take the place of a model that passes.
+        ([0.5, 0.4], {0.5}, [True, False], 0.5),
+    ],
+)
+def test_what_passes_the_guard_is_kept_before_what_is_nearer(divergences, passing, kept, last):
+    before, after = divergences
+    best, verdict, steps = climb(
+        named(before), bench(passing.__contains__), steps_that_make({BIAS_CORRECTION: after}, [])
+    )
+    assert [step["kept"] for step in steps] == kept
+    assert [step["within_tolerance"] for step in steps] == [divergence in passing for divergence in divergences]
+    assert (best.variant.divergence, verdict) == (last, GOOD if last in passing else BAD)
+
+
 @pytest.fixture(scope="module")
 def real_bench() -> Bench:
     """A bench with a real model, of images of four levels of brightness."""
@@ -123,3 +149,22 @@ def test_a_bench_judges_by_the_answers_of_the_model_that_it_was_opened_with(real
     assert real_bench.verdict(real_bench.model).n_images == 60
     assert real_bench.score(real_bench.model) == (1.0, 0.0)
     assert real_bench.quality(real_bench.model) == real_bench.reference_quality > 0.9
+
+
+def test_without_vnni_a_variant_is_rounded_and_in_float_where_the_candidate_is(real_bench):
+    spared, last = layers = weighted_layers(real_bench.model)
+    start, _ = calibrated(real_bench)
+    variant = replace(start.variant, float_layers=(spared,))
+    candidate = scored(replace(start, variant=variant, is_rounded=True, is_corrected=True), real_bench)
+
+    def made(bits: int) -> onnx.ModelProto:
+        return quantize_static(candidate.source, candidate.histograms, variant.method, bits, variant.float_layers)
+
+    candidate = replace(candidate, quantized=finished_like(candidate, made(8), real_bench))
+    # Good enough once no layer can saturate.
+    strict = replace(
+        real_bench, quality_without_vnni=lambda model: (float(not Emulator(model).layers_at_risk), Counter({last: 1}))
+    )
+    notes, model = judge_without_vnni(candidate, strict)
+    assert notes["variant"]["layers"] == tuple(layers)
+    assert model == finished_like(candidate, made(7), real_bench) != made(7)

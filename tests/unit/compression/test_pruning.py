@@ -84,6 +84,20 @@ def test_widths_are_multiples_and_no_layer_is_lost(networks, family, share, roun
         assert pruned(torch.randn(2, 3, 32, 32)).shape == (2, 3)
 
 
+@pytest.mark.parametrize("family", list(NETWORKS))
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.7, 0.99])
+@pytest.mark.parametrize("round_to", [1, 2, 8])
+def test_widths_are_the_nearest_multiples_and_no_layer_is_lost(networks, family, share, round_to):
+    network = networks[family]
+    pruned = prune_channels(network, EXAMPLE, share, "l2", round_to, rounding="nearest")
+    for old, new in zip(widths(network), widths(pruned), strict=True):
+        assert new == old or new % round_to == 0
+        # Half a step beside what was asked for, in whole channels, or the one step that every layer keeps.
+        assert abs(new - old * (1 - share)) < round_to / 2 + 1 or new == round_to
+    with torch.inference_mode():
+        assert pruned(torch.randn(2, 3, 32, 32)).shape == (2, 3)
+
+
 def scatter(small, large, indices):
     """Put the small network's weights into channels `indices` (by width) of the large one; the others are dead."""
     for (name, value), target in zip(small.state_dict().items(), large.state_dict().values(), strict=True):
@@ -190,6 +204,17 @@ def test_a_detector_is_cut_through_backbone_pyramid_and_head_and_computes_what_i
 def test_what_is_not_known_or_lacks_its_batches_is_refused(importance, scope, message):
     with pytest.raises(ValueError, match=message):
         prune_channels(residual_cnn(), EXAMPLE, 0.5, importance, 8, scope=scope)
+
+
+def test_an_unknown_rounding_is_refused():
+    with pytest.raises(ValueError, match="rounding must be one of down, nearest, got 'up'"):
+        prune_channels(residual_cnn(), EXAMPLE, 0.5, "l2", 8, rounding="up")
+
+
+@pytest.mark.parametrize(("rounding", "left"), [("down", 16), ("nearest", 32)])
+def test_the_nearest_multiple_takes_less_from_narrow_layers(rounding, left):
+    network = ResidualCnn(ResidualCnnSpec(3, (ResidualStage(40, 1, (40,)),), 3))
+    assert set(widths(prune_channels(network, EXAMPLE, 0.3, "l2", 16, rounding=rounding))) == {left}
 
 
 @pytest.mark.parametrize("family", list(NETWORKS))

@@ -13,6 +13,7 @@ from kinglet.atomic import read_json, write_json
 from kinglet.compression.latency import Latency
 from kinglet.data.batches import standardize
 from kinglet.errors import KingletError
+from kinglet.runtime.latency import Timing
 from kinglet.training.checkpoints import Checkpoint
 from tasks import answer, distill, prune, rivals, untrained_latency
 from tasks.artifacts import ANSWERS, read_card
@@ -358,3 +359,21 @@ def test_latencies_of_several_networks_come_in_their_order(project):
     assert set(first) == {"fp32", "int8"}
     assert first == third
     assert second["fp32"].value < first["fp32"].value
+
+
+@pytest.mark.parametrize(
+    ("high", "milliseconds", "asked"),
+    [(1.05, 1.0, [0.3]), (1.3, 1.0, [0.3, 0.9]), (1.3, 50.0, [0.3, 4.5])],
+    ids=["steady", "unsteady", "unsteady and slow"],
+)
+def test_what_was_unsteady_is_measured_three_times_as_long(project, monkeypatch, high, milliseconds, asked):
+    found = []
+
+    def measure(engines, batch_size, seconds):
+        found.append(seconds)
+        interval = (milliseconds * factor for factor in (1.0, 1.0, high, high))
+        return {name: Timing(batch_size, *interval, runs=20, rounds=10) for name in engines}
+
+    monkeypatch.setattr(untrained_latency, "measure", measure)
+    untrained_latency.measured({"digest": b"file"}, 1, opened=lambda *_: None)
+    assert found == pytest.approx(asked)
