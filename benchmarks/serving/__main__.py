@@ -347,7 +347,7 @@ def measure_soak(
     }
     port = free_port()
     command, settings = command_of("kinglet", options, port)
-    settings["KINGLET_BODY_TIMEOUT"] = "2"
+    settings["KINGLET_BODY_TIMEOUT"] = "5"
     with started(command, cores[0], port, folder / "soak.log", settings) as pid:
         return soak(port, pid, requests_of(contents, tensor), options.soak_seconds)
 
