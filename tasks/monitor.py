@@ -29,13 +29,18 @@ DRIFT, NO_DRIFT = "drift", "no drift"
 
 @dataclass(frozen=True)
 class Checked:
-    """The check of one model. verdict: DRIFT, NO_DRIFT or TOO_FEW. names: of the sketches that it counts."""
+    """The check of one model.
+
+    verdict: DRIFT, NO_DRIFT or TOO_FEW. counted: what `images` counts, "images" or "videos". names: of the sketches
+    that it counts.
+    """
 
     model: str
     version: str
     verdict: str
     sentence: str
     images: int
+    counted: str
     lost: int
     started: str
     ended: str
@@ -85,13 +90,14 @@ def check_model(files: Files, group: Sequence[SketchFile], settings: Monitor, se
         settings.false_alarm_rate, settings.min_images, settings.min_stability_index, settings.images_per_scene
     )
     findings = drift_findings(reference, sketch, limits, seed)
-    verdict, sentence = judge(findings, sketch.n_images, settings)
+    verdict, sentence = judge(findings, sketch.n_images, reference.watched.images, settings)
     return Checked(
         group[-1].model,
         group[-1].version,
         verdict,
         sentence,
         sketch.n_images,
+        reference.watched.images,
         sum(file.lost for file in group),
         min(file.started for file in group).isoformat(),
         max(file.ended for file in group).isoformat(),
@@ -100,22 +106,22 @@ def check_model(files: Files, group: Sequence[SketchFile], settings: Monitor, se
     )
 
 
-def judge(findings: Sequence[Finding], n_images: int, settings: Monitor) -> tuple[str, str]:
-    """Return the verdict over all findings, and a sentence."""
+def judge(findings: Sequence[Finding], n_images: int, counted: str, settings: Monitor) -> tuple[str, str]:
+    """Return the verdict over all findings, and a sentence. counted: what the images are called."""
     moved = [finding for finding in findings if finding.verdict == MOVED]
     little = [finding.name for finding in findings if finding.verdict == MOVED_LITTLE]
     needed = settings.min_images * settings.images_per_scene
     if n_images < needed:
-        return TOO_FEW, f"Not enough images: {n_images:,} of {needed:,}."
+        return TOO_FEW, f"Not enough {counted}: {n_images:,} of {needed:,}."
     aside = f" Moved, but by too little to matter: {', '.join(little)}." if little else ""
     if not moved:
-        return NO_DRIFT, f"No drift in {n_images:,} images.{aside}"
+        return NO_DRIFT, f"No drift in {n_images:,} {counted}.{aside}"
     by_size = sorted(moved, key=lambda finding: -(finding.stability_index or 0))
     said = ", ".join(
         finding.name + ("" if finding.stability_index is None else f" ({finding.stability_index:.2f})")
         for finding in by_size
     )
-    return DRIFT, f"Drift in {n_images:,} images: {said} moved (stability index in brackets).{aside}"
+    return DRIFT, f"Drift in {n_images:,} {counted}: {said} moved (stability index in brackets).{aside}"
 
 
 def checked_before(sketches: str) -> set[str]:
