@@ -16,6 +16,7 @@ from kinglet.runtime.watched_answers import Answers, Values, class_answers, obje
 from tasks.live_labels import accuracy_in_use
 from tasks.monitor import PAGE, check
 from tasks.parameters import Parameters
+from tests.unit.tasks.detector_project import parameters as detector_parameters
 
 CLASSES = ["car", "bus"]
 FACTS = {"model": "street", "version": "1", "process": "a", "lost": 2}
@@ -25,8 +26,7 @@ FACTS |= {"started": "2026-01-01T00:00:00+00:00", "ended": "2026-01-01T00:05:00+
 @pytest.fixture
 def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parameters:
     monkeypatch.chdir(tmp_path)
-    data = {"source": "photos", "images": "photos"}
-    return Parameters.model_validate({"data": data, "monitor": {"sketches": "sketches"}})
+    return detector_parameters(monitor={"sketches": "sketches"})
 
 
 def write(reference: Reference, sketch: Sketch) -> None:
