@@ -24,6 +24,11 @@ RESULT = MONITOR / "monitor.json"
 PAGE = MONITOR / "monitor.md"
 STATE = WORKSPACE / "monitor.json"
 
+# Of answers that may have moved without any image having done so.
+SATURATES = (
+    "They were answered on a processor whose 8-bit sums saturate, and those of the reference do not: what the model "
+    "answers may have moved by that alone, the images have not."
+)
 DRIFT, NO_DRIFT = "drift", "no drift"
 
 
@@ -31,7 +36,8 @@ DRIFT, NO_DRIFT = "drift", "no drift"
 class Checked:
     """The check of one model.
 
-    verdict: DRIFT, NO_DRIFT or TOO_FEW. counted: what `images` counts, "images" or "videos". names: of the sketches
+    verdict: DRIFT, NO_DRIFT or TOO_FEW. saturates: whether the answers of a server came from 8-bit sums that saturate.
+    counted: what `images` counts, "images" or "videos". names: of the sketches
     that it counts.
     """
 
@@ -41,6 +47,7 @@ class Checked:
     sentence: str
     images: int
     counted: str
+    saturates: bool
     lost: int
     started: str
     ended: str
@@ -91,13 +98,15 @@ def check_model(files: Files, group: Sequence[SketchFile], settings: Monitor, se
     )
     findings = drift_findings(reference, sketch, limits, seed)
     verdict, sentence = judge(findings, sketch.n_images, reference.watched.images, settings)
+    saturates = any(file.saturates for file in group)
     return Checked(
         group[-1].model,
         group[-1].version,
         verdict,
-        sentence,
+        f"{sentence} {SATURATES}" if saturates and verdict == DRIFT else sentence,
         sketch.n_images,
         reference.watched.images,
+        saturates,
         sum(file.lost for file in group),
         min(file.started for file in group).isoformat(),
         max(file.ended for file in group).isoformat(),

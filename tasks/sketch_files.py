@@ -81,7 +81,11 @@ def files_in(address: str) -> Files:
 
 @dataclass(frozen=True)
 class SketchFile:
-    """One interval of one server. lost: images that came too fast to be sketched."""
+    """One interval of one server.
+
+    lost: images that came too fast to be sketched. saturates: whether the server's 8-bit sums saturate, as those of the
+    reference do not.
+    """
 
     name: str
     model: str
@@ -91,6 +95,7 @@ class SketchFile:
     ended: datetime
     lost: int
     content: bytes
+    saturates: bool = False
 
 
 def read_sketch_file(files: Files, name: str) -> SketchFile:
@@ -107,6 +112,7 @@ def read_sketch_file(files: Files, name: str) -> SketchFile:
             datetime.fromisoformat(fields["ended"]),
             int(fields["lost"]),
             content,
+            fields.get("saturates") is True,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise KingletError(

@@ -130,6 +130,7 @@ class Monitor:
             "model": self._model.name,
             "version": self._model.version,
             "reference": self._reference_digest,
+            "saturates": self._model.saturates,
             "process": self._process,
         }
         try:

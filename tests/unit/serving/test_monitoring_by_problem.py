@@ -26,6 +26,7 @@ from kinglet.runtime.sketches import (
     sketch_from,
     sketch_of_values,
 )
+from kinglet.runtime.vnni import products_saturate
 from kinglet.runtime.watched_answers import (
     SHARED_WEIGHT,
     Answers,
@@ -182,6 +183,18 @@ def test_a_video_counts_once_by_the_middle_frames_of_its_clips_and_keeps_an_answ
     rows = list(csv.DictReader(file.read_text().splitlines()))
     assert [(row["image"], row["class"]) for row in rows[-2:]] == [("0", "right"), ("1", "left")]
     assert {row["id"] for row in rows[-2:]} == {answer.headers["x-request-id"]}
+
+
+def test_a_sketch_says_whether_the_sums_of_an_int8_model_saturate_here(detector_bundle, tmp_path):
+    int8 = build_detector_bundle(tmp_path / "int8", int8=True)
+    (int8 / bundles.REFERENCE).write_bytes((detector_bundle / bundles.REFERENCE).read_bytes())
+    bundles.seal(int8)
+    for bundle, expected in ((detector_bundle, False), (int8, products_saturate())):
+        out = tmp_path / str(bundle.parent.name)
+        with running(open_model(bundle, 1), monitor=str(out)) as server:
+            send(server, PHOTOS[:1])
+        (file,) = out.glob("sketch-*.json")
+        assert json.loads(file.read_bytes())["saturates"] is expected
 
 
 def test_answers_that_are_no_classes_are_not_kept_for_labels(detector_bundle, tmp_path):

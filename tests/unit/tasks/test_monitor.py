@@ -29,13 +29,13 @@ def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Parameters:
     return detector_parameters(monitor={"sketches": "sketches"})
 
 
-def write(reference: Reference, sketch: Sketch) -> None:
+def write(reference: Reference, sketch: Sketch, **facts: object) -> None:
     """Write what a server writes."""
     Path("sketches").mkdir(exist_ok=True)
     content = json.dumps(reference.to_dict()).encode()
     digest = hashlib.sha256(content).hexdigest()
     Path(f"sketches/reference-{digest}.json").write_bytes(content)
-    fields = {**FACTS, "reference": digest, **sketch.to_dict()}
+    fields = {**FACTS, **facts, "reference": digest, **sketch.to_dict()}
     Path(f"sketches/sketch-{sketch.n_images}.json").write_text(json.dumps(fields))
 
 
@@ -69,6 +69,17 @@ def test_a_detector_that_finds_other_classes_has_drifted_and_knows_no_accuracy_i
         KingletError, match="in sketches are for detection: the accuracy in use is known of models that"
     ):
         accuracy_in_use(Path("labels.csv"), parameters)
+
+
+@pytest.mark.parametrize("saturates", [True, False])
+def test_an_alarm_says_that_the_answers_came_from_sums_that_saturate(parameters: Parameters, saturates: bool) -> None:
+    generator = np.random.default_rng(0)
+    reference = reference_of("detection", inputs(1000, generator), objects(1000, generator, 0), CLASSES)
+    moved = sketch_of_values(reference, inputs(800, generator), objects(800, generator, 1))
+    write(reference, moved, saturates=saturates)
+    (found,) = check(parameters)["models"]
+    assert found["saturates"] is saturates
+    assert ("a processor whose 8-bit sums saturate" in found["sentence"]) == saturates
 
 
 def test_videos_are_counted_as_such(parameters: Parameters) -> None:
