@@ -13,7 +13,7 @@ from functools import reduce
 from typing import Any
 
 from kinglet.atomic import read_json, write_json, write_text
-from kinglet.evidence.drift_test import MOVED, MOVED_LITTLE, TOO_FEW, Finding, Limits, drift_findings
+from kinglet.evidence.drift_test import FEWEST, MOVED, MOVED_LITTLE, TOO_FEW, Finding, Limits, drift_findings
 from kinglet.runtime.sketches import Sketch, merged
 from tasks.artifacts import MONITOR, WORKSPACE
 from tasks.monitor_page import monitor_page
@@ -122,7 +122,11 @@ def judge(findings: Sequence[Finding], n_images: int, counted: str, settings: Mo
     needed = settings.min_images * settings.images_per_scene
     if n_images < needed:
         return TOO_FEW, f"Not enough {counted}: {n_images:,} of {needed:,}."
+    untested = [finding.name for finding in findings if finding.verdict == TOO_FEW]
+    if len(untested) == len(findings):
+        return TOO_FEW, f"The reference rests on fewer than {FEWEST} {counted}: there is nothing to compare with."
     aside = f" Moved, but by too little to matter: {', '.join(little)}." if little else ""
+    aside += f" Not compared, for too few {counted} on a side: {', '.join(untested)}." if untested else ""
     if not moved:
         return NO_DRIFT, f"No drift in {n_images:,} {counted}.{aside}"
     by_size = sorted(moved, key=lambda finding: -(finding.stability_index or 0))

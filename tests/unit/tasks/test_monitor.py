@@ -71,6 +71,23 @@ def test_a_detector_that_finds_other_classes_has_drifted_and_knows_no_accuracy_i
         accuracy_in_use(Path("labels.csv"), parameters)
 
 
+def test_what_rests_on_too_few_images_is_named_and_is_no_absence_of_drift(parameters: Parameters) -> None:
+    generator = np.random.default_rng(0)
+    for n_training, n_held_out, said in (
+        (
+            1000,
+            60,
+            "No drift in 800 images. Not compared, for too few images on a side: objects, confidence, object size,",
+        ),
+        (60, 60, "The reference rests on fewer than 100 images: there is nothing to compare with."),
+    ):
+        reference = reference_of("detection", inputs(n_training, generator), objects(n_held_out, generator, 0), CLASSES)
+        write(reference, sketch_of_values(reference, inputs(800, generator), objects(800, generator, 0)))
+        (found,) = check(parameters)["models"]
+        assert found["sentence"].startswith(said)
+        assert (found["verdict"] == "no drift") == (n_training == 1000)
+
+
 @pytest.mark.parametrize("saturates", [True, False])
 def test_an_alarm_says_that_the_answers_came_from_sums_that_saturate(parameters: Parameters, saturates: bool) -> None:
     generator = np.random.default_rng(0)
