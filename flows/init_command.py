@@ -27,8 +27,8 @@ def init(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder with one sub-folder per class (of images or videos), with boxes or with masks, a .csv or "
-            ".parquet table, or s3://..."
+            help="A folder with one sub-folder per class (of images or videos), with boxes, with masks or with "
+            "sequences of the MOTChallenge, a .csv or .parquet table, or s3://..."
         ),
     ],
     images: Annotated[
@@ -75,7 +75,10 @@ def init(
     elif annotated := annotations_in(location):
         kind, boxes = annotated
         settings: dict[str, dict[str, str | float]] = {"data": {"source": location}, "select": wanted}
-        if boxes is not None and any(image.boxes for image in boxes.images):
+        if boxes is not None and kind.problem == "tracking":
+            write_parameters(path, settings, template=TEMPLATES["tracking"], overwrite=overwrite)
+            show_sequences(boxes, console)
+        elif boxes is not None and any(image.boxes for image in boxes.images):
             write_parameters(path, settings, template=TEMPLATES["detection"], overwrite=overwrite)
             show_boxes(boxes, console)
         elif masks := masks_in(location, kind):
@@ -135,6 +138,36 @@ def show_boxes(found: Annotations, console: Console) -> None:
         "size of boxes": f"{sides[1]:.0f} px (square root of the area; 90 % from {sides[0]:.0f} to {sides[2]:.0f})",
         "worth a look": f"{facts.tiny:,} below 16 x 16 px, {facts.huge:,} of nearly the whole image, "
         f"{facts.drawn_twice:,} pairs that cover the same",
+        f"left out ({len(found.dropped):,})": findings_in_words(found.dropped) or "nothing",
+        f"cut at an edge ({len(found.changed):,})": findings_in_words(found.changed) or "none",
+    }
+    show_rows(rows, found.notes, console)
+
+
+def show_sequences(found: Annotations, console: Console) -> None:
+    """Print what was seen of sequences with true tracks, and the first of all boxes that were left out."""
+    from kinglet.data.annotations.facts import box_facts, usual_side
+    from tasks.detection_source import chosen_size
+
+    facts = box_facts(found)
+    sides = [usual_side(found, share) for share in (0.05, 0.5, 0.95)]
+    frames = Counter(image.group for image in found.images)
+    parts = Counter(split for _, split in {(image.group, image.split) for image in found.images})
+    # An object has a number of its own in its sequence; where two classes have it, it is an object of each.
+    objects = Counter(
+        label
+        for _, _, label in {(image.group, box.identity, box.label) for image in found.images for box in image.boxes}
+    )
+    rows = {
+        "problem": "tracking",
+        "source": found.format,
+        "sequences": f"{len(frames):,} ({classes_in_words(dict(sorted(frames.items())), 'frames')})",
+        "frames": f"{len(found.images):,}, {facts.without_boxes:,} of them without a box",
+        "objects": f"{objects.total():,} tracks: "
+        + ", ".join(f"{label} {objects[label]:,} ({count:,} boxes)" for label, count in facts.boxes.items()),
+        "split": ", ".join(f"{count:,} {name or 'in no part'}" for name, count in sorted(parts.items())),
+        "input size": f"{chosen_size(found.images)} px",
+        "size of boxes": f"{sides[1]:.0f} px (square root of the area; 90 % from {sides[0]:.0f} to {sides[2]:.0f})",
         f"left out ({len(found.dropped):,})": findings_in_words(found.dropped) or "nothing",
         f"cut at an edge ({len(found.changed):,})": findings_in_words(found.changed) or "none",
     }

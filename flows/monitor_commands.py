@@ -90,7 +90,7 @@ def print_model(model: dict[str, Any], console: Console) -> None:
     """Print the check of one model: verdicts in words, not in colour alone."""
     console.print(f"{model['model']}, version {model['version']}: {model['sentence']}", soft_wrap=True, markup=False)
     if model["lost"]:
-        console.print(f"{model['lost']:,} images more came too fast to be sketched.", soft_wrap=True)
+        console.print(f"{model['lost']:,} {model['counted']} more came too fast to be sketched.", soft_wrap=True)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("what", "verdict", "stability index", "corrected p"):
         table.add_column(name, no_wrap=True, justify="right" if name in ("stability index", "corrected p") else "left")

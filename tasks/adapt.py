@@ -22,9 +22,14 @@ def run(parameters: Parameters) -> None:
     pictures: NDArray[np.uint8] = NO_PICTURES
     if parameters.adapt.models:
         # Here, as a run that adapts nothing need not wait for torch.
-        from tasks.adaptation import adapt_models
+        from tasks import adaptation, image_adaptation
 
-        scores, found = adapt_models(parameters)
+        work = {
+            "classification": adaptation.adapt_models,
+            "detection": image_adaptation.adapt_models,
+            "segmentation": image_adaptation.adapt_models,
+        }
+        scores, found = work[parameters.network](parameters)
         pictures = NO_PICTURES if found is None else found
     with atomic_path(ADAPT / "pictures.npy") as temporary, temporary.open("wb") as file:
         np.save(file, pictures)

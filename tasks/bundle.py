@@ -24,7 +24,7 @@ from tasks.bundle_evidence import golden_rows, read_evidence
 from tasks.clip_bundle import bundle_clip_network
 from tasks.detection_bundle import bundle_detector
 from tasks.model_card import model_card
-from tasks.monitoring_reference import reference_of
+from tasks.monitoring_reference import monitoring_reference
 from tasks.opened_models import OpenedModel, files_of, open_model
 from tasks.parameters import Parameters
 from tasks.sealed_bundle import seal_and_open
@@ -48,7 +48,7 @@ def bundle_classifier(chosen: Path, card: ModelCard, reason: str) -> None:
     rows, labels = golden_rows(GOLDEN_IMAGES)
     images = np.asarray(np.load(packed_images(model.preprocessing.input_size), mmap_mode="r")[rows])
     text = model_card(card, model.preprocessing, read_evidence(card.name, reason))
-    reference = reference_of(card)
+    reference = monitoring_reference(chosen, card)
     if card.runtime == ONNXRUNTIME:
         without_vnni = chosen.parent / bundles.WITHOUT_VNNI
         pack(BUNDLE, chosen, without_vnni, card.precision == "int8", images, labels, text, reference)

@@ -14,12 +14,14 @@ from kinglet.atomic import read_json, write_bytes
 from kinglet.compression.saturation import unknown_operators
 from kinglet.runtime import bundles
 from kinglet.runtime.sessions import FEATURES_NAME, open_session, read_metadata, softmax
+from kinglet.runtime.sketches import Reference
 from tasks.artifacts import BUNDLE, SOURCE_FACTS, ModelCard, packed_clips
 from tasks.bundle_evidence import golden_rows, read_evidence
 from tasks.clip_answers import open_clip_network
 from tasks.detection_bundle import is_int8
 from tasks.generated_data import GENERATED_SENTENCE
 from tasks.model_card import CardWords, colour_of, model_card
+from tasks.monitoring_reference import monitoring_reference
 from tasks.sealed_bundle import seal_and_open
 
 GOLDEN_CLIPS = 8
@@ -35,7 +37,7 @@ def bundle_clip_network(chosen: Path, card: ModelCard, reason: str) -> None:
     rate = float(facts["clips"]["frames_per_second"])
     words = words_of_clips(card, clips.shape[1], rate, facts.get("generated"))
     text = model_card(card, card.preprocessing, read_evidence(card.name, reason), words)
-    pack_clip_network(BUNDLE, chosen.parent, clips, labels, rate, text)
+    pack_clip_network(BUNDLE, chosen.parent, clips, labels, rate, text, monitoring_reference(chosen, card))
 
 
 def words_of_clips(card: ModelCard, frames: int, rate: float, generated: dict[str, Any] | None) -> CardWords:
@@ -59,12 +61,19 @@ def generated_paragraph(generated: dict[str, Any] | None) -> str:
 
 
 def pack_clip_network(
-    bundle: Path, folder: Path, clips: NDArray[np.uint8], labels: NDArray[np.int64], rate: float, text: str
+    bundle: Path,
+    folder: Path,
+    clips: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    rate: float,
+    text: str,
+    reference: Reference | None = None,
 ) -> None:
     """Write a bundle and open it once; its checksums come last, so a half-written one is never opened.
 
     folder: the model's, with model.onnx and recurrent.onnx, and for processors without VNNI a third file if need be.
     clips, labels: the golden ones, packed as the model takes them. rate: frames per second of a clip. text: the card.
+    reference: what monitoring compares with.
     """
     # Nothing of an earlier bundle may stay: the checksums would seal it in.
     shutil.rmtree(bundle, ignore_errors=True)
@@ -83,7 +92,16 @@ def pack_clip_network(
         served = bundles.WITHOUT_VNNI if (folder / bundles.WITHOUT_VNNI).is_file() else bundles.MODEL
         golden[bundles.SATURATED] = answers(folder, served, clips, saturate=True)
     further = {bundles.CLIP: {"frames": clips.shape[1], "frames_per_second": rate}}
-    seal_and_open(bundle, preprocessing, classes, golden, text, problem=bundles.VIDEO, further=further)
+    seal_and_open(
+        bundle,
+        preprocessing,
+        classes,
+        golden,
+        text,
+        problem=bundles.VIDEO,
+        further=further,
+        reference=reference,
+    )
 
 
 def answers(folder: Path, file: str, clips: NDArray[np.uint8], *, saturate: bool) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from kinglet.data.clips.expectations import clip_checks
@@ -14,4 +15,6 @@ def judge_clips(limits: Limits) -> Judged:
     """Return the judgements on clips that have a class each, their middle frames for their looks."""
     judged = judge_classes(limits)
     images = judged.images.assign(recording_leaking=leaking(judged.images, "group"))
-    return replace(judged, images=images, checks=[*judged.checks, *clip_checks()])
+    # Settings with "images" in their names keep it: an underscore is part of a word.
+    checks = [replace(check, sentence=re.sub(r"\bimages\b", "clips", check.sentence)) for check in judged.checks]
+    return replace(judged, images=images, checks=[*checks, *clip_checks()])

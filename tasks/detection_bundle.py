@@ -20,11 +20,13 @@ from kinglet.runtime.detection import DETECTOR_OUTPUTS, Detections, run_as_one
 from kinglet.runtime.golden_detections import table_of
 from kinglet.runtime.preprocessing import Preprocessing, model_input, placement
 from kinglet.runtime.sessions import open_session, read_metadata
+from kinglet.runtime.sketches import Reference
 from kinglet.runtime.thresholds import Thresholds
 from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import BENCHMARK, BOXES, BUNDLE, EVALUATE, SPLIT, ModelCard, packed_images
 from tasks.detection_model_card import DetectionEvidence, detection_model_card
 from tasks.image_tables import read_parquet
+from tasks.monitoring_reference import monitoring_reference
 from tasks.sealed_bundle import seal_and_open
 
 GOLDEN_IMAGES = 10
@@ -47,16 +49,30 @@ def bundle_detector(chosen: Path, card: ModelCard, reason: str) -> None:
     )
     thresholds = Thresholds()
     text = detection_model_card(card, thresholds, evidence)
-    pack_detector(BUNDLE, chosen, chosen.with_name(bundles.WITHOUT_VNNI), images, text, thresholds)
+    pack_detector(
+        BUNDLE,
+        chosen,
+        chosen.with_name(bundles.WITHOUT_VNNI),
+        images,
+        text,
+        thresholds,
+        monitoring_reference(chosen, card),
+    )
 
 
 def pack_detector(
-    bundle: Path, chosen: Path, without_vnni: Path, images: NDArray[np.uint8], text: str, thresholds: Thresholds
+    bundle: Path,
+    chosen: Path,
+    without_vnni: Path,
+    images: NDArray[np.uint8],
+    text: str,
+    thresholds: Thresholds,
+    reference: Reference | None = None,
 ) -> None:
     """Write a bundle and open it once; its checksums come last, so a half-written one is never opened.
 
     chosen: the model's file. without_vnni: its variant for x86 processors without VNNI; there may be none. images: the
-    golden ones, packed as the model takes them. text: the model card.
+    golden ones, packed as the model takes them. text: the model card. reference: what monitoring compares with.
     """
     # Nothing of an earlier bundle may stay: the checksums would seal it in.
     shutil.rmtree(bundle, ignore_errors=True)
@@ -75,7 +91,16 @@ def pack_detector(
     suppressing = with_suppression(onnx.load(chosen), thresholds.score, thresholds.iou, thresholds.most)
     write_bytes(bundle / WITH_SUPPRESSION, suppressing.SerializeToString())
     further = {bundles.THRESHOLDS: thresholds.to_dict()}
-    seal_and_open(bundle, preprocessing, classes, golden, text, problem=bundles.DETECTION, further=further)
+    seal_and_open(
+        bundle,
+        preprocessing,
+        classes,
+        golden,
+        text,
+        problem=bundles.DETECTION,
+        further=further,
+        reference=reference,
+    )
 
 
 def is_int8(file: Path) -> bool:

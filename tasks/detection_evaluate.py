@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+from numpy.typing import NDArray
 
 from kinglet.atomic import atomic_path, read_json, write_json
 from kinglet.evidence.detection_intervals import draw_scores
@@ -18,7 +20,8 @@ from kinglet.evidence.image_gate import MAP_50
 from kinglet.runtime.detection import SHOWN_FROM
 from tasks.artifacts import EVALUATE, SPLIT, model_folders, read_card
 from tasks.detection_answers import BoxedImages, find_objects, open_detector, read_boxed, write_predictions
-from tasks.image_scores import difference, interval_document, json_of, read_intervals
+from tasks.domain_scores import Score, places_by_domain, scores_by_domain
+from tasks.image_scores import difference, interval_document, json_interval, json_of, read_intervals
 from tasks.parameters import Evaluate, Parameters
 from tasks.progress import progress
 from tasks.scored_models import HELD_OUT, facts_of, report_rows, teacher_name
@@ -73,6 +76,12 @@ def score_detectors(parameters: Parameters) -> None:
         }
         for name in found
     }
+    test = images["test"]
+
+    def score_of(name: str) -> Score:
+        return lambda places: headline_at(places, test, found[name]["test"], len(classes), parameters)
+
+    scores = scores_by_domain(places_by_domain(test.rows), scores, HEADLINE, score_of)
     write_json(EVALUATE / "intervals.json", interval_document(scores, NUMBERS, parameters.evaluate))
     write_predictions(images, found)
     write_confusion(classes, images["test"], found[teacher]["test"])
@@ -84,6 +93,18 @@ def draw(images: BoxedImages, found: Objects, n_classes: int, settings: Evaluate
     """Return a model's scores over the images and over resamples of them, the same ones for every model."""
     matches = match_objects(images.truths, found, len(images), n_classes)
     return draw_scores(matches, SHOWN_FROM, method=settings.interval, seed=seed)
+
+
+def headline_at(
+    places: NDArray[np.int64], images: BoxedImages, found: Objects, n_classes: int, parameters: Parameters
+) -> dict[str, float] | None:
+    """Return a model's HEADLINE on some of the images with its interval, None where they show no object."""
+    number = np.full(len(images), -1)
+    number[places] = np.arange(len(places))
+    own = number[found.images]
+    of_places = replace(found.take(own >= 0), images=own[own >= 0])
+    drawn = draw(images.take(places), of_places, n_classes, parameters.evaluate, parameters.seed)
+    return json_interval(read_intervals(drawn, parameters.evaluate).overall[HEADLINE])
 
 
 def same_objects(one: Objects, other: Objects) -> bool:

@@ -20,6 +20,7 @@ from kinglet.data.annotations import (
     annotation_format,
     read_annotations,
 )
+from kinglet.data.annotations.domains import NamedDomains, read_domains
 from kinglet.data.annotations.facts import box_areas, coordinates
 from kinglet.data.annotations.image_files import ImageFiles
 from kinglet.data.annotations.mot import FORMAT as SEQUENCES
@@ -52,11 +53,12 @@ def open_annotated(parameters: Parameters) -> OpenedSource:
     paths = list_files(root)
     found, notes = annotations_in(root, paths)
     images, ignored = without_labels(found, data.ignore_classes)
+    domains = read_domains(root)
     used = {image.path for image in images}
     unused = [printable(path) for path in ImageFiles(root, paths).paths if path not in used]
     source = Source(
         "folder",
-        [Record(printable(image.path), image.path, group=image.group, given_split=image.split) for image in images],
+        [record_of(image, domains) for image in images],
         partial(read_frame if found.format == SEQUENCES else read_file, str(root)),
         left_out={NOT_ANNOTATED: unused} if unused else {},
         notes=[
@@ -85,6 +87,12 @@ def open_annotated(parameters: Parameters) -> OpenedSource:
             }
         },
     )
+
+
+def record_of(image: AnnotatedImage, domains: NamedDomains) -> Record:
+    """Return the record of an image, its domain with it."""
+    domain = domains.of(image.path)
+    return Record(printable(image.path), image.path, group=image.group, domain=domain, given_split=image.split)
 
 
 def annotations_in(root: Path, paths: list[str]) -> tuple[Annotations, list[str]]:

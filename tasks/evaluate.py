@@ -27,6 +27,7 @@ from kinglet.runtime.sessions import gather_logits
 from tasks.artifacts import EVALUATE, SPLIT, ModelCard, model_folders, packed_images, read_card
 from tasks.clip_evaluate import ClipScoring
 from tasks.detection_evaluate import score_detectors
+from tasks.domain_scores import Score, places_by_domain, scores_by_domain
 from tasks.held_out import Done, HeldOut, on_held_out, read_held_out
 from tasks.opened_models import open_model
 from tasks.parameters import Evaluate, Parameters
@@ -100,6 +101,19 @@ def score_answers(parameters: Parameters, predict: Predict, beside: Beside) -> N
         for name, answers in probabilities.items()
     }
     of_test = {name: of_split["test"] for name, of_split in probabilities.items()}
+    test, settings = held_out["test"], parameters.evaluate
+
+    def score_of(name: str) -> Score:
+        is_right = of_test[name].argmax(axis=1) == test.labels
+        return lambda places: accuracy_interval(
+            is_right[places],
+            strata=test.labels[places] if settings.stratified else None,
+            method=settings.interval,
+            confidence=settings.confidence,
+            seed=parameters.seed,
+        ).to_dict()
+
+    scores = scores_by_domain(places_by_domain(test.rows), scores, "accuracy", score_of)
     intervals = score_intervals(
         held_out["test"].labels,
         of_test,

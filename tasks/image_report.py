@@ -17,7 +17,7 @@ from kinglet.evidence.forest_chart import Line, forest
 from kinglet.evidence.image_gate import Headline
 from kinglet.evidence.non_inferiority import NOT_WORSE, WORSE
 from tasks.artifacts import BENCHMARK, CHECK_DATA, COMPARE, EVALUATE, ROBUSTNESS, SELECT, SPLIT
-from tasks.chapters import verdict
+from tasks.chapters import adaptation, by_domain, verdict
 from tasks.chapters.comparisons import VERDICT_STYLES
 from tasks.chapters.data import findings, read_quarantine
 from tasks.chapters.settings import settings_rows
@@ -26,7 +26,7 @@ from tasks.parameters import Parameters
 from tasks.report_page import MAX_LISTED
 from tasks.report_rows import count_rows, model_rows, signed
 
-SPLITS = ("train", "validation", "test", "sealed")
+SPLITS = ("train", "validation", "test", "sealed", "adaptation", "target_test")
 MAX_SLICES = 12
 
 
@@ -114,8 +114,10 @@ def page_of(found: Found, words: Words, parameters: Parameters) -> dict[str, Any
         "charts": charts(rows, scores, teacher, headline, parameters),
         "comparisons": comparison_chapter(found.comparisons, chosen, headline.word),
         "scores": score_rows(chosen, teacher, words.scores),
+        "by_domain": by_domain.chapter(scores, teacher, chosen, headline.name, headline.word),
         "slices": slice_chapter(found.comparisons, chosen, headline.name, words.shown),
         "robustness": robustness_chapter(teacher, chosen, words.shown),
+        "adaptation": adaptation.chapter(parameters.evaluate.confidence),
         "findings": findings(read_json(CHECK_DATA / "checks.json")),
         "quarantined": read_quarantine(CHECK_DATA / "quarantine.csv"),
         "max_listed": MAX_LISTED,

@@ -49,7 +49,7 @@ def run(parameters: Parameters) -> None:
             for size, path in paths.items():
                 create_packed_file(path, n_rows, size, channels, frames)
         packing = Packing(files, channels, data.fit, data.max_pixels, clips)
-        rows = decode_all(records, source, packing, work=opened.pack)
+        rows = decode_all(records, source, packing, work=opened.pack, of="clips" if opened.frames else "images")
         if data.color == "auto" and channels == 3 and {row["channels"] for row in rows} <= {0, 1}:
             channels = 1
             for path in [*files.values(), *clips.values()]:
@@ -85,11 +85,12 @@ def decode_all(
     title: str = "ingest",
     first_row: int = 0,
     work: Callable[[Job], list[dict[str, Any]]] = pack,
+    of: str = "images",
 ) -> list[dict[str, Any]]:
     """Return the manifest rows of all records, in their order; the packed files are filled on the way.
 
     title: what the display of the progress calls it. first_row: of the packed files, for the first record. work: what
-    decodes and packs the records of a job.
+    decodes and packs the records of a job. of: what it calls the records.
     """
     jobs = [
         Job(first_row + run.start, records[run.start : run.stop], source.read, source.concurrent_reads, packing)
@@ -99,7 +100,7 @@ def decode_all(
     with progress(title) as report:
         for done in in_processes(work, jobs, len(records)):
             rows += done
-            report(len(rows), len(records), "images")
+            report(len(rows), len(records), of)
     return rows
 
 

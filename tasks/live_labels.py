@@ -12,9 +12,10 @@ from typing import Any
 from kinglet.atomic import write_json
 from kinglet.errors import KingletError
 from kinglet.evidence.live_accuracy import live_accuracy
+from kinglet.runtime.sketches import reference_from
 from tasks.artifacts import MONITOR
 from tasks.parameters import Parameters
-from tasks.sketch_files import ANSWERS, Files, files_in, read_reference_file
+from tasks.sketch_files import ANSWERS, REFERENCE, Files, files_in, read_reference_file
 
 RESULT = MONITOR / "live_accuracy.json"
 HINT = "The first line names the columns: id (the answer's X-Request-Id), label, and image (its number) if need be."
@@ -33,6 +34,7 @@ def accuracy_in_use(labels_file: Path, parameters: Parameters) -> dict[str, Any]
     files = files_in(parameters.monitor.sketches)
     answers, repeated = read_answers(files, set(labels))
     if not answers:
+        refuse_other_problems(files, parameters.monitor.sketches)
         raise KingletError(
             f"None of {len(labels):,} labels in {labels_file} belongs to an answer in {parameters.monitor.sketches}.",
             "Let the server keep its answers: `kinglet serve BUNDLE --monitor FOLDER --monitor-answers all`.",
@@ -50,6 +52,18 @@ def accuracy_in_use(labels_file: Path, parameters: Parameters) -> dict[str, Any]
     }
     write_json(RESULT, result)
     return result
+
+
+def refuse_other_problems(files: Files, place: str) -> None:
+    """Raise KingletError if servers wrote there of models alone whose answers are no single classes."""
+    found = [reference_from(files.read(name), name) for name in files.names() if name.startswith(REFERENCE)]
+    problems = sorted({reference.problem for reference in found if not reference.watched.has_probabilities})
+    if problems and len(problems) == len({reference.problem for reference in found}):
+        raise KingletError(
+            f"The models that servers watched in {place} are for {' and '.join(problems)}: the accuracy in use is "
+            "known of models that sort into classes only.",
+            "Score such models on labelled data: `kinglet run`.",
+        )
 
 
 def model_accuracy(

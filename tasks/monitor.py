@@ -13,7 +13,7 @@ from functools import reduce
 from typing import Any
 
 from kinglet.atomic import read_json, write_json, write_text
-from kinglet.evidence.drift_test import MOVED, MOVED_LITTLE, TOO_FEW, Finding, Limits, drift_findings
+from kinglet.evidence.drift_test import FEWEST, MOVED, MOVED_LITTLE, TOO_FEW, Finding, Limits, drift_findings
 from kinglet.runtime.sketches import Sketch, merged
 from tasks.artifacts import MONITOR, WORKSPACE
 from tasks.monitor_page import monitor_page
@@ -24,18 +24,30 @@ RESULT = MONITOR / "monitor.json"
 PAGE = MONITOR / "monitor.md"
 STATE = WORKSPACE / "monitor.json"
 
+# Of answers that may have moved without any image having done so.
+SATURATES = (
+    "They were answered on a processor whose 8-bit sums saturate, and those of the reference do not: what the model "
+    "answers may have moved by that alone, the images have not."
+)
 DRIFT, NO_DRIFT = "drift", "no drift"
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The check of one model. verdict: DRIFT, NO_DRIFT or TOO_FEW. names: of the sketches that it counts."""
+    """The check of one model.
+
+    verdict: DRIFT, NO_DRIFT or TOO_FEW. saturates: whether the answers of a server came from 8-bit sums that saturate.
+    counted: what `images` counts, "images" or "videos". names: of the sketches
+    that it counts.
+    """
 
     model: str
     version: str
     verdict: str
     sentence: str
     images: int
+    counted: str
+    saturates: bool
     lost: int
     started: str
     ended: str
@@ -85,13 +97,16 @@ def check_model(files: Files, group: Sequence[SketchFile], settings: Monitor, se
         settings.false_alarm_rate, settings.min_images, settings.min_stability_index, settings.images_per_scene
     )
     findings = drift_findings(reference, sketch, limits, seed)
-    verdict, sentence = judge(findings, sketch.n_images, settings)
+    verdict, sentence = judge(findings, sketch.n_images, reference.watched.images, settings)
+    saturates = any(file.saturates for file in group)
     return Checked(
         group[-1].model,
         group[-1].version,
         verdict,
-        sentence,
+        f"{sentence} {SATURATES}" if saturates and verdict == DRIFT else sentence,
         sketch.n_images,
+        reference.watched.images,
+        saturates,
         sum(file.lost for file in group),
         min(file.started for file in group).isoformat(),
         max(file.ended for file in group).isoformat(),
@@ -100,22 +115,26 @@ def check_model(files: Files, group: Sequence[SketchFile], settings: Monitor, se
     )
 
 
-def judge(findings: Sequence[Finding], n_images: int, settings: Monitor) -> tuple[str, str]:
-    """Return the verdict over all findings, and a sentence."""
+def judge(findings: Sequence[Finding], n_images: int, counted: str, settings: Monitor) -> tuple[str, str]:
+    """Return the verdict over all findings, and a sentence. counted: what the images are called."""
     moved = [finding for finding in findings if finding.verdict == MOVED]
     little = [finding.name for finding in findings if finding.verdict == MOVED_LITTLE]
     needed = settings.min_images * settings.images_per_scene
     if n_images < needed:
-        return TOO_FEW, f"Not enough images: {n_images:,} of {needed:,}."
+        return TOO_FEW, f"Not enough {counted}: {n_images:,} of {needed:,}."
+    untested = [finding.name for finding in findings if finding.verdict == TOO_FEW]
+    if len(untested) == len(findings):
+        return TOO_FEW, f"The reference rests on fewer than {FEWEST} {counted}: there is nothing to compare with."
     aside = f" Moved, but by too little to matter: {', '.join(little)}." if little else ""
+    aside += f" Not compared, for too few {counted} on a side: {', '.join(untested)}." if untested else ""
     if not moved:
-        return NO_DRIFT, f"No drift in {n_images:,} images.{aside}"
+        return NO_DRIFT, f"No drift in {n_images:,} {counted}.{aside}"
     by_size = sorted(moved, key=lambda finding: -(finding.stability_index or 0))
     said = ", ".join(
         finding.name + ("" if finding.stability_index is None else f" ({finding.stability_index:.2f})")
         for finding in by_size
     )
-    return DRIFT, f"Drift in {n_images:,} images: {said} moved (stability index in brackets).{aside}"
+    return DRIFT, f"Drift in {n_images:,} {counted}: {said} moved (stability index in brackets).{aside}"
 
 
 def checked_before(sketches: str) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 SMALLEST_SHOWN = 1e-99
-HEAD = "| what | verdict | stability index | test | corrected p | images |\n|---|---|---:|---|---:|---:|"
+HEAD = "| what | verdict | stability index | test | corrected p | rests on |\n|---|---|---:|---|---:|---:|"
 
 
 def monitor_page(result: dict[str, Any]) -> str:
@@ -17,14 +17,14 @@ def monitor_page(result: dict[str, Any]) -> str:
         parts.append(f"## {model['model']}, version {model['version']}\n\n{model['sentence']}\n")
         lost = f" {model['lost']:,} more came too fast to be sketched." if model["lost"] else ""
         parts.append(
-            f"{model['images']:,} images from {model['started'][:19]} to {model['ended'][:19]} (UTC), "
+            f"{model['images']:,} {model['counted']} from {model['started'][:19]} to {model['ended'][:19]} (UTC), "
             f"{len(model['names'])} sketches.{lost}\n"
         )
         parts.append("\n".join([HEAD, *(row(finding) for finding in model["findings"])]) + "\n")
     parts.append(
-        f"Without drift, at most {100 * result['false_alarm_rate']:g} % of checks raise any alarm, if images are "
-        "independent. The stability index of the population says how far a column moved: below 0.1 is little, "
-        "above 0.2 is much.\n"
+        f"Without drift, at most {100 * result['false_alarm_rate']:g} % of checks raise any alarm, if images, or "
+        "videos, are independent. The stability index of the population says how far a column moved: below 0.1 is "
+        "little, above 0.2 is much.\n"
     )
     return "\n".join(parts)
 

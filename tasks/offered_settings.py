@@ -25,15 +25,18 @@ OFF_BESIDE_CLASSES: dict[str, Any] = {
 }
 OFF: dict[str, dict[str, Any]] = {
     "detection": {
-        **{key: off for key, off in OFF_BESIDE_CLASSES.items() if key != "prune.models"},
+        **{key: off for key, off in OFF_BESIDE_CLASSES.items() if key not in ("prune.models", "adapt.models")},
         "prune.blocks": 0,
         "crossvalidate.folds": [],
     },
-    "segmentation": OFF_BESIDE_CLASSES,
+    "segmentation": {key: off for key, off in OFF_BESIDE_CLASSES.items() if key != "adapt.models"},
     "video": {**OFF_BESIDE_CLASSES, "quantize.stored_weights": []},
 }
 # What the parameter file of a data set is written from.
 EXAMPLES = {problem: f"params/{problem}.yaml" for problem in (*OFF, "tracking")}
+# How models that draw into images are adapted: what would train them knows classes of images only, and the made camera
+# would change the borders around an image as well.
+ADAPTED_BY = ["batch_norm"]
 # What an image loses at its edges, and who takes only some sizes.
 CUT_INTO_TILES = ("segmentation",)
 CUT_AWAY = {"detection": "boxes", "segmentation": "parts of masks"}
@@ -60,6 +63,7 @@ def refuse_what_is_not_offered(parameters: Parameters, path: Path) -> None:
             f"{path}: problem is {problem}, which does not offer {', '.join(on)} yet.",
             f"Set {'; '.join(f'{key}: {off[key]}' for key in on)}. {EXAMPLES[problem]} has all of them off.",
         )
+    refuse_other_adaptation(parameters, path)
     if parameters.data.fit == "crop" and network in CUT_AWAY:
         raise KingletError(
             f"{path}: problem is {problem}, and data.fit: crop would cut {CUT_AWAY[network]} away.",
@@ -70,6 +74,25 @@ def refuse_what_is_not_offered(parameters: Parameters, path: Path) -> None:
         raise KingletError(
             f"{path}: finetune.input_size is {size}; {NETWORKS[network]}'s is a multiple of {STRIDE}.",
             f"Set it to {max(1, round(size / STRIDE)) * STRIDE}, or to auto.",
+        )
+
+
+def refuse_other_adaptation(parameters: Parameters, path: Path) -> None:
+    """Raise KingletError if a detector or a segmenter is to be adapted to other than a domain, or by training."""
+    adapt = parameters.adapt
+    if not adapt.models:
+        return
+    if adapt.domain is None:
+        raise KingletError(
+            f"{path}: problem is {parameters.problem}, and adapt.target is {adapt.target}: the made camera takes "
+            "images for classification only.",
+            "Name a domain of the data set in adapt.target, or set adapt.models: [].",
+        )
+    if adapt.methods != ADAPTED_BY:
+        raise KingletError(
+            f"{path}: problem is {parameters.problem}, and adapt.methods is {adapt.methods}: only batch statistics are "
+            "re-estimated there, nothing is trained.",
+            f"Set adapt.methods: {ADAPTED_BY}.",
         )
 
 

@@ -17,6 +17,8 @@ from tasks.stage import run_stage
 
 # Other shares of disagreement that the plan is reckoned for, as nobody knows it beforehand.
 DISAGREEMENTS = (0.01, 0.02, 0.05, 0.1)
+# What test examples are called that are no images.
+SHOWN = {"video": "clips"}
 
 
 def run(parameters: Parameters) -> None:
@@ -40,7 +42,7 @@ def plan_of_images(parameters: Parameters) -> dict[str, Any]:
         parameters.plan.power,
     )
     if not plan["is_enough"]:
-        print(f"warning: {warning(plan)}", file=sys.stderr)
+        print(f"warning: {warning(plan, SHOWN.get(parameters.network, 'images'))}", file=sys.stderr)
     return plan
 
 
@@ -68,12 +70,12 @@ def plan_of(n_images: int, margin: float, disagreement: float, confidence: float
     }
 
 
-def warning(plan: dict[str, Any]) -> str:
-    """Return the sentence for a test set that is too small for the margin."""
+def warning(plan: dict[str, Any], shown: str = "images") -> str:
+    """Return the sentence for a test set that is too small for the margin. shown: what it consists of."""
     needed = plan["images_needed"]
-    remedy = "widen it" if needed is None else f"that takes about {needed:,} images, so widen it or add images"
+    remedy = "widen it" if needed is None else f"that takes about {needed:,} {shown}, so widen it or add {shown}"
     return (
-        f"{plan['test_images']:,} test images can prove that a model is at most "
+        f"{plan['test_images']:,} test {shown} can prove that a model is at most "
         f"{100 * plan['provable_margin']:.2g} points worse (at {100 * plan['power']:g} % power, if only one of two "
         f"models is right on {100 * plan['disagreement']:g} % of them), not the "
         f"{100 * plan['max_accuracy_drop']:g} of select.max_accuracy_drop: {remedy}."

@@ -46,7 +46,7 @@ def run(parameters: Parameters) -> None:
     images = labels.images
     unlabelled = pd.read_parquet(INGEST / "unlabelled.parquet")
     packed = np.load(packed_images(read_input_sizes().all[-1]), mmap_mode="r")
-    facts_of_all = measure_all(packed)
+    facts_of_all = measure_all(packed, "middle frames" if parameters.network == "video" else "images")
     facts = {name: values[: len(images)] for name, values in facts_of_all.items()}
     decoded = images["decode_ok"].to_numpy()
     for name, values in facts.items():
@@ -131,13 +131,16 @@ def drift_from_reference(images: pd.DataFrame, class_counts: dict[str, int]) -> 
         ) from None
 
 
-def measure_all(packed: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-    """Return the measured facts of all packed images, a bounded number of them in memory at a time."""
+def measure_all(packed: NDArray[np.uint8], of: str) -> dict[str, NDArray[np.generic]]:
+    """Return the measured facts of all packed images, a bounded number of them in memory at a time.
+
+    of: what the display of the progress calls them.
+    """
     parts = []
     with progress("profile") as report:
         for first in range(0, len(packed), IMAGES_AT_ONCE):
             parts.append(measure(packed[first : first + IMAGES_AT_ONCE]))
-            report(min(first + IMAGES_AT_ONCE, len(packed)), len(packed), "images")
+            report(min(first + IMAGES_AT_ONCE, len(packed)), len(packed), of)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

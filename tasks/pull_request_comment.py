@@ -68,12 +68,13 @@ class Run:
 def read_run() -> Run:
     """Return what the run in this checkout found.
 
-    Raises KingletError if its models are detectors, which have no such comment yet.
+    Raises KingletError if its models do not sort into classes: others have no such comment yet.
     """
     run = Run(**{name: read_json(path) for name, path in SOURCES.items()})
     if "headline" in run.scores:
         raise KingletError(
-            "The comment on a pull request tells of classifiers only, and this run made detectors.",
+            "The comment on a pull request tells of models that sort into classes only, and those of this run are "
+            f"scored by {run.scores['headline']}.",
             "Show artifacts/report/report.html in its place.",
         )
     return run
@@ -145,7 +146,9 @@ def way_part(comparison: Comparison) -> str:
         if row["name"] not in {model["name"] for model in way}:
             lines.append([*model_cells(row, False)[:2], *[EM_DASH] * 4, *old_cells(row)])
     images, sure = way[-1]["test"]["n"], percent(comparison.confidence, 0)
-    said = f"Test accuracy on {images:,} images, with intervals of {sure} % confidence; latency of batch 1."
+    # Clips, and that they were generated, the verdict says.
+    shown = comparison.verdict.get("shown", "images")
+    said = f"Test accuracy on {images:,} {plain(shown)}, with intervals of {sure} % confidence; latency of batch 1."
     return "\n\n".join(
         filter(
             None, ["### From the teacher to the chosen model", table(header, lines), said, beside(now, before, against)]

@@ -32,6 +32,7 @@ from tasks.artifacts import (
 )
 from tasks.chapters import (
     adaptation,
+    by_domain,
     comparisons,
     cross_validation,
     domains,
@@ -95,6 +96,9 @@ def page_on_sorters(parameters: Parameters, evidence: Evidence, further: dict[st
         "comparisons": comparisons.chapter(evidence.chosen),
         "flips": flips.chapter(evidence.chosen, evidence.classes, evidence.packed, evidence.sample_errors),
         "slices": slices.chapter(evidence.chosen),
+        "by_domain": by_domain.chapter(
+            evidence.scores, evidence.reference, evidence.chosen, "accuracy", "Accuracy", evidence.several
+        ),
         "cross_validation": cross_validation.chapter(evidence.scores[evidence.reference], evidence.confidence),
         "label_errors": label_errors.chapter(evidence.packed, evidence.sample_errors),
         "findings": findings(read_json(CHECK_DATA / "checks.json")),

@@ -101,6 +101,7 @@ OPTIONAL: dict[str, Any] = {
     "comparisons": None,
     "flips": None,
     "slices": None,
+    "by_domain": None,
     "adoption": None,
     "robustness": None,
     "adaptation": None,

@@ -16,10 +16,12 @@ from kinglet.runtime import bundles
 from kinglet.runtime.preprocessing import Preprocessing, model_input, placement
 from kinglet.runtime.segmentation import Mask, decode_masks
 from kinglet.runtime.sessions import open_session, read_metadata, run
+from kinglet.runtime.sketches import Reference
 from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import BENCHMARK, BUNDLE, EVALUATE, SPLIT, ModelCard, packed_images
 from tasks.detection_bundle import is_int8
 from tasks.image_tables import read_parquet
+from tasks.monitoring_reference import monitoring_reference
 from tasks.sealed_bundle import seal_and_open
 from tasks.segmentation_model_card import SegmentationEvidence, segmentation_model_card
 
@@ -45,14 +47,23 @@ def bundle_segmenter(chosen: Path, card: ModelCard, reason: str) -> None:
         golden_tolerance=tolerance_of(chosen),
     )
     text = segmentation_model_card(card, evidence)
-    pack_segmenter(BUNDLE, chosen, chosen.with_name(bundles.WITHOUT_VNNI), images, text)
+    pack_segmenter(
+        BUNDLE, chosen, chosen.with_name(bundles.WITHOUT_VNNI), images, text, monitoring_reference(chosen, card)
+    )
 
 
-def pack_segmenter(bundle: Path, chosen: Path, without_vnni: Path, images: NDArray[np.uint8], text: str) -> None:
+def pack_segmenter(
+    bundle: Path,
+    chosen: Path,
+    without_vnni: Path,
+    images: NDArray[np.uint8],
+    text: str,
+    reference: Reference | None = None,
+) -> None:
     """Write a bundle and open it once; its checksums come last, so a half-written one is never opened.
 
     chosen: the model's file. without_vnni: its variant for x86 processors without VNNI; there may be none. images: the
-    golden ones, packed as the model takes them. text: the model card.
+    golden ones, packed as the model takes them. text: the model card. reference: what monitoring compares with.
     """
     # Nothing of an earlier bundle may stay: the checksums would seal it in.
     shutil.rmtree(bundle, ignore_errors=True)
@@ -70,7 +81,7 @@ def pack_segmenter(bundle: Path, chosen: Path, without_vnni: Path, images: NDArr
     if is_int8(chosen) and not unknown_operators(onnx.load(chosen)):
         golden[bundles.SATURATED_MASKS] = golden_masks(served, images, preprocessing, saturate=True)
         golden[bundles.MASK_TOLERANCES[bundles.SATURATED_MASKS]] = np.array([EMULATED_TOLERANCE])
-    seal_and_open(bundle, preprocessing, classes, golden, text, problem=bundles.SEGMENTATION)
+    seal_and_open(bundle, preprocessing, classes, golden, text, problem=bundles.SEGMENTATION, reference=reference)
 
 
 def tolerance_of(file: Path) -> float:

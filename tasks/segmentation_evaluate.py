@@ -20,7 +20,8 @@ from kinglet.evidence.mask_boundaries import TOLERANCE
 from kinglet.evidence.segmentation_scores import MaskCounts, draw_masks
 from kinglet.runtime.segmentation import Mask
 from tasks.artifacts import EVALUATE, SPLIT, model_folders, read_card
-from tasks.image_scores import difference, interval_document, json_of, read_intervals
+from tasks.domain_scores import Score, places_by_domain, scores_by_domain
+from tasks.image_scores import difference, interval_document, json_interval, json_of, read_intervals
 from tasks.parameters import Evaluate, Parameters
 from tasks.progress import progress
 from tasks.scored_models import HELD_OUT, facts_of, report_rows, teacher_name
@@ -81,6 +82,12 @@ def score_segmenters(parameters: Parameters) -> None:
         }
         for name in counts
     }
+    test = images["test"]
+
+    def score_of(name: str) -> Score:
+        return lambda places: headline_at(places, test, counts[name]["test"], parameters)
+
+    scores = scores_by_domain(places_by_domain(test.rows), scores, HEADLINE, score_of)
     write_json(EVALUATE / "intervals.json", interval_document(scores, NUMBERS, parameters.evaluate))
     write_predictions(images, counts)
     write_confusion(classes, counts[teacher]["test"].confusions.sum(axis=0))
@@ -126,6 +133,15 @@ def draw(counts: MaskCounts, images: MaskedImages, settings: Evaluate, seed: int
     Tiles of one image are no independent examples: the whole images are drawn.
     """
     return draw_masks(counts.together(images.wholes), method=settings.interval, seed=seed)
+
+
+def headline_at(
+    places: NDArray[np.int64], images: MaskedImages, counts: MaskCounts, parameters: Parameters
+) -> dict[str, float] | None:
+    """Return a model's HEADLINE on some of the images with its interval, None where no pixel of them has a class."""
+    own = MaskCounts(counts.confusions[places], counts.boundaries[places], counts.digests[places])
+    drawn = draw(own, images.take(places), parameters.evaluate, parameters.seed)
+    return json_interval(read_intervals(drawn, parameters.evaluate).overall[HEADLINE])
 
 
 def scores_of(drawn: DrawnScores, counts: MaskCounts, classes: list[str], settings: Evaluate) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from kinglet.atomic import atomic_folder, atomic_path, write_json
 from kinglet.data.annotations.boxes import Finding
+from kinglet.data.annotations.domains import NamedDomains, read_domains
 from kinglet.data.masks.formats import read_masked_images
 from kinglet.data.masks.masked_images import MaskedImage, MaskedSet, without_classes
 from kinglet.data.masks.packing import MaskJob, create_packed_masks, pack_masks
@@ -53,9 +54,10 @@ def open_masked(parameters: Parameters) -> OpenedSource:
     sizes = sizes_for(found.images, short_side, parameters.finetune)
     if data.fit == TILE:
         found = tiled(found, sizes.teacher)
+    domains = read_domains(Path(data.source))
     source = Source(
         "folder",
-        [record_of(image) for image in found.images],
+        [record_of(image, domains) for image in found.images],
         partial(read_file, data.source),
         left_out={NO_MASK: [printable(path) for path in found.unmasked]} if found.unmasked else {},
         notes=[*found.notes, *notes_on_unlabelled(data.unlabelled, "segmentation learns from images with masks")],
@@ -82,14 +84,23 @@ def open_masked(parameters: Parameters) -> OpenedSource:
     )
 
 
-def record_of(image: MaskedImage) -> Record:
-    """Return the record of an image; the tiles of one image are a group, and stay in one part of the split."""
-    record = Record(printable(image.path), image.path, given_split=image.split, problem=image.problem)
+def record_of(image: MaskedImage, domains: NamedDomains) -> Record:
+    """Return the record of an image, its domain with it.
+
+    The tiles of one image are a group, and stay in one part of the split.
+    """
+    record = Record(
+        printable(image.path),
+        image.path,
+        domain=domains.of(image.path),
+        given_split=image.split,
+        problem=image.problem,
+    )
     if not isinstance(image.drawn_from, TileOf) or image.drawn_from.is_whole:
         return record
     whole, tile = image.drawn_from.image, image.drawn_from.tile
     part = (tile.left, tile.top, tile.width, tile.height)
-    return replace(record, location=whole.path, group=printable(whole.path), part=part)
+    return replace(record, location=whole.path, group=printable(whole.path), domain=domains.of(whole.path), part=part)
 
 
 def masks_in(root: Path, max_pixels: int) -> MaskedSet:

@@ -14,7 +14,7 @@ from kinglet.publishing.store import Store, place_of
 from kinglet.runtime.sketches import Reference, Sketch, reference_from, sketch_from
 
 SCHEME = "s3://"
-SKETCH, ANSWERS = "sketch-", "answers-"
+SKETCH, ANSWERS, REFERENCE = "sketch-", "answers-", "reference-"
 
 
 class Files(Protocol):
@@ -70,7 +70,7 @@ class BucketFiles:
 
 def missing(place: str, name: str) -> KingletError:
     """Return the sentence for a file that is not there."""
-    hint = "A server writes it again when it is started anew." if name.startswith("reference-") else "Check again."
+    hint = "A server writes it again when it is started anew." if name.startswith(REFERENCE) else "Check again."
     return KingletError(f"{name} is missing in {place}.", hint)
 
 
@@ -81,7 +81,11 @@ def files_in(address: str) -> Files:
 
 @dataclass(frozen=True)
 class SketchFile:
-    """One interval of one server. lost: images that came too fast to be sketched."""
+    """One interval of one server.
+
+    lost: images that came too fast to be sketched. saturates: whether the server's 8-bit sums saturate, as those of the
+    reference do not.
+    """
 
     name: str
     model: str
@@ -91,6 +95,7 @@ class SketchFile:
     ended: datetime
     lost: int
     content: bytes
+    saturates: bool = False
 
 
 def read_sketch_file(files: Files, name: str) -> SketchFile:
@@ -107,6 +112,7 @@ def read_sketch_file(files: Files, name: str) -> SketchFile:
             datetime.fromisoformat(fields["ended"]),
             int(fields["lost"]),
             content,
+            fields.get("saturates") is True,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise KingletError(
@@ -121,7 +127,7 @@ def sketch_in(file: SketchFile, reference: Reference) -> Sketch:
 
 def read_reference_file(files: Files, digest: str) -> Reference:
     """Return the reference that sketches name; raises KingletError if it is missing or was changed."""
-    name = f"reference-{digest}.json"
+    name = f"{REFERENCE}{digest}.json"
     content = files.read(name)
     if hashlib.sha256(content).hexdigest() != digest:
         raise KingletError(f"{name} was changed: its SHA-256 is another.", "Remove it; a server writes it again.")

@@ -80,7 +80,8 @@ def images_of(domain: str | None, images: pd.DataFrame) -> NDArray[np.bool_]:
         there = f"known domains: {', '.join(known)}" if known else "no image has a domain"
         raise KingletError(
             f"params.yaml: adapt.target is {domain!r}, and no image is of that domain; {there}.",
-            "A table names the domain of an image in its column `domain`; adapt.target: demonstration needs none.",
+            "A table names the domain of an image in its column `domain`, a folder with boxes or masks in its "
+            "domains.csv.",
         )
     if found.all():
         raise KingletError(

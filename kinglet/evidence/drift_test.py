@@ -3,7 +3,9 @@
 Each column is tested, the p-values are corrected for their number, and a column counts as moved only if the move is
 established and large. So the chance of any false alarm in a check is at most the rate that is asked for, and millions
 of images do not turn a move of no consequence into an alarm. The tests assume that images are independent, or that
-`images_per_scene` of them at a time show the same.
+`images_per_scene` of them at a time show the same. The objects of an image are not: together they weigh as much as one
+image (`kinglet.runtime.watched_answers`), so that what is tested varies no more than one object of each, drawn at
+random, would.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from scipy.stats import chi2_contingency, kstwo
 from kinglet.data.drift import stability_index
 from kinglet.evidence.maximum_mean_discrepancy import discrepancy_test
 from kinglet.evidence.mcnemar import holm
-from kinglet.runtime.sketches import COLUMNS, Reference, Sketch
+from kinglet.runtime.sketches import Reference, Sketch
 
 MOVED, MOVED_LITTLE, AS_BEFORE, TOO_FEW = "moved", "moved little", "not moved", "not enough images"
 CLASSES, ANSWERS = "classes", "answers"
@@ -28,12 +30,10 @@ KOLMOGOROV_SMIRNOV, CHI_SQUARED, DISCREPANCY = (
     "chi-squared",
     "maximum mean discrepancy",
 )
-# Columns, the classes, and the sample of answers: as many as are corrected for, tested or not.
-N_TESTS = len(COLUMNS) + 2
 # Classes that are rarer are taken together: the chi-squared distribution needs so many expected of each.
 FEWEST_EXPECTED = 5
-# Images of the reference: the tests hold for any number, but fewer could show no move that matters.
-FEWEST_BEFORE = 100
+# Images of a column: the tests hold for any number, but fewer could show no move that matters.
+FEWEST = 100
 # Points of each side at most: the kernel's matrix grows with their square.
 MAX_POINTS = 500
 # Times as many permutations as the smallest p-value that is needed asks for.
@@ -100,15 +100,21 @@ class Tested:
 def drift_findings(reference: Reference, sketch: Sketch, limits: Limits, seed: int = 0) -> list[Finding]:
     """Return what each test found: columns, classes, and the answers where a sample of them was kept.
 
-    A column of less than `limits.min_images` independent images is not tested, nor is one whose reference rests on few.
+    Of less than `limits.min_images` independent images nothing is tested, nor is a column that few of them have, or
+    few of the reference.
     """
-    tested = [column_test(name, reference, sketch, limits) for name in COLUMNS]
+    tested = [column_test(name, reference, sketch, limits) for name in reference.columns]
     tested.append(class_test(reference, sketch, limits))
     if len(sketch.sample) and len(reference.sample):
         tested.append(answer_test(reference, sketch, limits, seed))
     p_values = [1.0 if item.p_value is None else item.p_value for item in tested]
-    corrected = holm(np.array([*p_values, *[1.0] * (N_TESTS - len(p_values))]))
+    corrected = holm(np.array([*p_values, *[1.0] * (number_of_tests(reference) - len(p_values))]))
     return [judged(item, float(p), limits) for item, p in zip(tested, corrected, strict=False)]
+
+
+def number_of_tests(reference: Reference) -> int:
+    """Return for how many tests p-values are corrected: columns, classes, and the sample of answers, kept or not."""
+    return len(reference.columns) + 1 + reference.watched.has_probabilities
 
 
 def judged(tested: Tested, p_value: float, limits: Limits) -> Finding:
@@ -132,24 +138,25 @@ def column_test(name: str, reference: Reference, sketch: Sketch, limits: Limits)
     the values or more.
     """
     before, now = reference.columns[name].counts, sketch.columns[name]
-    distance = largest_distance(before, now)
-    p_value = None
-    if is_enough(before, now, limits):
-        n_before, n_now = float(before.sum()), float(now.sum()) / limits.images_per_scene
-        p_value = float(kstwo.sf(distance, max(1, math.floor(n_before * n_now / (n_before + n_now)))))
+    distance, p_value = largest_distance(before, now), None
+    n_before, n_now = (images_in(counts, reference) for counts in (before, now))
+    if is_enough(n_before, n_now, sketch, limits):
+        independent = n_now / limits.images_per_scene
+        p_value = float(kstwo.sf(distance, max(1, math.floor(n_before * independent / (n_before + independent)))))
     index = stability_index(shares(before), shares(now))
-    return Tested(name, KOLMOGOROV_SMIRNOV, int(now.sum()), distance, p_value, index)
+    return Tested(name, KOLMOGOROV_SMIRNOV, round(n_now), distance, p_value, index)
 
 
 def class_test(reference: Reference, sketch: Sketch, limits: Limits) -> Tested:
     """Return the test of how often each class is answered."""
     before, now = reference.class_counts, sketch.class_counts
+    n_before, n_now = (images_in(counts, reference) for counts in (before, now))
     statistic, p_value = 0.0, None
-    if is_enough(before, now, limits):
-        statistic, p_value = homogeneity(before, now / limits.images_per_scene)
-    return Tested(
-        CLASSES, CHI_SQUARED, int(now.sum()), statistic, p_value, stability_index(shares(before), shares(now))
-    )
+    if is_enough(n_before, n_now, sketch, limits):
+        weight = reference.watched.weight
+        statistic, p_value = homogeneity(before / weight, now / (weight * limits.images_per_scene))
+    index = stability_index(shares(before), shares(now))
+    return Tested(CLASSES, CHI_SQUARED, round(n_now), statistic, p_value, index)
 
 
 def answer_test(reference: Reference, sketch: Sketch, limits: Limits, seed: int) -> Tested:
@@ -161,16 +168,23 @@ def answer_test(reference: Reference, sketch: Sketch, limits: Limits, seed: int)
     generator = np.random.default_rng(seed)
     n_now = min(len(sketch.sample) // limits.images_per_scene, MAX_POINTS)
     before, now = drawn(reference.sample, MAX_POINTS, generator), drawn(sketch.sample, n_now, generator)
-    if not is_enough(reference.class_counts, sketch.class_counts, limits) or n_now < 2:
+    n_before = images_in(reference.class_counts, reference)
+    if not is_enough(n_before, sketch.n_images, sketch, limits) or n_now < 2:
         return Tested(ANSWERS, DISCREPANCY, n_now, 0.0, None, None)
-    permutations = math.ceil(PERMUTATIONS_PER_LEVEL * N_TESTS / limits.false_alarm_rate)
+    permutations = math.ceil(PERMUTATIONS_PER_LEVEL * number_of_tests(reference) / limits.false_alarm_rate)
     found = discrepancy_test(before, now, permutations=permutations, seed=seed)
     return Tested(ANSWERS, DISCREPANCY, n_now, found.statistic, found.p_value, None)
 
 
-def is_enough(before: NDArray[np.int64], now: NDArray[np.int64], limits: Limits) -> bool:
-    """Return whether both sides have the images that a verdict needs."""
-    return bool(before.sum() >= FEWEST_BEFORE and now.sum() / limits.images_per_scene >= limits.min_images)
+def images_in(counts: NDArray[np.int64], reference: Reference) -> float:
+    """Return how many images counts are of."""
+    return float(counts.sum()) / reference.watched.weight
+
+
+def is_enough(n_before: float, n_now: float, sketch: Sketch, limits: Limits) -> bool:
+    """Return whether there are the images that a verdict needs: in all, and of the reference and now in a column."""
+    independent = np.array([sketch.n_images, n_now]) / limits.images_per_scene
+    return bool(n_before >= FEWEST and (independent >= [limits.min_images, min(limits.min_images, FEWEST)]).all())
 
 
 def largest_distance(before: NDArray[np.int64], now: NDArray[np.int64]) -> float:
@@ -180,7 +194,7 @@ def largest_distance(before: NDArray[np.int64], now: NDArray[np.int64]) -> float
     return float(np.abs(np.cumsum(before) / before.sum() - np.cumsum(now) / now.sum()).max())
 
 
-def homogeneity(before: NDArray[np.int64], now: NDArray[np.floating[Any]]) -> tuple[float, float]:
+def homogeneity(before: NDArray[Any], now: NDArray[np.floating[Any]]) -> tuple[float, float]:
     """Return the chi-squared statistic and p-value of counts of the same classes, rare ones taken together."""
     table = np.stack([before.astype(np.float64), now.astype(np.float64)])
     expected = table.sum(axis=0) * (table.sum(axis=1).min() / table.sum())

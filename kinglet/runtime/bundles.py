@@ -60,6 +60,8 @@ EXACT_DETECTIONS, SATURATED_DETECTIONS = "detections", "detections_without_vnni"
 # an image's pixels that may be of another class.
 EXACT_MASKS, SATURATED_MASKS = "masks", "masks_without_vnni"
 MASK_TOLERANCES = {EXACT_MASKS: "tolerance", SATURATED_MASKS: "tolerance_without_vnni"}
+# Of these a golden file has one where the model computes in 8 bits.
+SATURATED_ANSWERS = (SATURATED, SATURATED_DETECTIONS, SATURATED_MASKS)
 # How far answers may be from the golden ones, where it is not the tolerance below.
 TOLERANCE = "tolerance"
 

@@ -1,12 +1,13 @@
 """Sketches of what a server saw and answered: counts over the bins of a bundle's reference, never an image.
 
-A sketch of two streams together is the sum of the sketches of each, so intervals and replicas add up.
+A sketch of two streams together is the sum of the sketches of each, so intervals and replicas add up. What is counted
+of the answers follows from the problem that the model solves (`watched_answers.py`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.errors import KingletError, other_format
+from kinglet.runtime import bundles
 from kinglet.runtime.histograms import bin_counts, inner_quantiles
 from kinglet.runtime.image_statistics import PIXEL_STATISTICS, luma, pixel_statistics
+from kinglet.runtime.watched_answers import CONFIDENCE, WATCHED, Answers, Values, Watched, class_answers, one_each
 
 FORMAT = 1
-# Columns of a reference: of the model's input, of the image as it was sent, of the answer.
+# Columns of every reference: of the model's input, and of the image as it was sent.
 SIZES = ("width", "height")
-CONFIDENCE = "confidence"
-COLUMNS = (*PIXEL_STATISTICS, *SIZES, CONFIDENCE)
+INPUTS = (*PIXEL_STATISTICS, *SIZES)
+# All of a classifier's.
+COLUMNS = (*INPUTS, CONFIDENCE)
 N_QUANTILES = 20
 # Sums are rounded by how a processor adds; values that are equal have to stay so on every processor.
 DECIMALS = 7
@@ -44,22 +48,31 @@ class Histogram:
 class Reference:
     """What a model was made with, as a server's images and answers are compared with it.
 
-    columns: a histogram for each of COLUMNS. classes: names in the model's order. class_counts: how often each was
-    answered to held-out images, int64 (n_classes,). sample: probabilities of some of these answers, float32
-    (n_sample, n_classes). n_right of n_test test images were answered right.
+    columns: a histogram for each of `columns_of` the problem. classes: names in the model's order. class_counts: how
+    often each was answered to held-out images, int64 (n_classes,). sample: probabilities of some of these answers,
+    float32 (n_sample, n_classes), none where answers are no probabilities. n_right of n_test test images were answered
+    right, where an answer is right or wrong. Each image counts `watched.weight`.
     """
 
     columns: dict[str, Histogram]
     classes: tuple[str, ...]
     class_counts: NDArray[np.int64]
     sample: NDArray[np.float32]
-    n_right: int
-    n_test: int
+    n_right: int = 0
+    n_test: int = 0
+    problem: str = bundles.CLASSIFICATION
+
+    @property
+    def watched(self) -> Watched:
+        """What is counted of the answers."""
+        return WATCHED[self.problem]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the reference as JSON-ready values."""
         return {
             "format": FORMAT,
+            # A file that says nothing of it is a classifier's.
+            **({} if self.problem == bundles.CLASSIFICATION else {"problem": self.problem}),
             "columns": {
                 name: {"edges": histogram.edges.tolist(), "counts": histogram.counts.tolist()}
                 for name, histogram in self.columns.items()
@@ -72,11 +85,11 @@ class Reference:
 
 @dataclass(frozen=True)
 class Sketch:
-    """Counts of one interval over the bins of a reference.
+    """Counts of one interval over the bins of a reference, where each image counts as much as there.
 
-    n_images: answered in all. columns: int64 (n_bins,) for each of COLUMNS; those of the size lack images that came as
-    tensors. class_counts: int64 (n_classes,). sample: probabilities of answers drawn at random, float32
-    (n_sample, n_classes).
+    n_images: answered in all; a video is one, whatever its clips. columns: int64 (n_bins,) for each column of the
+    reference; those of the size lack images that came as tensors. class_counts: int64 (n_classes,). sample:
+    probabilities of answers drawn at random, float32 (n_sample, n_classes).
     """
 
     n_images: int
@@ -95,6 +108,11 @@ class Sketch:
         }
 
 
+def columns_of(problem: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the columns of a problem; raises KeyError for an unknown one."""
+    return (*INPUTS, *WATCHED[problem].columns(classes))
+
+
 def make_reference(
     columns: Mapping[str, NDArray[np.float64]],
     probabilities: NDArray[np.float32],
@@ -102,31 +120,53 @@ def make_reference(
     is_test: NDArray[np.bool_],
     classes: Iterable[str],
 ) -> Reference:
-    """Return the reference of a model.
+    """Return the reference of a classifier.
 
-    columns: {name: values of shape (n,)} for each of COLUMNS but the confidence, of training images.
+    columns: {name: values of shape (n,)} for each of INPUTS, of training images.
     probabilities: float32 (n_held_out, n_classes), the model's answers to images that it was not trained on. labels,
     is_test: int64 and bool (n_held_out,), the classes of these and which of them are test images.
     """
+    is_right = probabilities.argmax(axis=1) == labels
+    inputs = {name: one_each(values) for name, values in columns.items()}
+    right = int(is_right[is_test].sum()), int(is_test.sum())
+    return reference_of(bundles.CLASSIFICATION, inputs, class_answers(probabilities), classes, right)
+
+
+def reference_of(
+    problem: str,
+    inputs: Mapping[str, Values],
+    answers: Answers,
+    classes: Iterable[str],
+    right: tuple[int, int] = (0, 0),
+) -> Reference:
+    """Return the reference of a model.
+
+    inputs: values for each of INPUTS, of training images. answers: to images that it was not trained on. right: how
+    many test images were answered right, and how many there are, where an answer is right or wrong.
+    """
     names = tuple(classes)
-    answered = probabilities.argmax(axis=1)
-    confidences = probabilities.max(axis=1).astype(np.float64)
+    weight = WATCHED[problem].weight
     histograms = {}
-    for name, values in {**columns, CONFIDENCE: confidences}.items():
-        rounded = np.round(values, DECIMALS)
-        edges = inner_quantiles(rounded, N_QUANTILES)
-        histograms[name] = Histogram(edges, bin_counts(rounded, edges))
-    rows = min(REFERENCE_SAMPLE, MAX_SAMPLE_NUMBERS["reference"] // len(names), len(probabilities))
+    values = {**inputs, **answers.columns}
+    for name in columns_of(problem, names):
+        edges = inner_quantiles(np.round(values[name].values, DECIMALS), N_QUANTILES)
+        histograms[name] = Histogram(edges, counts_of(values[name], edges, weight))
+    rows = min(REFERENCE_SAMPLE, MAX_SAMPLE_NUMBERS["reference"] // len(names), len(answers.sample))
     # Evenly over the held-out images: they lie in no order that has to do with the answers but that of their names.
-    taken = np.linspace(0, len(probabilities) - 1, rows).astype(np.int64)
-    return Reference(
-        {name: histograms[name] for name in COLUMNS},
-        names,
-        np.bincount(answered, minlength=len(names)),
-        probabilities[taken].round(ANSWER_DECIMALS),
-        int((answered == labels)[is_test].sum()),
-        int(is_test.sum()),
-    )
+    taken = np.linspace(0, len(answers.sample) - 1, rows).astype(np.int64)
+    sample = answers.sample[taken].round(ANSWER_DECIMALS)
+    return Reference(histograms, names, class_counts_of(answers, weight), sample, *right, problem)
+
+
+def counts_of(values: Values, edges: NDArray[np.float64], weight: int) -> NDArray[np.int64]:
+    """Return how much of the images' weight lies in each bin; of an image with several values, each has a part."""
+    parts = np.rint(weight / np.bincount(values.images)[values.images]).astype(np.int64)
+    return bin_counts(np.round(values.values, DECIMALS), edges, parts)
+
+
+def class_counts_of(answers: Answers, weight: int) -> NDArray[np.int64]:
+    """Return how much of the images' weight each class has, int64 (n_classes,)."""
+    return np.asarray(np.rint(weight * answers.composition).astype(np.int64).sum(axis=0))
 
 
 def input_statistics(squares: NDArray[np.uint8]) -> dict[str, NDArray[np.float64]]:
@@ -153,7 +193,7 @@ def sketch_of(
     sizes: NDArray[np.int64],
     probabilities: NDArray[np.float32],
 ) -> Sketch:
-    """Return the sketch of some images and the answers to them, without a sample.
+    """Return the sketch of some images and a classifier's answers to them, without a sample.
 
     squares: uint8 (n, size, size, channels), the model's inputs. sizes: int64 (n_sized, 2), width and height of those
     that came as images. probabilities: float32 (n, n_classes).
@@ -168,18 +208,21 @@ def sketch_of_statistics(
     probabilities: NDArray[np.float32],
 ) -> Sketch:
     """Return the sketch of images whose statistics are known already, as `input_statistics` gives them."""
-    values = {
-        **statistics,
-        "width": sizes[:, 0].astype(np.float64),
-        "height": sizes[:, 1].astype(np.float64),
-        CONFIDENCE: probabilities.max(axis=1).astype(np.float64),
-    }
-    columns = {
-        name: bin_counts(np.round(values[name], DECIMALS), histogram.edges)
-        for name, histogram in reference.columns.items()
-    }
-    answered = np.bincount(probabilities.argmax(axis=1), minlength=len(reference.classes))
-    return Sketch(len(probabilities), columns, answered, np.empty((0, len(reference.classes)), np.float32))
+    inputs = {**statistics, "width": sizes[:, 0].astype(np.float64), "height": sizes[:, 1].astype(np.float64)}
+    return sketch_of_values(
+        reference, {name: one_each(values) for name, values in inputs.items()}, class_answers(probabilities)
+    )
+
+
+def sketch_of_values(reference: Reference, inputs: Mapping[str, Values], answers: Answers) -> Sketch:
+    """Return the sketch of images from their values in each of INPUTS and the answers to them, without a sample."""
+    values, weight = {**inputs, **answers.columns}, reference.watched.weight
+    return Sketch(
+        len(answers.composition),
+        {name: counts_of(values[name], histogram.edges, weight) for name, histogram in reference.columns.items()},
+        class_counts_of(answers, weight),
+        np.empty((0, len(reference.classes)), np.float32),
+    )
 
 
 def merged(first: Sketch, second: Sketch) -> Sketch:
@@ -201,20 +244,23 @@ def reference_from(content: bytes, origin: str) -> Reference:
     """Return the reference in the bytes of a file; origin: how an error calls it."""
     fields = read_fields(content, origin)
     try:
+        classes = tuple(map(str, fields["classes"]))
+        problem = str(fields.get("problem", bundles.CLASSIFICATION))
         columns = {
             name: Histogram(
                 np.array(fields["columns"][name]["edges"], np.float64),
                 whole_numbers(fields["columns"][name]["counts"]),
             )
-            for name in COLUMNS
+            for name in columns_of(problem, classes)
         }
         found = Reference(
             columns,
-            tuple(map(str, fields["classes"])),
+            classes,
             whole_numbers(list(fields["classes"].values())),
             np.array(fields["sample"], np.float32).reshape(-1, len(fields["classes"])),
             int(fields["test"]["right"]),
             int(fields["test"]["images"]),
+            problem,
         )
         if any(len(histogram.counts) != 2 * len(histogram.edges) + 1 for histogram in columns.values()):
             raise ValueError("edges and counts do not match")
@@ -229,7 +275,7 @@ def sketch_from(content: bytes, origin: str, reference: Reference) -> Sketch:
     try:
         found = Sketch(
             int(fields["images"]),
-            {name: whole_numbers(fields["columns"][name]) for name in COLUMNS},
+            {name: whole_numbers(fields["columns"][name]) for name in reference.columns},
             whole_numbers(fields["classes"]),
             np.array(fields["sample"], np.float32).reshape(-1, len(reference.classes)),
         )

@@ -15,12 +15,13 @@ from kinglet.serving.inference import INLINE_BYTES, Inference
 from kinglet.serving.logs import JsonLog
 from kinglet.serving.messages import Request, RequestIds, Response, refusal
 from kinglet.serving.metrics import CONTENT_TYPE, Metrics
-from kinglet.serving.monitoring import Seen, monitor_of
+from kinglet.serving.monitoring import monitor_of
 from kinglet.serving.openapi import openapi_document
 from kinglet.serving.page import page_of, security_headers
 from kinglet.serving.predict import PREDICT, PredictEndpoint
 from kinglet.serving.records import Records
 from kinglet.serving.refusals import RefusedError
+from kinglet.serving.seen import seen_tensors
 from kinglet.serving.served_model import ServedModel
 from kinglet.serving.settings import Settings
 
@@ -158,7 +159,7 @@ class Application:
         request.facts["images"] = len(asked.tensor)
         response = Response(*open_inference.write_answer(self.model, asked, outputs))
         if self.monitor is not None:
-            self.monitor.take(Seen(request.id, asked.tensor, (), outputs))
+            self.monitor.take(seen_tensors(self.model, request.id, asked.tensor, outputs))
         return response
 
     async def model_metadata(self, request: Request) -> Response:

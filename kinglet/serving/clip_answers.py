@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from kinglet.errors import KingletError
 from kinglet.runtime.clips import ClipPredictor, clips_in, require_av
-from kinglet.runtime.preprocessing import InputTensor, prepare
+from kinglet.runtime.preprocessing import InputTensor, prepare, square_of
 from kinglet.runtime.sessions import softmax
 from kinglet.runtime.videos import Video
+from kinglet.runtime.watched_answers import middle_of
 from kinglet.serving import class_answers
 from kinglet.serving.bodies import Upload
 from kinglet.serving.class_answers import PROBABILITY
@@ -44,11 +45,13 @@ class Asked:
 class AnsweredClip:
     """A clip and what the model gives for it.
 
-    logits: after each frame, float32 (n_frames, n_classes). facts: name, format, width and height of what was sent.
-    seconds: of its first and last frame in a video; None for frames that were sent one by one.
+    logits: after each frame, float32 (n_frames, n_classes). middle: the frame in its middle as the model saw it, uint8
+    (size, size, channels). facts: name, format, width and height of what was sent. seconds: of its first and last frame
+    in a video; None for frames that were sent one by one.
     """
 
     logits: NDArray[np.float32]
+    middle: NDArray[np.uint8]
     facts: dict[str, Any]
     seconds: tuple[float, float] | None = None
 
@@ -86,11 +89,11 @@ def answer(model: ServedModel, inference: Inference, uploads: Sequence[Upload], 
     if video:
         raise RefusedError("bad_request", f"Part {video} of {len(uploads)} is a video; send one video, or images.")
     started = time.perf_counter()
-    _, tensors, images = inference.decode(uploads, settings.max_pixels)
+    squares, tensors, images = inference.decode(uploads, settings.max_pixels)
     decoded = time.perf_counter()
     first = images[0]
     facts = {"name": uploads[0].name, "format": first.format, "width": first.width, "height": first.height}
-    clip = AnsweredClip(inference.compute_now(tensors), facts)
+    clip = AnsweredClip(inference.compute_now(tensors), squares[middle_of(len(squares))], facts)
     return Answered([clip], decoded - started, time.perf_counter() - decoded)
 
 
@@ -116,7 +119,8 @@ def answer_video(model: ServedModel, inference: Inference, upload: Upload, form:
             logits = inference.compute_now(tensors)
             compute_seconds += time.perf_counter() - computing
             facts = {"name": upload.name, "format": FORMATS[form], "width": width, "height": height}
-            found.append(AnsweredClip(logits, facts, clip.seconds))
+            middle = square_of(clip.frames[middle_of(len(clip.frames))], predictor.preprocessing)
+            found.append(AnsweredClip(logits, middle, facts, clip.seconds))
     except KingletError as error:
         # What would help whoever has the file on their disk helps no client.
         raise RefusedError("undecodable_video", error.message) from None

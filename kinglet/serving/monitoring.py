@@ -15,21 +15,19 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.errors import KingletError
-from kinglet.runtime import bundles
-from kinglet.runtime.preprocessing import denormalize
 from kinglet.runtime.sessions import softmax
-from kinglet.runtime.sketches import MAX_SAMPLE_NUMBERS, Sketch, empty_sketch, merged, reference_from, sketch_of
+from kinglet.runtime.sketches import MAX_SAMPLE_NUMBERS, Sketch, empty_sketch, merged, reference_from, sketch_of_values
+from kinglet.runtime.watched_answers import WATCHED
 from kinglet.serving.destinations import Destination, destination_of
 from kinglet.serving.logs import JsonLog
 from kinglet.serving.metrics import Metrics
+from kinglet.serving.seen import Seen, answers_of, inputs_of, parts_of
 from kinglet.serving.served_model import ServedModel
 from kinglet.serving.settings import Settings
 
@@ -37,31 +35,9 @@ from kinglet.serving.settings import Settings
 MAX_WAITING_BYTES = 32_000_000
 # The thread looks so often, so that a request does not have to wake it.
 SECONDS_BETWEEN_LOOKS = 0.1
-# Measured in one go: small arrays cost their calls, large ones their memory.
-IMAGES_AT_ONCE, BYTES_AT_ONCE = 64, 4_000_000
 # Answers are written before the interval ends where so many wait; what cannot be written beyond twice that is lost.
 MAX_ANSWERS = 20_000
-# What a model is called whose answers are no classes.
-UNMONITORED = {
-    bundles.DETECTION: "detector",
-    bundles.SEGMENTATION: "segmenter",
-    bundles.VIDEO: "clip classifier",
-}
 ANSWER_COLUMNS = ("id", "image", "class", "confidence")
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What one request hands over.
-
-    pixels: the model's inputs, uint8 (n, size, size, channels), or as prepared tensors, float32 (n, channels, size,
-    size). sizes: width and height of each image; empty for tensors. logits: float32 (n, n_classes).
-    """
-
-    id: bytes
-    pixels: NDArray[Any]
-    sizes: Sequence[tuple[int, int]]
-    logits: NDArray[np.float32]
 
 
 class Monitor:
@@ -75,7 +51,8 @@ class Monitor:
         self._destination: Destination = destination_of(settings.monitor)
         self._interval = settings.monitor_interval
         n_classes = len(self._reference.classes)
-        self._rows = min(settings.monitor_sample, MAX_SAMPLE_NUMBERS["sketch"] // n_classes)
+        most = MAX_SAMPLE_NUMBERS["sketch"] // n_classes if self._reference.watched.has_probabilities else 0
+        self._rows = min(settings.monitor_sample, most)
         self._keeps_answers = settings.monitor_answers == "all"
         self._process, self._number = secrets.token_hex(4), 0
         self._random = np.random.default_rng()
@@ -92,14 +69,13 @@ class Monitor:
 
     def take(self, seen: Seen) -> None:
         """Note what a request asked and got; never waits and never fails."""
-        size = seen.pixels.nbytes
         with self._lock:
-            if self._waiting_bytes + size > MAX_WAITING_BYTES:
-                self._lost += len(seen.pixels)
-                self._metrics.unmonitored_images.inc(len(seen.pixels))
+            if self._waiting_bytes + seen.n_bytes > MAX_WAITING_BYTES:
+                self._lost += seen.n_images
+                self._metrics.unmonitored_images.inc(seen.n_images)
                 return
             self._waiting.append(seen)
-            self._waiting_bytes += size
+            self._waiting_bytes += seen.n_bytes
 
     def close(self, seconds: float) -> None:
         """Write what is left and end; gives up after so many seconds."""
@@ -126,21 +102,15 @@ class Monitor:
             waiting, self._waiting = self._waiting, []
             self._waiting_bytes = 0
         for part in parts_of(waiting):
-            squares = np.concatenate([self._squares(seen) for seen in part])
-            sizes = np.array([size for seen in part for size in seen.sizes], np.int64).reshape(-1, 2)
-            probabilities = softmax(np.concatenate([seen.logits for seen in part]))
-            sketch = merged(self._sketch, sketch_of(self._reference, squares, sizes, probabilities))
-            sample = sampled(self._sketch.sample, self._rows, self._sketch.n_images, probabilities, self._random)
+            answers = answers_of(part, self._model)
+            sketch = merged(self._sketch, sketch_of_values(self._reference, inputs_of(part, self._model), answers))
+            sample = sampled(self._sketch.sample, self._rows, self._sketch.n_images, answers.sample, self._random)
             self._sketch = Sketch(sketch.n_images, sketch.columns, sketch.class_counts, sample)
             if self._keeps_answers:
-                self._keep(part, probabilities)
+                self._keep(part)
 
-    def _squares(self, seen: Seen) -> NDArray[np.uint8]:
-        if seen.pixels.dtype == np.uint8:
-            return seen.pixels
-        return denormalize(seen.pixels, self._model.predictor.preprocessing)
-
-    def _keep(self, part: Sequence[Seen], probabilities: NDArray[np.float32]) -> None:
+    def _keep(self, part: Sequence[Seen]) -> None:
+        probabilities = softmax(np.concatenate([seen.outputs for seen in part]))
         names = [(seen.id.decode(), number) for seen in part for number in range(len(seen.pixels))]
         classes = [self._reference.classes[index] for index in probabilities.argmax(axis=1).tolist()]
         confidences = probabilities.max(axis=1).round(6).tolist()
@@ -160,6 +130,7 @@ class Monitor:
             "model": self._model.name,
             "version": self._model.version,
             "reference": self._reference_digest,
+            "saturates": self._model.saturates,
             "process": self._process,
         }
         try:
@@ -217,31 +188,18 @@ def sampled(
     return np.array(rows, np.float32).reshape(-1, answers.shape[1])
 
 
-def parts_of(waiting: Sequence[Seen]) -> list[list[Seen]]:
-    """Return what waits in parts that are measured in one go."""
-    parts: list[list[Seen]] = []
-    images = size = 0
-    for seen in waiting:
-        if not parts or images + len(seen.pixels) > IMAGES_AT_ONCE or size + seen.pixels.nbytes > BYTES_AT_ONCE:
-            parts.append([])
-            images = size = 0
-        parts[-1].append(seen)
-        images, size = images + len(seen.pixels), size + seen.pixels.nbytes
-    return parts
-
-
 def monitor_of(model: ServedModel, settings: Settings, log: JsonLog, metrics: Metrics) -> Monitor | None:
     """Return what notes the answers of a server; None if it was not asked for, or if the bundle has no reference.
 
-    Raises KingletError for a model that does not answer with classes.
+    Raises KingletError if answers are to be kept that are no classes.
     """
     if not settings.monitor:
         return None
-    if model.predictor.problem != bundles.CLASSIFICATION:
-        word = UNMONITORED[model.predictor.problem]
+    if settings.monitor_answers == "all" and not WATCHED[model.predictor.problem].has_probabilities:
         raise KingletError(
-            f"{model.name} is a {word}, and the monitoring of {word}s is not offered yet.",
-            "Serve it without --monitor.",
+            f"monitor_answers is all, and {model.name} answers no single class to an image: labels to come are "
+            "compared with the answers of classifiers only.",
+            "Leave out --monitor-answers: the sketches need none.",
         )
     if not model.reference:
         log.write(

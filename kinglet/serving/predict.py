@@ -12,10 +12,11 @@ from kinglet.serving import clip_answers
 from kinglet.serving.bodies import BodyReader, Upload, parts_of
 from kinglet.serving.inference import Answer, Inference
 from kinglet.serving.messages import Request, RequestIds, Response
-from kinglet.serving.monitoring import Monitor, Seen
+from kinglet.serving.monitoring import Monitor
 from kinglet.serving.problems import problem_of
 from kinglet.serving.records import Records
 from kinglet.serving.refusals import RefusedError
+from kinglet.serving.seen import seen_clips, seen_images
 
 PREDICT = "/predict"
 # A body of one image; without a type the bytes tell by themselves.
@@ -92,6 +93,8 @@ class PredictEndpoint:
             lambda: clip_answers.answer(self._model, self._inference, uploads, self._settings)
         )
         request.facts["clips"] = len(answered.clips)
+        if self._monitor is not None:
+            self._monitor.take(seen_clips(request.id, answered))
         predictions = self._problem.predictions(self._model, answered, asked)
         return Response(orjson.dumps(self._timed(predictions, answered, request.started)))
 
@@ -99,8 +102,7 @@ class PredictEndpoint:
         """Note the images of a request for the log, and for monitoring if there is any."""
         request.facts["images"] = len(answer.images)
         if self._monitor is not None:
-            sizes = [(facts.width, facts.height) for facts in answer.images]
-            self._monitor.take(Seen(request.id, answer.squares, sizes, answer.outputs))
+            self._monitor.take(seen_images(self._model, request.id, answer))
 
     async def _uploads(self, request: Request) -> list[Upload]:
         """Return the images of a request, at least one."""

@@ -45,7 +45,8 @@ class ServedModel:
     everything in it. card: the model card as Markdown. golden_difference: the largest difference of a probability, of
     an object's score, or the largest share of other pixels.
     compute_ms: the median time of one inference at batch 1 on this machine, now. reference: the file that monitoring
-    compares with, as it lies in the bundle; empty in bundles from before there was one.
+    compares with, as it lies in the bundle; empty in bundles from before there was one. saturates: whether its 8-bit
+    sums saturate on this processor, so that its answers may differ from those that the reference counts.
     """
 
     predictor: AnyPredictor
@@ -55,6 +56,7 @@ class ServedModel:
     golden_difference: float
     compute_ms: float
     reference: bytes = b""
+    saturates: bool = False
 
     @property
     def input_format(self) -> InputFormat:
@@ -105,7 +107,14 @@ def open_model(bundle: Path, threads: int, name: str = "") -> ServedModel:
     known = bundle / bundles.REFERENCE
     reference = known.read_bytes() if known.is_file() else b""
     compute_ms = median_compute_ms(predictor)
-    return ServedModel(predictor, name or name_in(text), version, text, difference, compute_ms, reference)
+    saturates = predictor.saturates and computes_in_8_bits(golden)
+    return ServedModel(predictor, name or name_in(text), version, text, difference, compute_ms, reference, saturates)
+
+
+def computes_in_8_bits(golden: Path) -> bool:
+    """Return whether a model computes in 8 bits, by its golden answers."""
+    with np.load(golden, allow_pickle=False) as expected:
+        return any(name in expected for name in bundles.SATURATED_ANSWERS)
 
 
 def name_in(card: str) -> str:

@@ -16,6 +16,8 @@ METHODS = {
     "self_training": ("self-training", "{adaptation:,} without labels"),
     "finetune": ("fine-tuning", "{labelled:,} with labels"),
 }
+# How a page calls what a problem is judged by.
+WORDS = {"accuracy": "accuracy", "map_50": "mAP50", "miou": "mIoU"}
 SMALLEST_SMOOTH = 64  # pixels: pictures below this show their pixels
 
 
@@ -24,19 +26,32 @@ def chapter(confidence: float) -> dict[str, Any] | None:
     scores = read_json(ADAPT / "scores.json")
     if not scores["models"] and "reason" not in scores:
         return None
-    pictures = np.load(ADAPT / "pictures.npy")
+    pictures, name = np.load(ADAPT / "pictures.npy"), scores.get("headline", "accuracy")
+    models = {model: plain(of_model, name) for model, of_model in scores["models"].items()}
+    word = WORDS[name]
     return {
         **scores,
+        "word": word,
         "confidence": confidence,
         "reason": scores.get("reason", ""),
-        "verdicts": [verdict(name, of_model, scores) for name, of_model in scores["models"].items()],
-        "models": {name: rows(of_model) for name, of_model in scores["models"].items()},
-        "images": {name: of_model["images"] for name, of_model in scores["models"].items()},
-        "before": scores["models"],
+        "verdicts": [verdict(model, of_model, scores, word) for model, of_model in models.items()],
+        "models": {model: rows(of_model) for model, of_model in models.items()},
+        "images": {model: of_model["images"] for model, of_model in models.items()},
+        "before": models,
         "pictures": [png_uri(np.concatenate(list(row), axis=1)) for row in pictures if len(row)],
         "small": pictures.shape[2] < SMALLEST_SMOOTH,
         "columns": pictures.shape[1],
     }
+
+
+def plain(of_model: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the scores of a model without the name of what it is judged by: `target` and `source`."""
+
+    def renamed(scores: dict[str, Any]) -> dict[str, Any]:
+        return {key.removesuffix(f"_{name}"): value for key, value in scores.items()}
+
+    methods = {method: renamed(scores) for method, scores in of_model["methods"].items()}
+    return {**renamed(of_model), "methods": methods}
 
 
 def rows(of_model: dict[str, Any]) -> list[dict[str, Any]]:
@@ -48,21 +63,29 @@ def rows(of_model: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def verdict(name: str, of_model: dict[str, Any], scores: dict[str, Any]) -> str:
-    """Return in a few sentences what the domain cost a model, and what the best method made of it."""
-    before = of_model["target_accuracy"]
-    method, best = max(of_model["methods"].items(), key=lambda item: item[1]["target_accuracy"]["value"])
+def verdict(name: str, of_model: dict[str, Any], scores: dict[str, Any], word: str) -> str:
+    """Return in a few sentences what the domain cost a model, and what the best method made of it.
+
+    of_model: as `plain` returns it. word: for the score.
+    """
+    before = of_model["target"]
+    method, best = max(of_model["methods"].items(), key=lambda item: item[1]["target"]["value"])
     title, needs = METHODS[method]
     where = "with the change" if scores["is_made"] else f"of the domain {scores['target']}"
-    said = f"{name} is right on {percent(before['value'], 1)} % ({between(before, 1)}) of the held-out images {where}"
+    is_share = word == "accuracy"
+    said = f"{percent(before['value'], 1)} % ({between(before, 1)})"
+    said = f"{name} is right on {said} of" if is_share else f"{name} reaches an {word} of {said} on"
+    said += f" the held-out images {where}"
     if of_model["cost"]:
-        said += f", on {percent(of_model['source_accuracy']['value'], 1)} % of the same images without it"
+        said += f", on {percent(of_model['source']['value'], 1)} % of the same images without it"
     else:
-        said += f", and on {percent(of_model['source_accuracy']['value'], 1)} % of the test images of the others"
-    after, change, forgotten = best["target_accuracy"], best["target_change"], best["source_change"]
+        there = f"{percent(of_model['source']['value'], 1)} %"
+        said += f", and on {there} of" if is_share else f", and of {there} on"
+        said += " the test images of the others"
+    after, change, forgotten = best["target"], best["target_change"], best["source_change"]
     said += (
-        f". After {title} (on {needs.format(**of_model['images'])}) it is right on {percent(after['value'], 1)} %, "
-        f"{signed(change['value'], 1)} points ({signed_between(change, 1)})"
+        f". After {title} (on {needs.format(**of_model['images'])}) it {'is right on' if is_share else 'reaches'} "
+        f"{percent(after['value'], 1)} %, {signed(change['value'], 1)} points ({signed_between(change, 1)})"
     )
     if best["recovered"]:
         recovered = best["recovered"]
@@ -70,6 +93,6 @@ def verdict(name: str, of_model: dict[str, Any], scores: dict[str, Any]) -> str:
     elif scores["is_made"]:
         said += "; the change costs too little to say which share of it that is"
     return (
-        f"{said}. Where it came from its accuracy changes by {signed(forgotten['value'], 1)} points "
+        f"{said}. Where it came from its {word} changes by {signed(forgotten['value'], 1)} points "
         f"({signed_between(forgotten, 1)})."
     )

@@ -19,6 +19,14 @@ from tests.unit.models.clip_files import moving_bars, write_clip_network
 from tests.unit.models.detector_files import pictures
 from tests.unit.runtime.detector_bundle import build_detector_bundle
 from tests.unit.serving.running_server import build_bundle, encoded, running
+from tests.unit.tasks.segmenter_project import (
+    HEIGHT,
+    TEACHER,
+    WIDTH,
+    photos_of_blots,
+    write_bundle,
+    write_segmenter,
+)
 from tests.unit.tasks.small_project import noisy_quadrants
 from tests.unit.tracking.made_videos import write_frames
 
@@ -165,7 +173,7 @@ BOXES_PROBE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="dat
 addEventListener("load", async () => {
   const view = document.getElementById("frame").contentWindow, page = view.document;
   const all = new view.DataTransfer();
-  all.items.add(new view.File([await (await fetch("/lying.png")).arrayBuffer()], "lying.png", { type: "image/png" }));
+  all.items.add(new view.File([await (await fetch("/NAME")).arrayBuffer()], "NAME", { type: "image/TYPE" }));
   page.body.dispatchEvent(new view.DragEvent("drop", { dataTransfer: all, bubbles: true, cancelable: true }));
   for (let tries = 0; tries < 200 && !(page.querySelector(".time") && page.querySelector("img").complete); tries++)
     await new Promise(done => setTimeout(done, 20));
@@ -182,20 +190,31 @@ addEventListener("load", async () => {
 </script>"""
 
 
-@pytest.mark.parametrize("width", [1000, 390])
-def test_boxes_are_drawn_where_the_objects_are(tmp_path, width):
+def lying(upright, form):
+    """Return an image as a file whose pixels lie on their side, and that says so: a quarter to the right."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(np.rot90(upright), form, exif=exif, **({"quality": 95} if form == "JPEG" else {}))
+
+
+def dropped_lying(probe, form, width):
+    """Return a probe that drops such a file, and the file's name."""
+    name = f"lying.{form.lower()}"
+    filled = probe.replace("NAME", name).replace("TYPE", form.lower()).replace("WIDTH", str(width))
+    return filled.encode(), name
+
+
+@pytest.mark.parametrize(("width", "form"), [(1000, "JPEG"), (390, "PNG")])
+def test_boxes_are_drawn_where_the_objects_are(tmp_path, width, form):
     model = open_model(build_detector_bundle(tmp_path / "made"), threads=1)
     upright = pictures(1, 120, seed=5)[0][:80]
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter to the right
-    own = {
-        "/lying.png": encoded(np.rot90(upright), exif=exif),
-        "/probe.html": BOXES_PROBE.replace("WIDTH", str(width)).encode(),
-    }
+    file = lying(upright, form)
+    probe, name = dropped_lying(BOXES_PROBE, form, width)
+    own = {f"/{name}": file, "/probe.html": probe}
     with served_beside(model, own) as address:
         finished = browse(tmp_path / "profile", f"{address}/probe.html", "--virtual-time-budget=15000")
     found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', finished.stdout, re.DOTALL).group(1))
-    (objects,) = model.predictor.predict([upright])
+    (objects,) = model.predictor.predict([decode(file, 10_000)[0]])
     left, top, shown_width, shown_height = found["picture"]
     scale = shown_width / 120
     assert scale > 2
@@ -206,8 +225,69 @@ def test_boxes_are_drawn_where_the_objects_are(tmp_path, width):
     ]
     np.testing.assert_allclose(found["boxes"], expected, atol=2)
     assert found["words"][-1].startswith(model.predictor.classes[objects.labels[0]])
-    assert re.fullmatch("lying.png, 120 . 80, PNG", found["file"])
+    assert re.fullmatch(f"{name}, 120 . 80, {form}", found["file"])
     assert "<platelet>" in html.unescape(found["title"])  # a class's name is text
+    assert found["wider"] <= 0
+
+
+# The same for a mask: where the page shows it, and the colours of its pixels.
+MASK_PROBE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
+<iframe id="frame" src="/" width="WIDTH" height="1400"></iframe><pre id="found"></pre><script>
+addEventListener("load", async () => {
+  const view = document.getElementById("frame").contentWindow, page = view.document;
+  const all = new view.DataTransfer();
+  all.items.add(new view.File([await (await fetch("/NAME")).arrayBuffer()], "NAME", { type: "image/TYPE" }));
+  page.body.dispatchEvent(new view.DragEvent("drop", { dataTransfer: all, bubbles: true, cancelable: true }));
+  for (let tries = 0; tries < 200 && !page.querySelector("canvas[data-drawn]"); tries++)
+    await new Promise(done => setTimeout(done, 20));
+  const sides = ({ left, top, width, height }) => [left, top, width, height];
+  const layer = page.querySelector(".answer canvas"), { width, height } = layer;
+  document.getElementById("found").textContent = JSON.stringify({
+    picture: sides(page.querySelector(".answer img").getBoundingClientRect()),
+    layer: sides(layer.getBoundingClientRect()), width, height,
+    pixels: [...layer.getContext("2d").getImageData(0, 0, width, height).data],
+    words: layer.getAttribute("aria-label"),
+    names: [...page.querySelectorAll(".answer ol li")].map(item => item.firstChild.textContent),
+    colours: [...page.querySelectorAll(".answer ol i")].map(bar => view.getComputedStyle(bar).backgroundColor),
+    title: page.querySelector(".class").textContent,
+    file: page.querySelector(".file").textContent,
+    wider: page.documentElement.scrollWidth - page.documentElement.clientWidth,
+  });
+});
+</script>"""
+
+
+@pytest.mark.parametrize(("width", "form"), [(1000, "JPEG"), (390, "PNG")])
+def test_a_mask_is_drawn_over_what_it_is_of_in_the_colours_of_its_legend(tmp_path, width, form):
+    write_segmenter(tmp_path, TEACHER)
+    write_bundle(tmp_path, TEACHER, tmp_path / "bundle")
+    model = open_model(tmp_path / "bundle", threads=1)
+    # Taller than wide, and not the same upside down.
+    file = lying(np.rot90(photos_of_blots(3, seed=5)[0][0]), form)
+    probe, name = dropped_lying(MASK_PROBE, form, width)
+    with served_beside(model, {f"/{name}": file, "/probe.html": probe}) as address:
+        finished = browse(tmp_path / "profile", f"{address}/probe.html", "--virtual-time-budget=15000")
+    found = json.loads(re.search(r'<pre id="found">(.*?)</pre>', finished.stdout, re.DOTALL).group(1))
+    (mask,) = model.predictor.predict([decode(file, 10_000)[0]])
+    assert mask.shape == (WIDTH, HEIGHT)
+    assert len(np.unique(mask)) == 3
+    np.testing.assert_allclose(found["layer"], found["picture"], atol=1)
+    _, _, shown_width, shown_height = found["picture"]
+    assert shown_height / shown_width == pytest.approx(WIDTH / HEIGHT, abs=0.02)
+    assert (found["width"], found["height"]) == (HEIGHT, WIDTH)
+    pixels = np.array(found["pixels"]).reshape(*mask.shape, 4)
+    assert 0 < pixels[..., 3].min() == pixels[..., 3].max() < 255  # the photo shows through
+    legend = dict(zip(found["names"], found["colours"], strict=True))
+    assert set(legend) == set(model.predictor.classes)
+    for index, label in enumerate(model.predictor.classes):
+        colour = [int(number) for number in re.findall(r"\d+", legend[label])]
+        # A browser keeps colours multiplied by their opacity, so some digits are lost.
+        np.testing.assert_allclose(
+            pixels[mask == index][:, :3], np.broadcast_to(colour, ((mask == index).sum(), 3)), atol=2
+        )
+        assert f"{label} " in found["words"]
+    assert found["title"] == "3 classes"
+    assert re.fullmatch(f"{name}, {HEIGHT} . {WIDTH}, {form}", found["file"])
     assert found["wider"] <= 0
 
 

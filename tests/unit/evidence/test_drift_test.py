@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binom, ks_2samp
@@ -10,16 +12,26 @@ from kinglet.evidence.drift_test import (
     AS_BEFORE,
     MOVED,
     MOVED_LITTLE,
-    N_TESTS,
     TOO_FEW,
     Limits,
     drift_findings,
     homogeneity,
     largest_distance,
+    number_of_tests,
 )
 from kinglet.evidence.maximum_mean_discrepancy import discrepancy_test
+from kinglet.runtime.detection import Detections
 from kinglet.runtime.histograms import bin_counts
-from kinglet.runtime.sketches import COLUMNS, DECIMALS, Reference, Sketch, make_reference
+from kinglet.runtime.sketches import (
+    COLUMNS,
+    DECIMALS,
+    Reference,
+    Sketch,
+    make_reference,
+    reference_of,
+    sketch_of_values,
+)
+from kinglet.runtime.watched_answers import Answers, Values, object_answers, one_each
 
 CLASSES = ("a", "b", "c", "d")
 # A rate that few hundred simulations can tell from twice as much.
@@ -86,6 +98,66 @@ def test_images_of_one_scene_count_once_and_are_false_alarms_if_they_do_not() ->
     assert alarms(Limits(RATE, 100, 0.0), 20, 150, repeat=10) > 10
 
 
+def seen_objects(n: int, generator: np.random.Generator) -> tuple[dict[str, Values], Answers]:
+    """Return what a detector finds in n images: those of one are much alike, and a rare class comes in swarms."""
+    is_swarm = generator.random(n) < 0.1
+    counts = np.where(is_swarm, generator.integers(10, 40, n), generator.integers(0, 5, n))
+    light, nearness = generator.uniform(0.3, 0.8, n), generator.uniform(0.05, 0.4, n)
+    found = []
+    for image, count in enumerate(counts.tolist()):
+        corners = generator.uniform(0, 0.5, (count, 2))
+        boxes = np.concatenate([corners, corners + nearness[image] + generator.uniform(0, 0.02, (count, 1))], axis=1)
+        labels = np.full(count, 2) if is_swarm[image] else generator.integers(0, 2, count)
+        scores = np.sort(light[image] + generator.uniform(0, 0.1, count))[::-1]
+        found.append(Detections(boxes.astype(np.float32), labels, scores.astype(np.float32)))
+    inputs = {name: one_each(values) for name, values in columns(n, generator).items()}
+    return inputs, object_answers(found, [(1, 1)] * n, 3)
+
+
+def object_alarms(count: int, weigh_images: bool) -> int:
+    """Return in how many of `count` checks without drift anything counts as moved for a detector.
+
+    weigh_images: whether each image counts once, as it should; else each of its objects counts as an image would.
+    """
+    alarms = 0
+    for seed in range(count):
+        generator = np.random.default_rng(seed)
+        (inputs, answers), now = seen_objects(600, generator), seen_objects(500, generator)
+        if not weigh_images:
+            answers, now = alone(answers), (now[0], alone(now[1]))
+        reference = reference_of("detection", inputs, answers, ("car", "bus", "bird"))
+        findings = drift_findings(reference, sketch_of_values(reference, *now), Limits(RATE, 500, 0.0))
+        alarms += any(finding.verdict == MOVED for finding in findings)
+    return alarms
+
+
+def alone(answers: Answers) -> Answers:
+    """Return answers as if every object were in an image of its own."""
+    return replace(answers, columns={name: one_each(found.values) for name, found in answers.columns.items()})
+
+
+def test_the_objects_of_an_image_are_no_independent_evidence() -> None:
+    assert object_alarms(60, weigh_images=True) <= binom.ppf(0.999, 60, RATE)
+    assert object_alarms(10, weigh_images=False) > 5
+
+
+def test_smaller_and_fewer_objects_are_named() -> None:
+    generator = np.random.default_rng(0)
+    inputs, answers = seen_objects(2000, generator)
+    reference = reference_of("detection", inputs, answers, ("car", "bus", "bird"))
+    inputs, answers = seen_objects(1000, generator)
+    sizes = answers.columns["object size"]
+    smaller = replace(answers, columns={**answers.columns, "object size": Values(sizes.values / 2, sizes.images)})
+    found = drift_findings(reference, sketch_of_values(reference, inputs, smaller), Limits())
+    assert [finding.name for finding in found if finding.verdict == MOVED] == ["object size"]
+    none = object_answers([Detections(np.empty((0, 4)), np.empty(0, np.int64), np.empty(0))] * 1000, [(1, 1)] * 1000, 3)
+    by_name = {
+        item.name: item for item in drift_findings(reference, sketch_of_values(reference, inputs, none), Limits())
+    }
+    assert by_name["objects"].verdict == MOVED
+    assert by_name["confidence"].verdict == by_name["classes"].verdict == TOO_FEW
+
+
 @pytest.mark.parametrize(
     ("name", "change"),
     [
@@ -131,7 +203,7 @@ def test_few_images_say_nothing_however_different() -> None:
     values = {name: column * 0 for name, column in columns(499, generator).items()}
     findings = drift_findings(reference, seen(reference, values, probabilities(499, generator), 40), Limits())
     assert {finding.verdict for finding in findings} == {TOO_FEW}
-    assert len(findings) == N_TESTS
+    assert len(findings) == number_of_tests(reference)
 
 
 def test_the_distance_over_bins_is_that_of_scipy_for_values_on_the_edges() -> None:

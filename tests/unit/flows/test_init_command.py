@@ -170,6 +170,54 @@ def test_large_images_with_masks_are_to_be_cut_into_tiles(tmp_path: Path, checko
     assert load_parameters(checkout / "params" / "set.yaml").data.fit == "tile"
 
 
+def write_sequences(folder: Path) -> None:
+    """Write a sequence of four frames with two people and a car, and one of three with a person."""
+    truths = {
+        "train/street": "1,1,5,5,20,30,1,1,1\n1,2,30,5,20,30,1,1,1\n2,1,6,5,20,30,1,1,1\n2,3,50,20,30,20,1,2,1\n",
+        "test/park": "1,1,5,5,20,30,1,1,1\n3,1,90,90,20,30,1,1,1\n",
+    }
+    (folder / "train").mkdir(parents=True)
+    (folder / "labels.txt").write_text("person\ncar\n")
+    for name, count in (("train/street", 4), ("test/park", 3)):
+        for part in ("gt", "img1"):
+            (folder / name / part).mkdir(parents=True)
+        (folder / name / "gt" / "gt.txt").write_text(truths[name])
+        (folder / name / "seqinfo.ini").write_text("[Sequence]\nframeRate=25\n")
+        for number in range(1, count + 1):
+            Image.new("L", (64, 48), 20 * number).save(folder / name / "img1" / f"{number:06d}.png")
+
+
+def test_sequences_become_a_parameter_file_for_tracking(tmp_path: Path, checkout: Path) -> None:
+    (checkout / "params").mkdir()
+    shutil.copy(ROOT / "params" / "tracking.yaml", checkout / "params")
+    write_sequences(tmp_path / "set")
+    shown = kinglet_init("set", "--latency-ms", "30")
+    assert shown.exit_code == 0, shown.output
+    assert shown.stdout.strip() == "params/set.yaml"
+    words = " ".join(shown.stderr.split())
+    assert "problem tracking" in words
+    assert "source MOTChallenge" in words
+    assert "sequences 2 (test/park 3, train/street 4)" in words
+    assert "frames 7, 4 of them without a box" in words
+    assert "objects 4 tracks: car 1 (1 boxes), person 3 (4 boxes)" in words
+    assert "split 1 test, 1 train" in words
+    assert "left out (1) test/park/gt/gt.txt, frame 3, id 1" in words
+    assert "cut at an edge (1) train/street/gt/gt.txt, frame 2, id 3" in words
+    written = load_parameters(checkout / "params" / "set.yaml")
+    assert (written.problem, written.data.source, written.select.latency_ms) == ("tracking", "set", 30)
+
+
+def test_sequences_without_frames_are_refused_and_nothing_is_written(tmp_path: Path, checkout: Path) -> None:
+    (checkout / "params").mkdir()
+    shutil.copy(ROOT / "params" / "tracking.yaml", checkout / "params")
+    write_sequences(tmp_path / "set")
+    shutil.rmtree(tmp_path / "set" / "test" / "park" / "img1")
+    refused = kinglet_init("set")
+    assert isinstance(refused.exception, KingletError)
+    assert "park holds neither a folder img1 nor a video" in refused.exception.message
+    assert not (checkout / "params" / "set.yaml").exists()
+
+
 def test_boxes_without_the_settings_to_start_from_are_refused(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     Image.new("L", (64, 48)).save(tmp_path / "set" / "a.png")

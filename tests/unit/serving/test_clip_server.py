@@ -175,13 +175,9 @@ def test_without_a_decoder_of_videos_frames_are_still_answered(server, video, mo
     assert server.client.post("/predict", files=frames_of(CLIPS[0])).status_code == 200
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [({"monitor": "sketches"}, "clip classifiers"), ({"batch_size": 4}, "frame by frame, and batch_size is 4")],
-)
-def test_what_clips_do_not_offer_is_refused_before_the_port_is_opened(bundle, settings, words):
-    with pytest.raises(KingletError, match=words):
-        Application(open_model(bundle, threads=1), Settings(**settings), JsonLog(io.StringIO()))
+def test_batches_of_several_clips_are_refused_before_the_port_is_opened(bundle):
+    with pytest.raises(KingletError, match="frame by frame, and batch_size is 4"):
+        Application(open_model(bundle, threads=1), Settings(batch_size=4), JsonLog(io.StringIO()))
 
 
 def test_the_page_takes_a_video_or_frames(server):

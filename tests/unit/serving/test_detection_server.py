@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kinglet.errors import KingletError
 from kinglet.runtime.detection_predictor import DetectionPredictor
 from kinglet.runtime.preprocessing import prepare
-from kinglet.serving.application import Application
-from kinglet.serving.logs import JsonLog
 from kinglet.serving.served_model import open_model
-from kinglet.serving.settings import Settings
 from tests.unit.models.detector_files import CLASSES, pictures
 from tests.unit.runtime.detector_bundle import build_detector_bundle
 from tests.unit.serving.running_server import encoded, running
@@ -119,11 +115,6 @@ def test_the_page_says_what_the_model_does(server):
     page = server.client.get("/").text
     assert "<p>Finds objects of 3 classes in an image. Version" in page
     assert "<title>blood-cells: find objects in an image</title>" in page
-
-
-def test_monitoring_is_refused_in_a_sentence(bundle, tmp_path):
-    with pytest.raises(KingletError, match="monitoring of detectors is not offered yet"):
-        Application(open_model(bundle, threads=1), Settings(monitor=str(tmp_path)), JsonLog())
 
 
 def test_the_log_counts_images(server):

@@ -180,7 +180,7 @@ def test_a_full_disk_costs_no_request_and_no_count(monitored_bundle: Path, monit
 def test_images_that_come_too_fast_are_counted_as_lost_and_answered(
     monitored: ServedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(monitoring, "MAX_WAITING_BYTES", 3 * 16 * 16 * 3)
+    monkeypatch.setattr(monitoring, "MAX_WAITING_BYTES", 3 * (16 * 16 * 3 + 4 * 4))  # pixels and logits
     monkeypatch.setattr(monitoring, "SECONDS_BETWEEN_LOOKS", 3600)
     with running(monitored, monitor=str(tmp_path)) as server:
         for png in PNGS[:10]:

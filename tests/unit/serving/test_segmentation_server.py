@@ -11,15 +11,11 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 
-from kinglet.errors import KingletError
 from kinglet.runtime.preprocessing import prepare
 from kinglet.runtime.segmentation_predictor import SegmentationPredictor
 from kinglet.serving import served_model
-from kinglet.serving.application import Application
-from kinglet.serving.logs import JsonLog
 from kinglet.serving.run_lengths import as_text, run_lengths
 from kinglet.serving.served_model import open_model
-from kinglet.serving.settings import Settings
 from tests.unit.serving.running_server import encoded, running
 from tests.unit.tasks.segmenter_project import (
     CLASSES,
@@ -181,11 +177,6 @@ def test_the_page_says_what_the_model_does(server):
     page = server.client.get("/").text
     assert "<p>Says of every pixel which of 3 classes it belongs to. Version" in page
     assert "<title>teacher: segment an image</title>" in page
-
-
-def test_monitoring_is_refused_in_a_sentence(bundle, tmp_path):
-    with pytest.raises(KingletError, match="monitoring of segmenters is not offered yet"):
-        Application(open_model(bundle, threads=1), Settings(monitor=str(tmp_path)), JsonLog())
 
 
 def test_large_images_are_answered_tile_by_tile_and_too_large_ones_refused(tmp_path, monkeypatch):

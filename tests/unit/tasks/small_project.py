@@ -166,6 +166,7 @@ def write_data(
             "path": [f"{names[label]}/{index:05}.jpg" for index, label in enumerate(labels)],
             "label": names[labels],
             "label_index": labels.astype(np.int64),
+            "domain": [""] * len(labels),
             "split": splits,
             "sha256": [hashlib.sha256(f"{index}".encode()).hexdigest() for index in range(len(labels))],
         }

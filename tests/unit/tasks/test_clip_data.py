@@ -101,6 +101,11 @@ def test_clips_go_through_and_what_is_no_clip_is_quarantined_with_its_reason(
     said = capsys.readouterr().err
     assert "note: top-level folders without a video, not taken for classes: nothing" in said
     assert "note: a clip has 4 frames, 10 a second, 0.30 s from first to last, and one is cut from a video." in said
+    assert "19 files cannot be read as clips and are left out (" in said
+    assert "2 clips have the same pixels as one of another class" in said
+    assert "ingest: 100 % (19 of 19) clips" in said
+    assert "profile: 100 % (19 of 19) middle frames" in said
+    assert " test clips can prove that a model is at most" in said
     rows = pd.read_parquet("artifacts/split/manifest.parquet")
     assert sorted(rows["path"]) == sorted(f"{name}/{n}.mp4" for name in ("brighter", "darker") for n in range(5))[1:]
     assert content_of("split/classes.json") == ["brighter", "darker"]

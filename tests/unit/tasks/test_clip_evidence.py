@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,11 +22,26 @@ from kinglet.errors import KingletError
 from kinglet.evidence.gate import CHAMPION_ROBUSTNESS
 from kinglet.runtime import bundles
 from kinglet.runtime.clips import ClipPredictor
-from tasks.artifacts import BUNDLE, COMPARE, EVALUATE, ROBUSTNESS, SELECT, packed_clips
+from kinglet.runtime.histograms import bin_counts
+from kinglet.runtime.sketches import input_statistics, read_reference
+from kinglet.runtime.watched_answers import SHARED_WEIGHT
+from tasks.artifacts import (
+    BUNDLE,
+    CLIPS,
+    COMPARE,
+    EVALUATE,
+    QUANTIZE,
+    ROBUSTNESS,
+    SELECT,
+    SPLIT,
+    packed_clips,
+    read_card,
+)
 from tasks.champion import replace_champion
 from tasks.chapters.strips import GAP, Strips
 from tasks.clip_bundle import pack_clip_network
 from tasks.corrupted_answers import every_way
+from tasks.monitoring_reference import monitoring_reference
 from tasks.report_page import png_uri
 from tests.unit.models.clip_files import CLASSES, FRAMES, SIZE
 from tests.unit.tasks.clip_project import RATE, SMALL, TEACHER, build_clip_project, parameters
@@ -114,6 +130,27 @@ def judged(scored):
     return scored
 
 
+def test_the_reference_counts_middle_frames_and_each_video_once(judged, tmp_path, monkeypatch):
+    reference = read_reference(judged / BUNDLE / bundles.REFERENCE)
+    assert reference.problem == "video"
+    test = read_json(judged / EVALUATE / "scores.json")["models"]["teacher-int8"]["test"]
+    assert reference.n_right / reference.n_test == pytest.approx(test["accuracy"]["value"], abs=1e-6)
+    middle = np.load(judged / packed_clips(SIZE))[:, FRAMES // 2]
+    split = pd.read_parquet(judged / SPLIT / "manifest.parquet")["split"]
+    brightness = np.round(input_statistics(middle[split == "train"])["brightness"], 7)
+    histogram = reference.columns["brightness"]
+    np.testing.assert_array_equal(histogram.counts, SHARED_WEIGHT * bin_counts(brightness, histogram.edges))
+    # Of one video, all clips together weigh as much as the one clip of another.
+    shutil.copytree(judged, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    clips = pd.read_parquet(CLIPS)
+    clips.assign(video=clips["video"].where(clips["index"] > 8, "long.mp4")).to_parquet(CLIPS)
+    of_videos = monitoring_reference(Path(read_json(SELECT / "choice.json")["model"]), read_card(QUANTIZE / SMALL.name))
+    n_in_long = int((split[:9] == "train").sum())
+    total = of_videos.columns["brightness"].counts.sum() / SHARED_WEIGHT
+    assert total == pytest.approx((split == "train").sum() - n_in_long + 1, abs=1e-4)
+
+
 def test_every_frame_of_some_test_clips_is_corrupted(judged):
     scores = read_json(judged / ROBUSTNESS / "scores.json")
     assert (scores["images"], scores["test_images"], scores["image_size"]) == (6, 24, SIZE)
@@ -142,6 +179,7 @@ def test_the_bundle_holds_both_parts_and_says_that_its_videos_are_generated(judg
     bundle = judged / BUNDLE
     assert set(bundles.verify(bundle)) == {
         *("model.onnx", "recurrent.onnx", "preprocessing.json", "labels.json", "golden.npz", "MODEL_CARD.md"),
+        "reference.json",
     }
     card = (bundle / "MODEL_CARD.md").read_text()
     assert "Sorts a clip into one of 3 classes: left, right, still." in card

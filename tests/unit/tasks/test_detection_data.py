@@ -66,6 +66,7 @@ def boxes_of(path: str) -> pd.DataFrame:
 def test_boxes_go_through_and_every_class_is_in_every_part(shapes: Path) -> None:
     write_image(shapes / "images" / "empty.jpg", 99)
     write_objects(shapes / "labels" / "empty.xml", [])
+    (shapes / "domains.csv").write_text("path,domain\nimages,hall\nimages/empty.jpg,yard\n")
     run_all(settings())
     boxes = pd.read_parquet("artifacts/ingest/boxes.parquet")
     schema = read_schema("artifacts/ingest/boxes.parquet")
@@ -79,6 +80,7 @@ def test_boxes_go_through_and_every_class_is_in_every_part(shapes: Path) -> None
     assert set(images["label"]) == {""}
     assert set(images["label_index"]) == {-1}
     assert images["path"].tolist()[-1] == "images/empty.jpg"
+    assert images["domain"].tolist() == [*["hall"] * (len(images) - 1), "yard"]
     assert not (boxes["index"] == images["index"].iloc[-1]).any()
     assert content_of("split/classes.json") == ["bar", "square"]
     counts = content_of("split/counts.json")

@@ -14,7 +14,11 @@ import torch
 from kinglet.atomic import read_json, write_json
 from kinglet.errors import KingletError
 from kinglet.runtime import DetectionPredictor, bundles
+from kinglet.runtime.histograms import bin_counts
 from kinglet.runtime.preprocessing import resize
+from kinglet.runtime.sketches import INPUTS, read_reference
+from kinglet.runtime.thresholds import Thresholds
+from kinglet.runtime.watched_answers import SHARED_WEIGHT
 from tasks import benchmark, bundle, evaluate, quantize
 from tasks.artifacts import BUNDLE, QUANTIZE, read_card
 from tasks.detection_bundle import WITH_SUPPRESSION
@@ -42,14 +46,15 @@ def project(tmp_path_factory) -> Path:
     """A folder with what `ingest`, `split` and `finetune` leave; the network is untrained and sees things."""
     root = tmp_path_factory.mktemp("project")
     images = painted(len(PARTS), size=WIDTH)
-    ingest, split = root / "artifacts/ingest", root / "artifacts/split"
-    for folder in (ingest, split):
+    ingest, split, profile = (root / "artifacts" / name for name in ("ingest", "split", "profile"))
+    for folder in (ingest, split, profile):
         folder.mkdir(parents=True)
     np.save(ingest / f"images_{SIZE}.npy", np.stack([resize(image[:HEIGHT], SIZE, "pad") for image in images.packed]))
     index = np.arange(len(PARTS))
-    pd.DataFrame({"index": index, "width": WIDTH, "height": HEIGHT}).to_parquet(ingest / "manifest.parquet")
+    for folder, name in ((ingest, "manifest.parquet"), (profile, "images.parquet")):
+        pd.DataFrame({"index": index, "width": WIDTH, "height": HEIGHT}).to_parquet(folder / name)
     paths = [f"{number}.png" for number in index]
-    pd.DataFrame({"index": index, "path": paths, "split": PARTS, "label_index": -1}).to_parquet(
+    pd.DataFrame({"index": index, "path": paths, "domain": "", "split": PARTS, "label_index": -1}).to_parquet(
         split / "manifest.parquet"
     )
     rows = [
@@ -128,6 +133,27 @@ def test_the_bundle_is_a_detectors(inside):
     assert predictor.classes == CLASSES
     assert predictor.check_golden(BUNDLE / bundles.GOLDEN) < 0.05
     onnx.checker.check_model(onnx.load(BUNDLE / WITH_SUPPRESSION))
+
+
+def test_the_reference_counts_training_images_and_shown_objects_in_held_out_ones(inside):
+    reference = read_reference(BUNDLE / bundles.REFERENCE)
+    assert (reference.problem, reference.classes) == ("detection", tuple(CLASSES))
+    assert {reference.columns[name].counts.sum() for name in INPUTS} == {PARTS.count("train") * SHARED_WEIGHT}
+    found = pd.read_parquet("artifacts/evaluate/predictions.parquet")
+    shown = found[(found["model"] == "teacher-int8") & (found["score"] >= Thresholds().score)]
+    per_image = shown.groupby("index").size()
+    objects = reference.columns["objects"]
+    held_out = [number for number, part in enumerate(PARTS) if part != "train"]
+    counts = per_image.reindex(held_out, fill_value=0).to_numpy(np.float64)
+    np.testing.assert_array_equal(objects.counts, SHARED_WEIGHT * bin_counts(counts, objects.edges))
+    for name in ("confidence", "object size"):
+        assert round(reference.columns[name].counts.sum() / SHARED_WEIGHT, 3) == len(per_image)
+    sides = np.sqrt((shown["x2"] - shown["x1"]) * (shown["y2"] - shown["y1"]) / (WIDTH * HEIGHT))
+    edges = reference.columns["object size"].edges
+    assert sides.min() <= edges[0] < edges[-1] <= sides.max()
+    of_images = shown.groupby("index")["label_index"].value_counts(normalize=True).unstack(fill_value=0)
+    expected = of_images.reindex(columns=range(len(CLASSES)), fill_value=0).sum()
+    np.testing.assert_allclose(reference.class_counts / SHARED_WEIGHT, expected, atol=1e-4)
 
 
 def test_the_card_speaks_of_objects(inside):

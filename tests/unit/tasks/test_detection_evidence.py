@@ -55,6 +55,38 @@ def copied(built, tmp_path, monkeypatch):
     return tmp_path / "copy"
 
 
+def name_domains() -> pd.DataFrame:
+    """Let every third image be of the site "yard" and the others of the site "hall"; return the manifest."""
+    file = Path("artifacts/split/manifest.parquet")
+    manifest = pd.read_parquet(file)
+    manifest["domain"] = np.where(np.arange(len(manifest)) // 3 % 3 == 0, "yard", "hall")
+    manifest.to_parquet(file, index=False)
+    return manifest
+
+
+def test_scores_of_a_domain_are_those_of_its_images_alone(copied):
+    manifest = name_domains()
+    tasks.evaluate.run(parameters())
+    by_domain = {name: of_model["by_domain"] for name, of_model in read_json(SCORES)["models"].items()}
+    assert {tuple(found) for found in by_domain.values()} == {("hall", "yard")}
+    assert by_domain["teacher"]["hall"] != by_domain["teacher"]["yard"]
+    is_elsewhere = (manifest["split"] == "test") & (manifest["domain"] != "yard")
+    manifest[~is_elsewhere].to_parquet("artifacts/split/manifest.parquet", index=False)
+    tasks.evaluate.run(parameters())
+    for name, of_model in read_json(SCORES)["models"].items():
+        assert by_domain[name]["yard"] == {"n": of_model["test"]["n"], "map_50": of_model["test"]["map_50"]}
+        assert "by_domain" not in of_model  # of one domain alone, there is nothing to tell apart
+
+
+def test_a_domain_without_objects_has_no_score(copied):
+    manifest = name_domains()
+    boxes = pd.read_parquet("artifacts/ingest/boxes.parquet")
+    yard = set(manifest.loc[manifest["domain"] == "yard", "index"])
+    boxes[~boxes["index"].isin(yard)].to_parquet("artifacts/ingest/boxes.parquet", index=False)
+    tasks.evaluate.run(parameters())
+    assert read_json(SCORES)["models"]["teacher"]["by_domain"]["yard"]["map_50"] is None
+
+
 def test_every_score_of_every_detector_has_its_interval(project):
     scores = read_json(SCORES)
     assert (scores["classes"], scores["teacher"], scores["headline"]) == (CLASSES, "teacher", "map_50")

@@ -1,9 +1,11 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
@@ -40,6 +42,23 @@ def predictions(model, split):
     table = pyarrow.parquet.read_table("artifacts/evaluate/predictions.parquet")
     rows = table.to_pandas()
     return rows[(rows.model == model) & (rows.split == split)]
+
+
+def test_scores_of_a_domain_are_those_of_its_images_alone(built, tmp_path, monkeypatch):
+    shutil.copytree(built, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    scores, file = Path("artifacts/evaluate/scores.json"), Path("artifacts/split/manifest.parquet")
+    manifest = pd.read_parquet(file)
+    manifest["domain"] = np.where(np.arange(len(manifest)) % 5 < 2, "yard", "hall")
+    manifest.to_parquet(file, index=False)
+    tasks.evaluate.run(parameters())
+    before = read_json(scores)["models"]["teacher"]["by_domain"]
+    assert list(before) == ["hall", "yard"]
+    manifest[(manifest["split"] != "test") | (manifest["domain"] == "yard")].to_parquet(file, index=False)
+    tasks.evaluate.run(parameters())
+    after = read_json(scores)["models"]["teacher"]
+    assert before["yard"] == {"n": after["test"]["n"], "accuracy": after["test"]["accuracy"]}
+    assert "by_domain" not in after
 
 
 def test_every_model_is_scored_on_both_held_out_splits(project):

@@ -25,7 +25,6 @@ SETTINGS: dict[str, Any] = {
 ON: dict[str, dict[str, Any]] = {
     "search": {"survivors": 1},
     "distill": {"students": {"small": {"stages": [{"width": 8, "stride": 2}]}}},
-    "adapt": {"models": ["teacher"]},
     "domains": {"most": 8},
     "quantize": {"qat_epochs": 1},
     "export": {"runtimes": ["opencv"]},
@@ -60,6 +59,21 @@ def test_detectors_are_pruned(tmp_path: Path) -> None:
     assert loaded(tmp_path, "detection", prune={"models": ["teacher"], "baseline": "none"}).prune.models == ["teacher"]
 
 
+@pytest.mark.parametrize("problem", ["detection", "segmentation", "tracking"])
+def test_batch_statistics_of_a_domain_are_all_that_boxes_and_masks_are_adapted_by(tmp_path: Path, problem: str) -> None:
+    wanted = {"models": ["teacher"], "target": "yard", "methods": ["batch_norm"]}
+    assert loaded(tmp_path, problem, adapt=wanted).adapt.domain == "yard"
+    for changes, said in (
+        (
+            {"target": "demonstration"},
+            r"adapt\.target is demonstration: the made camera",
+        ),
+        ({"methods": ["batch_norm", "finetune"]}, r"adapt\.methods is \['batch_norm', 'finetune'\]: only batch"),
+    ):
+        with pytest.raises(KingletError, match=said):
+            loaded(tmp_path, problem, adapt={**wanted, **changes})
+
+
 @pytest.mark.parametrize(
     ("problem", "section", "values"),
     [
@@ -67,6 +81,7 @@ def test_detectors_are_pruned(tmp_path: Path) -> None:
         ("detection", "crossvalidate", {"folds": [1, 2]}),
         ("detection", "prune", {"blocks": 1}),
         ("segmentation", "prune", {"models": ["teacher"]}),
+        ("video", "adapt", {"models": ["teacher"]}),
     ],
 )
 def test_a_step_that_knows_classes_only_is_refused_when_it_is_on(

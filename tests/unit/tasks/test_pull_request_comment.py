@@ -47,6 +47,14 @@ def tables(text: str) -> list[list[list[str]]]:
     return found
 
 
+def test_clips_are_called_so_and_generated_ones_too() -> None:
+    verdict = {"verdict": "accepted", "paragraph": "Yes.", "challenger": {"model": "student-int8"}, "checks": CHECKS}
+    assert "Test accuracy on 200 images, with" in said()
+    assert "Test accuracy on 200 generated test clips, with" in said(
+        verdict={**verdict, "shown": "generated test clips"}
+    )
+
+
 def test_the_verdict_comes_first_with_every_check() -> None:
     text = said()
     assert text.splitlines()[2] == "## Refused: student-int8"

@@ -68,6 +68,7 @@ def test_masks_go_through_and_bad_ones_are_quarantined_with_their_reason(
     (shapes / "images" / "06.jpg").write_bytes((shapes / "images" / "06.jpg").read_bytes()[:-200])
     write_image(shapes / "images" / "alone.jpg", 60)
     write_mask(shapes / "masks" / "nobody.png", halves(right=255))
+    (shapes / "domains.csv").write_text("path,domain\nimages,hall\nimages/07.jpg,yard\n")
     run_all(settings(check={"max_unreadable": 0.2}))
     said = capsys.readouterr().err
     assert "note: images without a mask: images/alone.jpg" in said
@@ -102,6 +103,7 @@ def test_masks_go_through_and_bad_ones_are_quarantined_with_their_reason(
     assert not np.load("artifacts/ingest/images_32.npy")[7][packed[7] == VOID].any()
     images = pd.read_parquet("artifacts/split/manifest.parquet")
     assert list(images) == ["index", "path", "label", "label_index", "group", "domain", "split", "sha256"]
+    assert images["domain"].tolist() == ["yard" if index == 7 else "hall" for index in usable]
     assert images["index"].tolist() == usable
     assert (set(images["label"]), set(images["label_index"])) == ({""}, {-1})
     assert content_of("split/classes.json") == content_of("ingest/classes.json") == ["background", "foreground"]

@@ -27,7 +27,9 @@ from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import Interval
 from kinglet.evidence.corruptions.kinds import KINDS
 from kinglet.runtime.segmentation import VOID
-from tasks.artifacts import BUNDLE, mask_file
+from kinglet.runtime.watched_answers import SHARED_WEIGHT
+from tasks.artifacts import BUNDLE, mask_file, read_card
+from tasks.monitoring_reference import monitoring_reference
 from tests.unit.tasks.segmenter_project import (
     BAD,
     CLASSES,
@@ -114,6 +116,43 @@ def test_scores_are_those_of_the_masks_that_are_kept(project):
         np.testing.assert_allclose(ious, jaccard_score(*flat, average=None), atol=1e-6)
         assert test["pixels"] == len(flat[0]) == sum(test["support"].values()) == 10 * HEIGHT * (WIDTH - 4)
         assert np.sum(test["confusion"]) == test["pixels"]
+
+
+def test_scores_of_a_domain_are_those_of_its_images_alone_and_stand_in_the_report(copied):
+    file = Path("artifacts/split/manifest.parquet")
+    manifest = pd.read_parquet(file)
+    manifest["domain"] = np.where(np.arange(len(manifest)) // 3 % 3 == 0, "yard", "hall")
+    manifest.to_parquet(file, index=False)
+    for step in (tasks.evaluate, tasks.report):
+        step.run(parameters())
+    by_domain = {name: of_model["by_domain"] for name, of_model in read_json(SCORES)["models"].items()}
+    text = REPORT.read_text()
+    chapter = text[text.index('<section id="by-domain">') :].split("</section>")[0]
+    for domain, found in by_domain["teacher"].items():
+        assert f'<td class="name">{domain}</td><td class="n">{found["n"]}</td>' in chapter
+        assert f"{100 * found['miou']['value']:.2f}" in chapter
+    is_elsewhere = (manifest["split"] == "test") & (manifest["domain"] != "yard")
+    manifest[~is_elsewhere].to_parquet(file, index=False)
+    tasks.evaluate.run(parameters())
+    for name, of_model in read_json(SCORES)["models"].items():
+        assert by_domain[name]["yard"] == {"n": of_model["test"]["n"], "miou": of_model["test"]["miou"]}
+
+
+def test_the_reference_counts_the_share_of_each_class_in_held_out_images(project):
+    folder = Path("artifacts/finetune/teacher")
+    reference = monitoring_reference(folder / "model.onnx", read_card(folder))
+    assert (reference.problem, reference.classes) == ("segmentation", tuple(CLASSES))
+    assert {histogram.counts.sum() for histogram in reference.columns.values()} == {
+        len(rows_of("train")) * SHARED_WEIGHT,
+        len([*rows_of("validation"), *rows_of("test")]) * SHARED_WEIGHT,
+    }
+    assert abs(reference.class_counts.sum() / SHARED_WEIGHT - 20) < 1e-3
+    red = reference.columns["share of red"]
+    assert red.edges.min() >= 0
+    assert red.edges.max() < 0.5
+    masks = [np.asarray(Image.open(mask_file(row))) for row in [*rows_of("validation"), *rows_of("test")]]
+    true_share = np.mean([(mask == 2).mean() for mask in masks])
+    assert reference.class_counts[2] / reference.class_counts.sum() == pytest.approx(true_share, abs=0.05)
 
 
 def test_masks_are_kept_in_pixels_of_the_images_and_confusions_in_long_form(project):

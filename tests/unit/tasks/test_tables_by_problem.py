@@ -17,6 +17,7 @@ PROBLEMS = {"classification", "detection", "segmentation", "video"}
         ("evaluate", "SCORING"),
         ("finetune", "TRAININGS"),
         ("gate", "JUDGES"),
+        ("monitoring_reference", "REFERENCES"),
         ("plan", "PLANS"),
         ("profile", "LABEL_FACTS"),
         ("quantize", "JUDGED"),
