@@ -268,6 +268,7 @@ def save_adapted(output: Path, network: nn.Module, card: ModelCard, target: str,
         std=card.std,
         classes=card.classes,
         notes={"target": target, "method": method},
+        problem=card.problem,
     )
 
 

@@ -24,6 +24,7 @@ from kinglet.evidence.corruptions.pixels import resize_batch
 from kinglet.evidence.image_bootstrap import DrawnScores
 from kinglet.evidence.image_gate import MAP_50, MIOU
 from kinglet.training.loop import evaluation_batch
+from tasks.adaptation import save_adapted
 from tasks.artifacts import (
     ADAPTED_MODELS,
     FINETUNE,
@@ -38,7 +39,7 @@ from tasks.artifacts import (
 from tasks.detection_answers import find_objects, open_detector, read_boxed
 from tasks.detection_evaluate import draw as draw_objects
 from tasks.image_scores import json_interval, read_intervals
-from tasks.models import load_model, prepare_training, save_model
+from tasks.models import load_model, prepare_training
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.segmentation_answers import count_answers, open_segmenter, read_masked
@@ -110,7 +111,8 @@ def adapt_model(folder: Path, scoring: Scoring, parameters: Parameters) -> dict[
     output = ADAPTED_MODELS / f"{card.name}-{METHOD.replace('_', '-')}"
     with progress(f"adapt {card.name}") as report:
         report(0, 1, METHOD)
-        save_adapted(output, with_statistics_of(network, card, rows, settings.source_share), card, settings.target)
+        adapted = with_statistics_of(network, card, rows, settings.source_share)
+        save_adapted(output, adapted, card, settings.target, METHOD)
         before = {word: scoring.draw(folder, part, classes, parameters) for word, part in PARTS.items()}
         after = {word: scoring.draw(output, part, classes, parameters) for word, part in PARTS.items()}
         report(1, 1, METHOD)
@@ -152,24 +154,6 @@ def with_statistics_of(network: nn.Module, card: ModelCard, rows: NDArray[np.int
     )
     adapt_batch_norms(adapted, batches, source_share)
     return adapted
-
-
-def save_adapted(output: Path, network: nn.Module, card: ModelCard, target: str) -> None:
-    """Save an adapted network."""
-    save_model(
-        output,
-        network,
-        step="adapt",
-        parent=card.name,
-        input_size=card.input_size,
-        channels=card.channels,
-        fit=card.fit,
-        mean=card.mean,
-        std=card.std,
-        classes=card.classes,
-        notes={"target": target, "method": METHOD},
-        problem=card.problem,
-    )
 
 
 def pictures(input_size: int) -> NDArray[np.uint8]:
