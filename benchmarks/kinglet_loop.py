@@ -25,7 +25,8 @@ from kinglet.training.loop import ImageSet, fit
 from kinglet.training.losses import label_loss
 from tasks.finetune import recipe_of
 from tasks.models import prepare_training
-from tasks.parameters import Finetune, load_parameters
+from tasks.parameters import load_parameters
+from tasks.training_settings import Finetune
 
 BACKBONE = "efficientnet-lite0"
 AUGMENT = ("flip", "shift")

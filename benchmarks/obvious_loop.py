@@ -27,7 +27,8 @@ from kinglet.models.depthwise import DepthwiseConv2d
 from kinglet.models.pointwise import PointwiseConv2d
 from kinglet.models.registry import normalization, pretrained
 from kinglet.runtime.processors import available_processors
-from tasks.parameters import Finetune, load_parameters
+from tasks.parameters import load_parameters
+from tasks.training_settings import Finetune
 
 
 class ImageFiles(Dataset[tuple[Tensor, int]]):

@@ -29,9 +29,9 @@ from kinglet.evidence.corruptions.severities import SEVERITIES
 from kinglet.runtime.processors import available_processors
 from tasks.artifacts import base_size, packed_images
 from tasks.corrupted_answers import Task, answers_of, every_way
+from tasks.evidence_settings import Robustness
 from tasks.held_out import read_held_out
 from tasks.opened_models import open_model
-from tasks.parameters import Robustness
 from tasks.progress import progress
 from tasks.robustness import open_models
 from tasks.scored_models import teacher_name

@@ -41,9 +41,11 @@ from tasks.artifacts import (
 )
 from tasks.models import load_model, prepare_training, save_model
 from tasks.opened_models import OpenedModel, open_model
-from tasks.parameters import AUTO, Adapt, Parameters
+from tasks.parameters import Parameters
 from tasks.progress import progress
+from tasks.settings_section import AUTO
 from tasks.target_domain import Domains, labelled_places, read_domains, too_few
+from tasks.training_settings import Adapt
 
 # What a training may cost where nobody says its epochs.
 BUDGET = EpochBudget(pixels=8e6, fewest=2, most=20)

@@ -10,7 +10,7 @@ from kinglet.data.annotations.boxes import Finding
 from kinglet.data.label_corrections import read_corrections
 from kinglet.data.sources import kind_of, open_unlabelled
 from kinglet.errors import KingletError
-from tasks.parameters import Data
+from tasks.data_settings import Data
 
 FINDINGS_SHOWN = 5
 

@@ -26,9 +26,10 @@ from kinglet.training.hints import kept_maps
 from kinglet.training.loop import ImageSet, evaluation_batch
 from tasks.artifacts import ANSWERS, FINETUNE, MAPS, TEACHER, ModelCard
 from tasks.models import load_model, prepare_training, taught_images
-from tasks.parameters import NO_HINTS, Parameters
+from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.recipes import number_of_views
+from tasks.setting_values import NO_HINTS
 from tasks.stage import run_stage
 
 

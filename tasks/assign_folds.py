@@ -15,8 +15,9 @@ from kinglet.data.folds import classes_in_one_fold, plan_folds
 from kinglet.data.splits import components
 from kinglet.errors import KingletError
 from tasks.artifacts import CROSSVALIDATE, FOLD_PLAN, FOLDS, PROFILE, SPLIT, fold_folder
-from tasks.parameters import Crossvalidate, Parameters
+from tasks.parameters import Parameters
 from tasks.stage import run_stage
+from tasks.training_settings import Crossvalidate
 
 COLUMNS = {"index": "int64", "repeat": "int64", "fold": "int64", "draw": "float64"}
 

@@ -19,8 +19,9 @@ from kinglet.runtime.memory import peak_memory_mb
 from tasks.artifacts import ARTIFACTS, BENCHMARK, ModelCard, model_folders, read_card
 from tasks.clip_benchmark import open_both_parts, times_of_parts
 from tasks.detection_benchmark import decoding_time
+from tasks.evidence_settings import Benchmark
 from tasks.opened_models import digest_of, files_of
-from tasks.parameters import Benchmark, Parameters
+from tasks.parameters import Parameters
 from tasks.progress import Report, progress
 from tasks.segmentation_benchmark import mask_decoding_time
 from tasks.stage import run_stage

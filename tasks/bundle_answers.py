@@ -22,8 +22,8 @@ from kinglet.runtime.predictors import open_predictor
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.processors import available_processors
 from tasks.artifacts import SOURCE_FACTS, SPLIT, packed_clips, packed_images
+from tasks.data_settings import Data
 from tasks.image_tables import read_parquet
-from tasks.parameters import Data
 
 IMAGES_PER_TURN = 8 * BATCH_SIZE
 # What answers with one class of those that a run knows.

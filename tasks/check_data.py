@@ -19,9 +19,9 @@ from kinglet.data.expectations import CLASSES, DATA_SET, IMAGES, Finding, valida
 from kinglet.errors import KingletError
 from tasks.artifacts import CHECK_DATA, PROFILE, WORKSPACE
 from tasks.clip_checks import judge_clips
+from tasks.data_settings import Check as Limits
 from tasks.detection_checks import judge_annotated
 from tasks.judged_images import Judged, judge_classes
-from tasks.parameters import Check as Limits
 from tasks.parameters import Parameters
 from tasks.segmentation_checks import judge_masked
 from tasks.stage import run_stage

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from kinglet.data.clips.expectations import clip_checks
 from kinglet.data.quality import leaking
+from tasks.data_settings import Check as Limits
 from tasks.judged_images import Judged, judge_classes
-from tasks.parameters import Check as Limits
 
 
 def judge_clips(limits: Limits) -> Judged:

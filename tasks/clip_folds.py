@@ -17,8 +17,8 @@ from tasks.clip_answers import gather_clip_logits
 from tasks.clip_training import clip_recipe, fine_tuned_clips
 from tasks.fold_run import HELD_OUT, TRAINING, VALIDATION, FoldRun, images_of_parts, write_predictions
 from tasks.models import channels_of, exported, image_set, open_checkpoint, read_classes
-from tasks.parameters import AUTO
 from tasks.progress import progress
+from tasks.settings_section import AUTO
 
 # A third of the teacher's.
 BUDGET = EpochBudget(pixels=80e6, fewest=0.3, most=30)

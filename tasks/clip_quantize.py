@@ -22,8 +22,8 @@ from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.recurrence import open_recurrence
 from tasks.artifacts import ModelCard, packed_clips
 from tasks.clip_benchmark import open_step
+from tasks.compression_settings import Quantize
 from tasks.models import read_manifest
-from tasks.parameters import Quantize
 from tasks.untrained_latency import measured
 
 # Training clips that no calibration sees, at most. They judge whether a model is good enough; the first of them choose

@@ -17,9 +17,11 @@ from kinglet.errors import KingletError
 from kinglet.runtime.cutting import Cutting, chosen_cutting
 from tasks.annotated_source import notes_on_unlabelled
 from tasks.artifacts import CLIPS, GENERATED
+from tasks.clip_settings import Clips
 from tasks.opened_source import OpenedSource, as_decided, choose_sizes, tell
-from tasks.parameters import AUTO, Clips, Parameters
+from tasks.parameters import Parameters
 from tasks.progress import progress
+from tasks.settings_section import AUTO
 from tasks.worker_processes import in_processes, job_ranges
 
 

@@ -26,10 +26,13 @@ from kinglet.training.losses import label_loss
 from kinglet.training.parallel import ALONE, Team
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import packed_clips, read_input_sizes
+from tasks.clip_settings import Recurrent
 from tasks.models import channels_of, image_set, open_checkpoint, prepare_training, read_classes, read_manifest
-from tasks.parameters import AUTO, Finetune, Parameters, Recurrent
+from tasks.parameters import Parameters
 from tasks.progress import progress
+from tasks.settings_section import AUTO
 from tasks.teacher import keep_teacher, phases_between, teacher_recipe
+from tasks.training_settings import Finetune
 
 # About ten minutes on two cores.
 BUDGET = EpochBudget(pixels=250e6, fewest=1, most=30)

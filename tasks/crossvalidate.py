@@ -25,10 +25,12 @@ from tasks.clip_folds import answer_clips
 from tasks.finetune import fine_tuned, phases_of, recipe_of
 from tasks.fold_run import HELD_OUT, TRAINING, VALIDATION, FoldRun, images_of_parts, write_predictions
 from tasks.models import channels_of, image_set, prepare_training, read_classes
-from tasks.parameters import AUTO, Crossvalidate, Finetune, Parameters
+from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.segmentation_folds import answer_masks
+from tasks.settings_section import AUTO
 from tasks.stage import run_stage
+from tasks.training_settings import Crossvalidate, Finetune
 
 # What a fold may cost where nobody says its epochs: pixels that are learnt from, and those that are answered, which
 # cost a fifth of that (one thread, 48 px: 267 images/s learnt, 1,390 answered).

@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import Field, ValidationError, field_validator
 
 from kinglet.errors import KingletError
-from tasks.parameters import Section, describe, read_yaml
+from tasks.parameters import describe, read_yaml
+from tasks.settings_section import Section
 
 SETTINGS_FILE = Path("deploy") / "settings.yaml"
 NAME = r"[a-z0-9]+([._-][a-z0-9]+)*"

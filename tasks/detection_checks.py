@@ -13,8 +13,8 @@ from kinglet.data.duplicates import BLANK_CONTRAST
 from kinglet.data.expectations import BOXES
 from kinglet.data.quality import judge_images, quarantine
 from tasks.artifacts import BOX_FACTS, PROFILE
+from tasks.data_settings import Check as Limits
 from tasks.judged_images import LISTED, Judged, drift_columns
-from tasks.parameters import Check as Limits
 
 FLAGS = ["tiny", "huge", "drawn_twice", "other_class"]
 

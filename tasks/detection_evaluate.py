@@ -21,8 +21,9 @@ from kinglet.runtime.detection import SHOWN_FROM
 from tasks.artifacts import EVALUATE, SPLIT, model_folders, read_card
 from tasks.detection_answers import BoxedImages, find_objects, open_detector, read_boxed, write_predictions
 from tasks.domain_scores import Score, places_by_domain, scores_by_domain
+from tasks.evidence_settings import Evaluate
 from tasks.image_scores import difference, interval_document, json_interval, json_of, read_intervals
-from tasks.parameters import Evaluate, Parameters
+from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.scored_models import HELD_OUT, facts_of, report_rows, teacher_name
 

@@ -22,11 +22,13 @@ from kinglet.training.devices import pick_device
 from kinglet.training.epochs import Recipe
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import BOXES, FINETUNE, PRUNE, TEACHER, ModelCard, packed_images
+from tasks.compression_settings import Prune
 from tasks.detection_training import boxed_images, detector_recipe
 from tasks.distillation import save_like
 from tasks.models import load_model, open_checkpoint
-from tasks.parameters import AUTO, Parameters, Prune
+from tasks.parameters import Parameters
 from tasks.progress import progress
+from tasks.settings_section import AUTO
 from tasks.whole_model import IMPORTANCE_BATCHES, Whole
 
 # A sixth of what a teacher is trained for: eight epochs of 205 images of 416 pixels.

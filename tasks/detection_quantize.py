@@ -12,8 +12,8 @@ from kinglet.data.boxed_images import BoxedImages
 from kinglet.errors import KingletError
 from kinglet.evidence.detection_matches import Objects
 from tasks.artifacts import ModelCard
+from tasks.compression_settings import Quantize
 from tasks.detection_training import boxed_images
-from tasks.parameters import Quantize
 
 # Validation images, at most. They judge whether a model is good enough: of the training images a detector knows
 # every box by heart, and what int8 loses elsewhere is no loss there.

@@ -33,7 +33,9 @@ from kinglet.errors import KingletError
 from tasks.annotated_source import folder_of, notes_on_unlabelled, refuse_corrections, tell_findings
 from tasks.artifacts import BOXES, InputSizes
 from tasks.opened_source import OpenedSource, tell
-from tasks.parameters import AUTO, Finetune, Parameters
+from tasks.parameters import Parameters
+from tasks.settings_section import AUTO
+from tasks.training_settings import Finetune
 
 WHAT_IS_READ = f"Name a folder with {', '.join(READERS)}, or set problem to classification."
 NOT_ANNOTATED = "image files that no annotation uses"

@@ -23,9 +23,11 @@ from kinglet.training.parallel import Team
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import BOXES, INGEST, packed_images, read_input_sizes
 from tasks.models import open_checkpoint, prepare_training, read_classes, read_manifest
-from tasks.parameters import AUTO, Finetune, Parameters
+from tasks.parameters import Parameters
 from tasks.progress import progress
+from tasks.settings_section import AUTO
 from tasks.teacher import keep_teacher, phases_between, teacher_recipe
+from tasks.training_settings import Finetune
 
 # A detector's pictures are larger than a classifier's, and there are fewer of them.
 BUDGET = EpochBudget(pixels=1.7e9, fewest=8, most=150)

@@ -29,9 +29,11 @@ from tasks.models import (
     read_manifest,
     taught_images,
 )
-from tasks.parameters import NO_HINTS, Parameters, Student
+from tasks.parameters import Parameters
 from tasks.recipes import student_recipe
+from tasks.setting_values import NO_HINTS
 from tasks.stage import run_stage
+from tasks.training_settings import Student
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from kinglet.training.loop import ImageSet, Recipe, fit
 from kinglet.training.losses import NO_LABEL, Loss, distillation_loss
 from tasks.artifacts import ANSWERS, MAPS, UNLABELLED, ModelCard, packed_images
 from tasks.models import open_checkpoint, save_model
-from tasks.parameters import NO_HINTS, Distill
 from tasks.progress import progress
+from tasks.setting_values import NO_HINTS
+from tasks.training_settings import Distill
 
 
 def teacher_loss(settings: Distill, labels: NDArray[Any]) -> Loss:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from kinglet.atomic import read_json, write_json
 from tasks.artifacts import DOMAINS, SPLIT
 from tasks.image_tables import read_parquet
-from tasks.parameters import Domains, Parameters
+from tasks.parameters import Parameters
 from tasks.stage import run_stage
+from tasks.training_settings import Domains
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,10 @@ from tasks.artifacts import EVALUATE, SPLIT, ModelCard, model_folders, packed_im
 from tasks.clip_evaluate import ClipScoring
 from tasks.detection_evaluate import score_detectors
 from tasks.domain_scores import Score, places_by_domain, scores_by_domain
+from tasks.evidence_settings import Evaluate
 from tasks.held_out import Done, HeldOut, on_held_out, read_held_out
 from tasks.opened_models import open_model
-from tasks.parameters import Evaluate, Parameters
+from tasks.parameters import Parameters
 from tasks.progress import Report, progress
 from tasks.scored_models import (
     HELD_OUT,

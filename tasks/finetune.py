@@ -28,12 +28,14 @@ from tasks.models import (
     read_classes,
     read_manifest,
 )
-from tasks.parameters import AUTO, Finetune, Parameters
+from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.segmentation_training import train_segmenter
+from tasks.settings_section import AUTO
 from tasks.side_by_side import leave_it_to_the_leader, run_side_by_side
 from tasks.stage import run_stage
 from tasks.teacher import keep_teacher, phases_between, teacher_recipe
+from tasks.training_settings import Finetune
 
 BUDGET = EpochBudget(pixels=310e6, fewest=2, most=30)
 

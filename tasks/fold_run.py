@@ -20,7 +20,8 @@ from kinglet.training.epochs import Recipe
 from kinglet.training.loop import ImageSet
 from tasks.artifacts import FOLDS, fold_folder
 from tasks.models import open_checkpoint, read_manifest
-from tasks.parameters import Finetune, Parameters
+from tasks.parameters import Parameters
+from tasks.training_settings import Finetune
 
 # What the images of a fold are for.
 HELD_OUT, TRAINING, VALIDATION = "held out", "train", "validation"

@@ -22,8 +22,11 @@ from kinglet.runtime.preprocessing import InputTensor, Preprocessing, model_inpu
 from kinglet.runtime.processors import available_processors
 from tasks.artifacts import ROBUSTNESS, model_folders, read_card, refuse_unknown_models
 from tasks.corrupted_answers import every_way, pictures, with_channels
-from tasks.parameters import ALL, AUTO, Parameters, Robustness
+from tasks.evidence_settings import Robustness
+from tasks.parameters import Parameters
 from tasks.progress import Report
+from tasks.setting_values import ALL
+from tasks.settings_section import AUTO
 
 # What `images: auto` comes to: so many pixels of the largest input, between these numbers of images.
 AUTO_PIXELS, AUTO_LEAST, AUTO_MOST = 2_500_000, 20, 100

@@ -9,7 +9,8 @@ from kinglet.evidence.image_bootstrap import DrawnScores, ImageIntervals, bounds
 from kinglet.evidence.image_gate import Headline
 from kinglet.evidence.image_slices import SliceChange
 from kinglet.evidence.non_inferiority import verdict_of_bounds
-from tasks.parameters import Evaluate, Parameters
+from tasks.evidence_settings import Evaluate
+from tasks.parameters import Parameters
 
 
 def read_intervals(drawn: DrawnScores, settings: Evaluate) -> ImageIntervals:

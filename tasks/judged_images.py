@@ -15,7 +15,7 @@ from kinglet.data.duplicates import BLANK_CONTRAST
 from kinglet.data.expectations import Check, checks
 from kinglet.data.quality import judge_images, quarantine, usable_class_counts
 from tasks.artifacts import PROFILE
-from tasks.parameters import Check as Limits
+from tasks.data_settings import Check as Limits
 
 LISTED = ["place", "reason"]
 

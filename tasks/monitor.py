@@ -16,8 +16,9 @@ from kinglet.atomic import read_json, write_json, write_text
 from kinglet.evidence.drift_test import FEWEST, MOVED, MOVED_LITTLE, TOO_FEW, Finding, Limits, drift_findings
 from kinglet.runtime.sketches import Sketch, merged
 from tasks.artifacts import MONITOR, WORKSPACE
+from tasks.evidence_settings import Monitor
 from tasks.monitor_page import monitor_page
-from tasks.parameters import Monitor, Parameters
+from tasks.parameters import Parameters
 from tasks.sketch_files import SKETCH, Files, SketchFile, files_in, read_reference_file, read_sketch_file, sketch_in
 
 RESULT = MONITOR / "monitor.json"

@@ -25,7 +25,11 @@ from kinglet.data.resolutions import (
 from kinglet.data.sources import Record, Source, open_source, open_unlabelled
 from kinglet.errors import KingletError
 from tasks.artifacts import TEACHER, InputSizes, untaught
-from tasks.parameters import AUTO, Data, Parameters, Prune, Search
+from tasks.compression_settings import Prune
+from tasks.data_settings import Data
+from tasks.parameters import Parameters
+from tasks.settings_section import AUTO
+from tasks.training_settings import Search
 
 
 def nothing_to_write(_rows: list[dict[str, Any]]) -> None:

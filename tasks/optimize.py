@@ -14,11 +14,11 @@ from kinglet.compression.ladder import STEPS, Settings, open_bench
 from kinglet.compression.quantized import quantize_up
 from kinglet.runtime.device import this_device
 from tasks.bench import refuse_too_many_threads
+from tasks.compression_settings import Quantize
 from tasks.optimize_evidence import compare_models, without_vnni_of
 from tasks.optimize_inputs import Given, examine
 from tasks.optimize_options import MADE_BY, RESULT, Options, check
 from tasks.optimize_report import FLATTERY, PAGE, write_bundle, write_report
-from tasks.parameters import Quantize
 from tasks.progress import progress
 
 FORMAT = 1

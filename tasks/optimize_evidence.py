@@ -19,9 +19,9 @@ from kinglet.runtime.sessions import logits_of, open_session, read_metadata, sof
 from tasks.artifacts import ModelCard
 from tasks.benchmark import Subject, latencies_of
 from tasks.evaluate import scores_of
+from tasks.evidence_settings import Benchmark, Evaluate
 from tasks.held_out import HeldOut
 from tasks.optimize_options import Options, described
-from tasks.parameters import Benchmark, Evaluate
 from tasks.progress import progress
 from tasks.scored_models import HELD_OUT
 from tasks.scored_models import facts_of as facts_of_card

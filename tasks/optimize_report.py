@@ -10,11 +10,11 @@ import numpy as np
 from kinglet.atomic import write_text
 from tasks.bundle import GOLDEN_IMAGES, pack
 from tasks.bundle_evidence import one_of_each_class
+from tasks.evidence_settings import Evaluate, Report
 from tasks.model_card import CardEvidence, model_card
 from tasks.optimize_evidence import Comparison, without_vnni_of
 from tasks.optimize_inputs import Given
 from tasks.optimize_options import Options
-from tasks.parameters import Evaluate, Report
 from tasks.report_page import Evidence, page_of, render
 
 PAGE, BUNDLE = "report.html", "bundle"

@@ -31,11 +31,13 @@ from tasks.artifacts import (
     model_folders,
     refuse_unknown_models,
 )
+from tasks.compression_settings import Prune
 from tasks.detection_prune import read_whole_detector, refuse_rival_of_detector, train_detector_back
 from tasks.distillation import train_from_teacher
 from tasks.models import prepare_training
-from tasks.parameters import AUTO, Parameters, Prune
+from tasks.parameters import Parameters
 from tasks.rivals import has_none, read_whole, recovery, refuse_impossible_rival, train_rival
+from tasks.settings_section import AUTO
 from tasks.stage import run_stage
 from tasks.untrained_latency import fastest, untrained_latencies
 from tasks.whole_model import Whole

@@ -43,11 +43,13 @@ from tasks.artifacts import (
     write_card,
 )
 from tasks.clip_quantize import judged_clip_classifiers, quantize_recurrence
+from tasks.compression_settings import Quantize
 from tasks.detection_quantize import judged_detectors
 from tasks.models import image_set, load_model, prepare_training, read_manifest
-from tasks.parameters import LEARNED, Parameters, Quantize
+from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.segmentation_quantize import judged_segmenters
+from tasks.setting_values import LEARNED
 from tasks.stage import run_stage
 from tasks.stored_weights import write_stored_weights
 

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 from kinglet.training.loop import Recipe
 from kinglet.training.schedules import EpochBudget
-from tasks.parameters import AUTO, Distill, Prune
+from tasks.compression_settings import Prune
+from tasks.settings_section import AUTO
+from tasks.training_settings import Distill
 
 STUDENT_BUDGET = EpochBudget(pixels=680e6, fewest=4, most=120)
 # A network with the teacher's weights has little to learn anew, and costs several times as much per pixel.

@@ -17,9 +17,10 @@ from kinglet.errors import KingletError
 from kinglet.models.residual_cnn import ResidualCnn, random_residual_cnn
 from kinglet.training.loop import ImageSet, Recipe
 from tasks.artifacts import PRUNE, TEACHER, as_fast_as_pruned, read_input_sizes
+from tasks.compression_settings import Prune
 from tasks.distillation import train_from_teacher
 from tasks.models import image_set, load_model, read_manifest, sample_batches, taught_images
-from tasks.parameters import Parameters, Prune
+from tasks.parameters import Parameters
 from tasks.recipes import pruned_recipe, student_recipe
 from tasks.untrained_latency import CALIBRATION_IMAGES, FP32, untrained_latencies
 from tasks.whole_model import HELD_OUT_BATCHES, IMPORTANCE_BATCHES, Whole

@@ -32,12 +32,15 @@ from tasks.artifacts import (
 from tasks.clip_answers import opened_clip_network
 from tasks.corrupted_answers import WAYS, Task, answers_of, pictures
 from tasks.detection_robustness import score_detectors
+from tasks.evidence_settings import Robustness
 from tasks.held_out import HeldOut, read_held_out
 from tasks.opened_models import OpenedModel, open_model
-from tasks.parameters import ALL, AUTO, Parameters, Robustness
+from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.scored_models import refuse_other_classes, teacher_name
 from tasks.segmentation_robustness import score_segmenters
+from tasks.setting_values import ALL
+from tasks.settings_section import AUTO
 from tasks.stage import run_stage
 
 # What `images: auto` comes to: so many pixels of the largest input, between these numbers of images.

@@ -45,9 +45,10 @@ from tasks.models import (
     sample_batches,
     taught_images,
 )
-from tasks.parameters import AUTO, Parameters
+from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.recipes import student_recipe
+from tasks.settings_section import AUTO
 from tasks.stage import run_stage
 from tasks.untrained_latency import untrained_latency
 

@@ -14,8 +14,8 @@ from kinglet.data.mask_expectations import mask_checks
 from kinglet.data.masks.faults import FAULTS
 from kinglet.data.quality import NO_LABEL, judge_images, quarantine
 from tasks.artifacts import PROFILE
+from tasks.data_settings import Check as Limits
 from tasks.judged_images import LISTED, Judged, drift_columns
-from tasks.parameters import Check as Limits
 
 
 def judge_masked(limits: Limits) -> Judged:

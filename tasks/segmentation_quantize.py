@@ -10,8 +10,8 @@ from kinglet.compression.guard import drawn
 from kinglet.compression.segmentation_judge import MaskedRows, SegmentationJudge
 from kinglet.errors import KingletError
 from tasks.artifacts import ModelCard
+from tasks.compression_settings import Quantize
 from tasks.models import read_manifest
-from tasks.parameters import Quantize
 from tasks.segmentation_training import masked_images
 
 # Validation images, at most. They judge whether a model is good enough: training images are known by heart.

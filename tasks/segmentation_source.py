@@ -28,8 +28,10 @@ from kinglet.runtime.preprocessing import TILE
 from tasks.annotated_source import folder_of, notes_on_unlabelled, refuse_corrections, tell_findings
 from tasks.artifacts import CORE, MASK_CLASSES, MASKS, TILES, InputSizes, packed_masks
 from tasks.opened_source import OpenedSource, tell
-from tasks.parameters import AUTO, Finetune, Parameters
+from tasks.parameters import Parameters
 from tasks.progress import progress
+from tasks.settings_section import AUTO
+from tasks.training_settings import Finetune
 from tasks.worker_processes import in_processes, job_ranges
 
 WHAT_IS_READ = (

@@ -25,9 +25,11 @@ from kinglet.training.schedules import EpochBudget
 from kinglet.training.segmentation import fit_segmenter, times_shown
 from tasks.artifacts import packed_images, packed_masks, read_input_sizes
 from tasks.models import open_checkpoint, prepare_training, read_classes, read_manifest
-from tasks.parameters import AUTO, Finetune, Parameters
+from tasks.parameters import Parameters
 from tasks.progress import progress
+from tasks.settings_section import AUTO
 from tasks.teacher import keep_teacher, phases_between, teacher_recipe
+from tasks.training_settings import Finetune
 
 # About ten minutes on two cores, each of which learns from 0.3 million pixels a second. Ten held-out images of the
 # membrane set: 90.9 % of the pixels right after a sixth of that, 92.0 % after nearly all of it.

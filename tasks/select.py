@@ -12,8 +12,8 @@ from kinglet.evidence.bootstrap import Interval
 from kinglet.evidence.budget import Budget, Candidate, choose, front_of, nearest_misses
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 from tasks.artifacts import ARTIFACTS, BENCHMARK, EVALUATE, SELECT
+from tasks.evidence_settings import Select as Settings
 from tasks.parameters import Parameters
-from tasks.parameters import Select as Settings
 from tasks.stage import run_stage
 
 ACCURACY = "accuracy"

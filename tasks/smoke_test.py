@@ -21,8 +21,8 @@ from kinglet.runtime import bundles
 from kinglet.runtime.decoding import decode
 from kinglet.runtime.predictor import MAX_PIXELS, Predictor
 from tasks.bundle_answers import Part, packed_for, read_part
+from tasks.data_settings import Data
 from tasks.deploy_settings import SmokeTestSettings
-from tasks.parameters import Data
 from tasks.serving_containers import Serving, is_failing, memory_mb
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp")

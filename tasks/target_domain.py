@@ -16,7 +16,8 @@ from kinglet.evidence.corruptions.streams import image_keys
 from kinglet.evidence.robustness import balanced_sample
 from tasks.artifacts import SPLIT, base_size, packed_images
 from tasks.image_tables import read_parquet
-from tasks.parameters import Adapt, Parameters
+from tasks.parameters import Parameters
+from tasks.training_settings import Adapt
 
 # Pixels, at the model's input size, that are adapted to and that judge; more images cost time and show little more.
 PIXELS_TO_ADAPT, PIXELS_TO_JUDGE = 3_200_000, 8_000_000

@@ -11,7 +11,8 @@ from kinglet.training.epochs import Recipe
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import FINETUNE, TEACHER
 from tasks.models import save_model
-from tasks.parameters import AUTO, Finetune
+from tasks.settings_section import AUTO
+from tasks.training_settings import Finetune
 
 Phases = tuple[tuple[float, int], ...]
 

@@ -24,7 +24,8 @@ from kinglet.training.loop import ImageSet, Recipe, fit
 from kinglet.training.losses import label_loss
 from tasks.artifacts import ADAPT, ADAPTED_MODELS
 from tasks.models import save_model
-from tasks.parameters import ADAPTATION_METHODS, Parameters
+from tasks.parameters import Parameters
+from tasks.setting_values import ADAPTATION_METHODS
 from tasks.target_domain import labelled_places, read_domains
 from tests.unit.models.small_networks import bright_quadrants, residual_cnn
 from tests.unit.tasks.small_project import parameters, write_data

@@ -17,8 +17,10 @@ from kinglet.errors import KingletError
 from kinglet.runtime.decoding import decode
 from kinglet.runtime.preprocessing import match_channels, resize
 from tasks import check_data, ingest, profile, split, worker_processes
+from tasks.compression_settings import Prune
 from tasks.opened_source import choose_sizes, sizes_of_rivals
-from tasks.parameters import Adapt, Parameters, Prune
+from tasks.parameters import Parameters
+from tasks.training_settings import Adapt
 
 Edit = Callable[[Path], None]
 STUDENT = {"input_size": 16, "stages": [{"width": 8, "stride": 2}]}

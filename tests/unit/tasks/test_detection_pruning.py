@@ -21,7 +21,8 @@ from tasks.artifacts import FINETUNE, PRUNE, QUANTIZE, read_card
 from tasks.detection_prune import recovery_of_detector
 from tasks.detection_quantize import judged_detectors
 from tasks.models import load_model, save_model
-from tasks.parameters import Distill, Parameters
+from tasks.parameters import Parameters
+from tasks.training_settings import Distill
 from tasks.untrained_latency import PRECISIONS, untrained_latencies
 from tests.unit.models.test_detector import lively, small_detector
 from tests.unit.tasks.test_detection_training import CLASSES, PARTS, SIZE, project, settings

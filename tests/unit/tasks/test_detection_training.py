@@ -19,7 +19,8 @@ from kinglet.runtime.sessions import read_metadata
 from tasks import finetune
 from tasks.detection_training import boxed_images, detector_recipe
 from tasks.models import load_model
-from tasks.parameters import BOX_AUGMENTATIONS, Parameters, load_parameters
+from tasks.parameters import Parameters, load_parameters
+from tasks.setting_values import BOX_AUGMENTATIONS
 from tests.unit.data.painted_rectangles import painted
 
 CLASSES = ["blue", "red"]

@@ -22,9 +22,10 @@ from kinglet.training.schedules import EpochBudget
 from tasks import finetune
 from tasks.artifacts import read_card
 from tasks.models import load_model, read_manifest, save_model
-from tasks.parameters import MASK_AUGMENTATIONS, Parameters, load_parameters
+from tasks.parameters import Parameters, load_parameters
 from tasks.segmentation_quantize import judged_segmenters
 from tasks.segmentation_training import BUDGET, masked_images, segmenter_recipe
+from tasks.setting_values import MASK_AUGMENTATIONS
 from tests.unit.data.test_mask_augmentation import painted
 
 CLASSES = ["background", "blot"]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from kinglet.errors import KingletError
-from tasks import parameters
+from tasks import compression_settings, setting_values
 from tasks.parameters import Parameters, load_parameters
 from tests.unit.tasks.step_process import ROOT, SETTINGS, Workplace, assert_refused, write_pets
 
@@ -202,20 +202,20 @@ def test_allowed_names_are_the_keys_of_the_tables() -> None:
     from kinglet.training.losses import DISTANCES
     from tasks.rivals import RIVALS
 
-    assert sorted(parameters.AUGMENTATIONS) == sorted([*AUGMENTATIONS, MIXUP])
-    assert sorted(parameters.CALIBRATION_METHODS) == sorted(METHODS)
-    assert sorted(parameters.FAMILIES) == sorted(FAMILIES)
-    assert sorted(parameters.DISTANCES) == sorted(DISTANCES)
-    assert sorted(parameters.HINTS) == sorted(HINTS)
-    assert sorted(parameters.BACKBONES) == sorted(BACKBONES)
-    assert sorted(parameters.ZOOS) == sorted(ZOOS)
-    baseline = parameters.Prune.model_fields["baseline"].annotation
+    assert sorted(setting_values.AUGMENTATIONS) == sorted([*AUGMENTATIONS, MIXUP])
+    assert sorted(setting_values.CALIBRATION_METHODS) == sorted(METHODS)
+    assert sorted(setting_values.FAMILIES) == sorted(FAMILIES)
+    assert sorted(setting_values.DISTANCES) == sorted(DISTANCES)
+    assert sorted(setting_values.HINTS) == sorted(HINTS)
+    assert sorted(setting_values.BACKBONES) == sorted(BACKBONES)
+    assert sorted(setting_values.ZOOS) == sorted(ZOOS)
+    baseline = compression_settings.Prune.model_fields["baseline"].annotation
     assert sorted(get_args(baseline)) == sorted(RIVALS)
-    importance = parameters.Prune.model_fields["importance"].annotation
+    importance = compression_settings.Prune.model_fields["importance"].annotation
     assert sorted(get_args(importance)) == sorted(IMPORTANCES)
 
 
-@pytest.mark.parametrize("name", [*parameters.BACKBONES, "timm:resnet18", "torchvision:resnet18"])
+@pytest.mark.parametrize("name", [*setting_values.BACKBONES, "timm:resnet18", "torchvision:resnet18"])
 def test_every_backbone_of_the_table_is_accepted(name: str) -> None:
     settings = copy.deepcopy(SETTINGS)
     settings["finetune"]["backbone"] = name
