@@ -84,12 +84,23 @@ def view(packed_size: int, size: int, names: Collection[str], generator: np.rand
     signs = np.where(flips & [FLIP in names, FLIP_VERTICALLY in names], -1.0, 1.0)
     turn = 0.5 * math.pi * quarters if TURN in names else 0.0
     turned = np.rint([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    if not {SCALE, ELASTIC} & set(names):
+        place = on_whole_pixels(place, packed_size - size * (CROP in names))
     return View(
         place * np.abs(1 - reach),
         reach,
         turned * signs,
         2 * ELASTIC_DEVIATION * strength * displacements * (ELASTIC in names),
     )
+
+
+def on_whole_pixels(place: NDArray[np.float64], room: int) -> NDArray[np.float64]:
+    """Return the nearest place of a window, x and y in [-1, 1], at which its pixels are pixels of the image.
+
+    room: how many pixels the window can be moved by. In between, what is interpolated is smoother than the images that
+    a network is used on, and its mask up to half a pixel beside it.
+    """
+    return np.rint((place + 1) / 2 * room) / room * 2 - 1 if room else place
 
 
 def sampling_grid(views: Sequence[View], size: int) -> Tensor:

@@ -343,3 +343,12 @@ def test_what_a_problem_reached_is_a_row_with_its_score_difference_and_times(res
         results, "problem_video", command="c", repetitions=1, figures={**figures, "problem": "video", "generated": True}
     )
     assert "| Video: blood cells, made for it, 416 px" in table.benchmarks_table(results)
+    masks = {
+        "problem": "segmentation",
+        "headline": "miou",
+        "out_of_fold": {"pixel_accuracy": {"value": 0.931, "low": 0.928, "high": 0.934}, "dice": between},
+    }
+    write_result(results, "problem_segmentation", command="c", repetitions=1, figures={**figures, **masks})
+    shown = table.benchmarks_table(results)
+    assert "pixel accuracy at least 93 % cross-validated; int8 at most 1 point of mean IoU below" in shown
+    assert "; cross-validated pixel accuracy **93.10 % (92.80 to 93.40)**, Dice **89.10 % (86.90 to 92.10)** |" in shown

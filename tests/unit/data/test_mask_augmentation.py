@@ -7,7 +7,16 @@ import pytest
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
-from kinglet.data.mask_augmentation import CROP, ELASTIC, MASK_AUGMENTATIONS, SCALE, TURN, show
+from kinglet.data.mask_augmentation import (
+    CROP,
+    ELASTIC,
+    FLIP,
+    FLIP_VERTICALLY,
+    MASK_AUGMENTATIONS,
+    SCALE,
+    TURN,
+    show,
+)
 from kinglet.data.packed_masks import MaskedImages
 from kinglet.runtime.segmentation import VOID
 
@@ -87,6 +96,17 @@ def test_a_window_shows_a_part_at_the_images_own_scale_or_about_it(names, smalle
     assert spans.max() <= 31 * largest + 0.5
     assert (spans.std() > 2) == (SCALE in names)
     assert np.unique(pixels[:, 0, 0, 0]).size > 20
+
+
+@pytest.mark.parametrize("size", [32, 35, 63, 64])
+@pytest.mark.parametrize("names", [(CROP,), (CROP, FLIP, FLIP_VERTICALLY, TURN)])
+def test_a_window_at_the_images_own_scale_shows_its_pixels_and_nothing_in_between(names, size: int) -> None:
+    noise = np.random.default_rng(0).choice(np.array([0, 255], np.uint8), (1, SIZE, SIZE))
+    images = MaskedImages(noise[..., None], (noise > 0).astype(np.uint8), np.zeros(1, np.int64))
+    pixels, masks = shown(images, size, names, range(20))
+    assert np.minimum(pixels, 255 - pixels).max() < 0.1
+    np.testing.assert_array_equal(masks, pixels[:, 0] > 128)
+    assert len({picture.tobytes() for picture in masks}) > 1 or size == SIZE
 
 
 def test_what_lies_outside_of_the_image_is_black_and_void() -> None:
