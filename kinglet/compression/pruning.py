@@ -96,7 +96,7 @@ def prune_channels(
     return rebuild(architecture_of(pruned), pruned.state_dict())
 
 
-class RoundingToNearest(torch_pruning.pruner.MetaPruner):  # type: ignore[misc]
+class RoundingToNearest(torch_pruning.pruner.MetaPruner):
     """A pruner that leaves the multiple of the step that is nearest to what was asked for, the larger of two."""
 
     def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
