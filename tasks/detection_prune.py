@@ -29,9 +29,9 @@ from tasks.parameters import AUTO, Parameters, Prune
 from tasks.progress import progress
 from tasks.whole_model import IMPORTANCE_BATCHES, Whole
 
-# A third of what a teacher is trained for: sixteen epochs of 205 images of 416 pixels. After five of them a detector
+# A quarter of what a teacher is trained for: twelve epochs of 205 images of 416 pixels. After five of them a detector
 # without three tenths of its channels was still three points of mAP50 behind (docs/detection.md).
-RECOVERY_BUDGET = EpochBudget(pixels=0.57e9, fewest=4, most=60)
+RECOVERY_BUDGET = EpochBudget(pixels=0.426e9, fewest=3, most=45)
 
 
 def read_whole_detector(folder: Path, parameters: Parameters) -> Whole[BoxedImages]:
