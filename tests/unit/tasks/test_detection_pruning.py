@@ -148,7 +148,7 @@ def test_a_recovery_of_automatic_length_costs_about_the_same_for_every_data_set(
     whole = prune.WAYS["detection"].read(TEACHER, cutting())
     recipe = recovery_of_detector(whole, cutting(epochs=3, learning_rate=0.004))
     assert (recipe.phases, recipe.batch_size, recipe.learning_rate) == (((3, SIZE),), 4, 0.004)
-    assert recovery_of_detector(whole, cutting(epochs="auto")).phases == ((30, SIZE),)
+    assert recovery_of_detector(whole, cutting(epochs="auto")).phases == ((45, SIZE),)
 
 
 def test_a_detector_is_timed_in_both_precisions_before_it_is_trained(
