@@ -69,7 +69,7 @@ def words_of(test: dict[str, Any], tolerance: float, confidence: float) -> Words
             f"Pixels without a label count for nothing. Intervals hold {100 * confidence:g} %, by resamples of whole "
             "images, as the pixels of one are not independent; differences are paired."
         ),
-        counted="Images",
+        counted="Pixels",
         packages=("scipy",),
     )
 

@@ -339,6 +339,7 @@ def test_the_page_shows_every_score_with_its_interval(project):
         assert f"{value}<small>{low}–{high}</small>" in page  # noqa: RUF001
     assert f'<h1 id="verdict">{SMALL.name} is 2.7 times as fast as the teacher' in page
     assert f"{read_json(COMPARISONS)['models'][SMALL.name]['newly_wrong']['pixels']:,}<small>" in page
+    assert "<h3>Pixels by class and split</h3>" in page
 
 
 def test_pictures_show_truth_both_models_and_what_is_wrong_the_worst_first(project):
