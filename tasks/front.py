@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from kinglet.deployment.haproxy import (
     CANDIDATE,
     CHAMPION,
     FALLBACK,
-    PROBATION,
     ServerState,
     close,
     configuration,
@@ -37,6 +37,11 @@ SECONDS_TO_START = 60.0
 SECONDS_TO_TURN = 30.0
 # How long is waited for a container that was in production, and may be gone.
 SECONDS_FOR_THE_OLD = 3.0
+
+
+def answers_nobody(server: str, states: dict[str, ServerState]) -> bool:
+    """Return whether a server has no request under way."""
+    return not states[server].current
 
 
 class Front:
@@ -142,11 +147,10 @@ class Front:
 
     def end_probation(self) -> None:
         """Send all requests to the champion; what others have under way they answer."""
-        self._tell([*close(CANDIDATE), *close(FALLBACK)])
-        self._turns(
-            lambda states: not any(state.current for name, state in states.items() if name.startswith(PROBATION)),
-            self._settings.drain_seconds,
-        )
+        # One after the other: what the candidate still fails to answer is asked again of the fallback.
+        for server in (CANDIDATE, FALLBACK):
+            self._tell(close(server))
+            self._turns(partial(answers_nobody, server), self._settings.drain_seconds)
 
     def ask(self, command: str) -> str:
         """Return the front's answer to a command; raises KingletError if it does not answer."""

@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,6 +19,8 @@ from typing import ClassVar
 import pytest
 
 from kinglet.deployment.haproxy import CANDIDATE, CHAMPION, FALLBACK, close, configuration, point, read_states
+from tasks.deploy_settings import FrontSettings
+from tasks.front import SOCKET, Front
 
 STATISTICS = (
     "# pxname,svname,scur,econ,eresp,wredis,status,hrsp_5xx,addr,\n"
@@ -91,6 +94,16 @@ class FailingReset(Container):
     fails = "reset"
 
 
+class FailingSlowly(Container):
+    fails = "500"
+    begun: ClassVar[threading.Event]
+
+    def do_POST(self) -> None:
+        self.begun.set()
+        time.sleep(1.0)
+        super().do_POST()
+
+
 class QuietServer(ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
         """A connection that was closed on purpose is no news."""
@@ -114,6 +127,30 @@ def test_what_a_candidate_fails_to_answer_its_predecessor_answers(tmp_path: Path
     assert states[FALLBACK].errors == 0
 
 
+def test_what_a_candidate_fails_to_answer_while_it_is_taken_back_its_predecessor_answers(tmp_path: Path) -> None:
+    FailingSlowly.begun = threading.Event()
+    with (
+        running(FailingSlowly) as candidate,
+        running(Container) as champion,
+        running_front(tmp_path, champion, tmp_path / SOCKET) as (ask, address),
+        ThreadPoolExecutor(1) as pool,
+    ):
+        for command in [*point(FALLBACK, champion), *point(CANDIDATE, candidate)]:
+            ask(command)
+        await_up(ask, CANDIDATE)
+        under_way = pool.submit(lambda: urllib.request.urlopen(address, data=b"an image", timeout=20).status)
+        assert FailingSlowly.begun.wait(20)
+        Front(None, "front", tmp_path, FrontSettings()).end_probation()  # type: ignore[arg-type]  # asks no engine
+        assert under_way.result() == 200
+        states = read_states(ask("show stat"))
+        assert not states[CANDIDATE].is_up
+        assert not states[FALLBACK].is_up
+        # From here on the champion answers by itself.
+        with urllib.request.urlopen(address, data=b"an image", timeout=20) as response:
+            assert response.status == 200
+    assert states[CANDIDATE].errors == 1
+
+
 @contextmanager
 def running(handler: type[Container]) -> Iterator[int]:
     """Serve on a free port and yield it."""
@@ -128,12 +165,14 @@ def running(handler: type[Container]) -> Iterator[int]:
 
 
 @contextmanager
-def running_front(folder: Path, champion_port: int) -> Iterator[tuple[Callable[[str], str], str]]:
+def running_front(
+    folder: Path, champion_port: int, line: Path | None = None
+) -> Iterator[tuple[Callable[[str], str], str]]:
     """Run HAProxy with our configuration; yield what asks it, and its address."""
     with closing(socket.socket()) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    file, line = folder / "haproxy.cfg", folder / "s"
+    file, line = folder / "haproxy.cfg", line or folder / "s"
     file.write_text(configuration("127.0.0.1", port, champion_port, str(line)))
 
     def ask(command: str) -> str:

@@ -89,7 +89,7 @@ def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
 def test_a_runtime_that_is_missing_is_said_before_anything_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.parameters.find_spec", lambda module: None)
+    monkeypatch.setattr("tasks.parameter_conflicts.find_spec", lambda module: None)
     with pytest.raises(KingletError) as caught:
         load_parameters(written(tmp_path, {"export.runtimes": ["openvino"]}))
     assert "export.runtimes names openvino, and OpenVINO is not installed" in caught.value.message
