@@ -50,7 +50,7 @@ def monitoring_reference(chosen: Path, card: ModelCard) -> Reference:
 def reference_of_classifier(_: Path, card: ModelCard) -> Reference:
     """Return the reference of a classifier."""
     rows = rows_in("train")
-    columns = {**statistics_of(np.load(packed_images(card.input_size), mmap_mode="r"), rows), **sizes_of(rows)}
+    columns = inputs_in(np.load(packed_images(card.input_size), mmap_mode="r"), rows)
     table, is_test = answers_of(card)
     return make_reference(columns, probabilities_in(table, card), labels_in(table), is_test, card.classes)
 
@@ -68,7 +68,7 @@ def reference_of_clip_network(_: Path, card: ModelCard) -> Reference:
     rows = rows_in("train")
     order, of_video = by_video(rows)
     packed = np.load(packed_clips(card.input_size), mmap_mode="r")
-    columns = {**statistics_of(packed[:, middle_of(packed.shape[1])], rows[order]), **sizes_of(rows[order])}
+    columns = inputs_in(packed[:, middle_of(packed.shape[1])], rows[order])
     inputs = {name: Values(values, of_video) for name, values in columns.items()}
     table, is_test = answers_of(card)
     probabilities = probabilities_in(table, card)
@@ -87,8 +87,7 @@ def reference_of_detector(_: Path, card: ModelCard) -> Reference:
     found = [detections_in(by_image.get(row, table.iloc[:0])) for row in rows.tolist()]
     width, height = (sizes_of(rows)[name].astype(np.int64).tolist() for name in SIZES)
     answers = object_answers(found, list(zip(width, height, strict=True)), len(card.classes))
-    training = rows_in("train")
-    columns = {**statistics_of(np.load(packed_images(card.input_size), mmap_mode="r"), training), **sizes_of(training)}
+    columns = inputs_in(np.load(packed_images(card.input_size), mmap_mode="r"), rows_in("train"))
     inputs = {name: one_each(values) for name, values in columns.items()}
     return reference_of(bundles.DETECTION, inputs, answers, card.classes)
 
@@ -106,8 +105,7 @@ def reference_of_segmenter(chosen: Path, card: ModelCard) -> Reference:
     confidences, shares = (np.concatenate(values) for values in zip(*facts, strict=True))
     answers = mask_answers(confidences, shares, held_out.wholes, card.classes)
     training = images_in_order(rows_in("train"))
-    columns = {**statistics_of(packed, training.rows), **sizes_of(training.rows)}
-    inputs = {name: Values(values, training.wholes) for name, values in columns.items()}
+    inputs = {name: Values(values, training.wholes) for name, values in inputs_in(packed, training.rows).items()}
     return reference_of(bundles.SEGMENTATION, inputs, answers, card.classes)
 
 
@@ -152,6 +150,11 @@ def detections_in(rows: pd.DataFrame) -> Detections:
     """Return the objects in the rows of one image."""
     xyxy, labels = rows[SIDES].to_numpy(np.float32), rows["label_index"].to_numpy(np.int64)
     return Detections(xyxy, labels, rows["score"].to_numpy(np.float32))
+
+
+def inputs_in(packed: NDArray[np.uint8], rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """Return the values of each of `sketches.INPUTS` for the images in these rows: {name: float64 (n_rows,)}."""
+    return {**statistics_of(packed, rows), **sizes_of(rows)}
 
 
 def statistics_of(packed: NDArray[np.uint8], rows: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:

@@ -19,14 +19,12 @@ from kinglet.errors import KingletError, other_format
 from kinglet.runtime import bundles
 from kinglet.runtime.histograms import bin_counts, inner_quantiles
 from kinglet.runtime.image_statistics import PIXEL_STATISTICS, luma, pixel_statistics
-from kinglet.runtime.watched_answers import CONFIDENCE, WATCHED, Answers, Values, Watched, class_answers, one_each
+from kinglet.runtime.watched_answers import WATCHED, Answers, Values, Watched, class_answers, one_each
 
 FORMAT = 1
 # Columns of every reference: of the model's input, and of the image as it was sent.
 SIZES = ("width", "height")
 INPUTS = (*PIXEL_STATISTICS, *SIZES)
-# All of a classifier's.
-COLUMNS = (*INPUTS, CONFIDENCE)
 N_QUANTILES = 20
 # Sums are rounded by how a processor adds; values that are equal have to stay so on every processor.
 DECIMALS = 7
@@ -187,27 +185,17 @@ def empty_sketch(reference: Reference) -> Sketch:
     )
 
 
-def sketch_of(
-    reference: Reference,
-    squares: NDArray[np.uint8],
-    sizes: NDArray[np.int64],
-    probabilities: NDArray[np.float32],
-) -> Sketch:
-    """Return the sketch of some images and a classifier's answers to them, without a sample.
-
-    squares: uint8 (n, size, size, channels), the model's inputs. sizes: int64 (n_sized, 2), width and height of those
-    that came as images. probabilities: float32 (n, n_classes).
-    """
-    return sketch_of_statistics(reference, input_statistics(squares), sizes, probabilities)
-
-
 def sketch_of_statistics(
     reference: Reference,
     statistics: dict[str, NDArray[np.float64]],
     sizes: NDArray[np.int64],
     probabilities: NDArray[np.float32],
 ) -> Sketch:
-    """Return the sketch of images whose statistics are known already, as `input_statistics` gives them."""
+    """Return the sketch of some images and a classifier's answers to them, without a sample.
+
+    statistics: as `input_statistics` gives them. sizes: int64 (n_sized, 2), width and height of those that came as
+    images. probabilities: float32 (n, n_classes).
+    """
     inputs = {**statistics, "width": sizes[:, 0].astype(np.float64), "height": sizes[:, 1].astype(np.float64)}
     return sketch_of_values(
         reference, {name: one_each(values) for name, values in inputs.items()}, class_answers(probabilities)

@@ -23,7 +23,6 @@ from kinglet.evidence.maximum_mean_discrepancy import discrepancy_test
 from kinglet.runtime.detection import Detections
 from kinglet.runtime.histograms import bin_counts
 from kinglet.runtime.sketches import (
-    COLUMNS,
     DECIMALS,
     Reference,
     Sketch,
@@ -62,7 +61,10 @@ def make(n: int, seed: int) -> Reference:
 
 def seen(reference: Reference, values: dict[str, np.ndarray], answers: np.ndarray, n_sample: int) -> Sketch:
     everything = {**values, "confidence": answers.max(axis=1).astype(np.float64)}
-    counts = {name: bin_counts(np.round(everything[name], DECIMALS), reference.columns[name].edges) for name in COLUMNS}
+    counts = {
+        name: bin_counts(np.round(everything[name], DECIMALS), reference.columns[name].edges)
+        for name in reference.columns
+    }
     answered = np.bincount(answers.argmax(axis=1), minlength=len(CLASSES))
     return Sketch(len(answers), counts, answered, answers[:n_sample])
 

@@ -14,7 +14,7 @@ from kinglet.errors import KingletError
 from kinglet.runtime.histograms import bin_counts, inner_quantiles
 from kinglet.runtime.preprocessing import Preprocessing, denormalize, normalize
 from kinglet.runtime.sketches import (
-    COLUMNS,
+    INPUTS,
     Reference,
     Sketch,
     empty_sketch,
@@ -23,7 +23,7 @@ from kinglet.runtime.sketches import (
     merged,
     reference_from,
     sketch_from,
-    sketch_of,
+    sketch_of_statistics,
 )
 
 N = 240
@@ -53,8 +53,9 @@ def test_bins_hold_what_lies_below_on_and_between_edges() -> None:
 
 
 def test_the_reference_counts_its_own_images_and_right_answers_to_test_images() -> None:
-    for name in COLUMNS:
-        assert REFERENCE.columns[name].counts.sum() == N
+    assert set(REFERENCE.columns) == {*INPUTS, "confidence"}
+    for histogram in REFERENCE.columns.values():
+        assert histogram.counts.sum() == N
     assert REFERENCE.columns["brightness"].counts.max() <= N / 10
     assert (REFERENCE.n_right, REFERENCE.n_test) == (60, 120)
     assert REFERENCE.class_counts.tolist() == np.bincount(PROBABILITIES.argmax(axis=1)).tolist()
@@ -64,7 +65,7 @@ def test_the_reference_counts_its_own_images_and_right_answers_to_test_images() 
 def test_a_reference_and_a_sketch_come_back_from_their_files() -> None:
     again = reference_from(json.dumps(REFERENCE.to_dict()).encode(), "reference.json")
     assert again.to_dict() == REFERENCE.to_dict()
-    sketch = sketch_of(REFERENCE, SQUARES[:9], PIXELS[:9], PROBABILITIES[:9])
+    sketch = sketch_of_statistics(REFERENCE, input_statistics(SQUARES[:9]), PIXELS[:9], PROBABILITIES[:9])
     sampled = Sketch(sketch.n_images, sketch.columns, sketch.class_counts, PROBABILITIES[:4].round(4))
     assert same(sketch_from(json.dumps(sampled.to_dict()).encode(), "a", REFERENCE), sampled)
 
@@ -76,16 +77,18 @@ def test_sketches_of_parts_add_up_to_the_sketch_of_all(cuts: list[int]) -> None:
     total = empty_sketch(REFERENCE)
     for start, end in itertools.pairwise(edges):
         part = slice(start, end)
-        total = merged(total, sketch_of(REFERENCE, SQUARES[part], PIXELS[part], PROBABILITIES[part]))
-    assert same(total, sketch_of(REFERENCE, SQUARES, PIXELS, PROBABILITIES))
-    for name in COLUMNS[:-1]:
+        total = merged(
+            total, sketch_of_statistics(REFERENCE, input_statistics(SQUARES[part]), PIXELS[part], PROBABILITIES[part])
+        )
+    assert same(total, sketch_of_statistics(REFERENCE, input_statistics(SQUARES), PIXELS, PROBABILITIES))
+    for name in INPUTS:
         assert total.columns[name].tolist() == REFERENCE.columns[name].counts.tolist()
 
 
 def test_images_that_came_as_tensors_have_no_size_and_the_same_pixels() -> None:
     facts = Preprocessing(12, 3, "stretch", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     assert (denormalize(normalize(SQUARES, facts), facts) == SQUARES).all()
-    sketch = sketch_of(REFERENCE, SQUARES, np.empty((0, 2), np.int64), PROBABILITIES)
+    sketch = sketch_of_statistics(REFERENCE, input_statistics(SQUARES), np.empty((0, 2), np.int64), PROBABILITIES)
     assert sketch.columns["width"].sum() == 0
     assert sketch.columns["brightness"].sum() == N
     with np.errstate(all="raise"):
@@ -105,7 +108,7 @@ def test_images_that_came_as_tensors_have_no_size_and_the_same_pixels() -> None:
     ],
 )
 def test_a_damaged_sketch_is_named(change, said: str) -> None:
-    fields = sketch_of(REFERENCE, SQUARES, PIXELS, PROBABILITIES).to_dict()
+    fields = sketch_of_statistics(REFERENCE, input_statistics(SQUARES), PIXELS, PROBABILITIES).to_dict()
     change(fields)
     with pytest.raises(KingletError, match=said) as error:
         sketch_from(json.dumps(fields).encode(), "sketch-7.json", REFERENCE)

@@ -22,7 +22,15 @@ import pytest
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.runtime.preprocessing import prepare
-from kinglet.runtime.sketches import Reference, Sketch, merged, reference_from, sketch_from, sketch_of
+from kinglet.runtime.sketches import (
+    Reference,
+    Sketch,
+    input_statistics,
+    merged,
+    reference_from,
+    sketch_from,
+    sketch_of_statistics,
+)
 from kinglet.serving import monitoring
 from kinglet.serving.served_model import ServedModel, open_model
 from kinglet.serving.settings import read_settings
@@ -76,7 +84,9 @@ def expected_of(model: ServedModel, images: np.ndarray) -> Sketch:
     reference: Reference = reference_from(model.reference, "reference")
     squares = np.concatenate([model.squares_of(encoded(image), 10**6)[0] for image in images])
     sizes = np.array([[image.shape[1], image.shape[0]] for image in images])
-    return sketch_of(reference, squares, sizes, model.predictor.predict(list(images)).probabilities)
+    return sketch_of_statistics(
+        reference, input_statistics(squares), sizes, model.predictor.predict(list(images)).probabilities
+    )
 
 
 def counts(sketch: Sketch) -> dict[str, Any]:

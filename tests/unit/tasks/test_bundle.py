@@ -12,7 +12,7 @@ import tasks.select
 from kinglet.atomic import read_json
 from kinglet.errors import KingletError
 from kinglet.runtime.predictor import Predictor
-from kinglet.runtime.sketches import COLUMNS, read_reference, sketch_of
+from kinglet.runtime.sketches import INPUTS, input_statistics, read_reference, sketch_of_statistics
 from tests.unit.tasks.small_project import build_project, parameters
 
 BUNDLE = Path("artifacts/bundle")
@@ -63,14 +63,19 @@ def test_the_bundle_holds_the_chosen_model_and_answers_as_scored(project):
     assert reference.classes == tuple(read_json(BUNDLE / "labels.json"))
     manifest = pyarrow.parquet.read_table("artifacts/split/manifest.parquet").to_pandas()
     n_training, n_held_out = (manifest["split"] == "train").sum(), (manifest["split"] != "train").sum()
-    assert {int(reference.columns[name].counts.sum()) for name in COLUMNS[:-1]} == {n_training}
+    assert {int(reference.columns[name].counts.sum()) for name in INPUTS} == {n_training}
     assert reference.class_counts.sum() == n_held_out
     # Every third image is 100, 120, 140 pixels wide.
     assert reference.columns["width"].edges.tolist() == [100, 120, 140]
     # What the server will measure on a training image lies where the reference counted it.
     size = Predictor(BUNDLE).preprocessing.input_size
     packed = np.load(f"artifacts/ingest/images_{size}.npy")[manifest["index"][manifest["split"] == "train"]]
-    seen = sketch_of(reference, packed, np.full((n_training, 2), 100), np.eye(4, dtype=np.float32)[[0] * n_training])
+    seen = sketch_of_statistics(
+        reference,
+        input_statistics(packed),
+        np.full((n_training, 2), 100),
+        np.eye(4, dtype=np.float32)[[0] * n_training],
+    )
     assert seen.columns["sharpness"].tolist() == reference.columns["sharpness"].counts.tolist()
 
     # Nothing of an earlier bundle stays, and the bytes are the same.
