@@ -143,17 +143,19 @@ def target_batches(images: TargetImages, places: NDArray[np.int64]) -> Iterator[
         yield standardize(gather(images.packed, part), images.mean, images.std)
 
 
-def with_target_statistics(work: Work, places: NDArray[np.int64]) -> nn.Module:
-    """Return the network with batch statistics that are mixed with those of the images at these places."""
-    network = copy.deepcopy(work.network)
-    adapt_batch_norms(network, target_batches(work.images, places), work.settings.source_share)
-    return network
+def with_statistics_of(
+    network: nn.Module, images: TargetImages, places: NDArray[np.int64], source_share: float
+) -> nn.Module:
+    """Return a copy of the network with batch statistics that are mixed with those of the images at these places."""
+    adapted = copy.deepcopy(network)
+    adapt_batch_norms(adapted, target_batches(images, places), source_share)
+    return adapted
 
 
 def by_batch_norm(work: Work, report: Report) -> nn.Module:
     """Return the network with the statistics of all images."""
     report(0, 1, "batch_norm")
-    return with_target_statistics(work, np.arange(len(work.images.packed)))
+    return with_statistics_of(work.network, work.images, np.arange(len(work.images.packed)), work.settings.source_share)
 
 
 def by_self_training(work: Work, report: Report) -> nn.Module:
@@ -167,7 +169,7 @@ def by_finetune(work: Work, report: Report) -> nn.Module:
     """Return the network after learning from the labelled images, which are all that it sees of the target."""
     images = TargetImages(work.images.packed[work.labelled], work.images.mean, work.images.std)
     labels = torch.from_numpy(work.labels[work.labelled])
-    network = with_target_statistics(work, work.labelled)
+    network = with_statistics_of(work.network, work.images, work.labelled, work.settings.source_share)
     return fine_tune(network, images, labels, work.recipe(len(labels)), pick_device(), report)
 
 

@@ -5,7 +5,6 @@ Images of the domain that no label is read of re-estimate the statistics; nothin
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,23 +13,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
 
-from kinglet.adaptation.batch_norm import adapt_batch_norms
+from kinglet.adaptation.training import TargetImages
 from kinglet.atomic import read_json
-from kinglet.data.batches import gather, open_packed, standardize
+from kinglet.data.batches import open_packed
 from kinglet.data.splits import ADAPTATION, TARGET_TEST
 from kinglet.evidence.corruptions.pixels import resize_batch
 from kinglet.evidence.image_bootstrap import DrawnScores
 from kinglet.evidence.image_gate import MAP_50, MIOU
-from kinglet.training.loop import evaluation_batch
-from tasks.adaptation import save_adapted
+from tasks.adaptation import save_adapted, with_statistics_of
 from tasks.artifacts import (
     ADAPTED_MODELS,
     FINETUNE,
     PRUNE,
     SPLIT,
-    ModelCard,
     model_folders,
     packed_images,
     read_card,
@@ -111,7 +107,8 @@ def adapt_model(folder: Path, scoring: Scoring, parameters: Parameters) -> dict[
     output = ADAPTED_MODELS / f"{card.name}-{METHOD.replace('_', '-')}"
     with progress(f"adapt {card.name}") as report:
         report(0, 1, METHOD)
-        adapted = with_statistics_of(network, card, rows, settings.source_share)
+        images = TargetImages(open_packed(packed_images(card.input_size)), card.mean, card.std)
+        adapted = with_statistics_of(network, images, rows, settings.source_share)
         save_adapted(output, adapted, card, settings.target, METHOD)
         before = {word: scoring.draw(folder, part, classes, parameters) for word, part in PARTS.items()}
         after = {word: scoring.draw(output, part, classes, parameters) for word, part in PARTS.items()}
@@ -143,17 +140,6 @@ def rows_to_adapt(input_size: int) -> NDArray[np.int64]:
     """Return the rows of the images that the statistics are of: more than enough, by their content."""
     rows = read_part(ADAPTATION).rows
     return rows[: max(FEWEST_IMAGES, PIXELS_TO_ADAPT // input_size**2)]
-
-
-def with_statistics_of(network: nn.Module, card: ModelCard, rows: NDArray[np.int64], source_share: float) -> nn.Module:
-    """Return the network with batch statistics that are mixed with those of these packed images."""
-    adapted, packed = copy.deepcopy(network), open_packed(packed_images(card.input_size))
-    n_batches = -(-len(rows) // evaluation_batch(card.input_size))
-    batches = (
-        standardize(gather(packed, np.sort(part)), card.mean, card.std) for part in np.array_split(rows, n_batches)
-    )
-    adapt_batch_norms(adapted, batches, source_share)
-    return adapted
 
 
 def pictures(input_size: int) -> NDArray[np.uint8]:
