@@ -102,17 +102,11 @@ def score_answers(parameters: Parameters, predict: Predict, beside: Beside) -> N
         for name, answers in probabilities.items()
     }
     of_test = {name: of_split["test"] for name, of_split in probabilities.items()}
-    test, settings = held_out["test"], parameters.evaluate
+    test = held_out["test"]
 
     def score_of(name: str) -> Score:
-        is_right = of_test[name].argmax(axis=1) == test.labels
-        return lambda places: accuracy_interval(
-            is_right[places],
-            strata=test.labels[places] if settings.stratified else None,
-            method=settings.interval,
-            confidence=settings.confidence,
-            seed=parameters.seed,
-        ).to_dict()
+        predicted = of_test[name].argmax(axis=1)
+        return lambda places: accuracy_on(test.labels[places], predicted[places], parameters.evaluate, parameters.seed)
 
     scores = scores_by_domain(places_by_domain(test.rows), scores, "accuracy", score_of)
     intervals = score_intervals(
@@ -210,6 +204,19 @@ def scores_of(
     }
 
 
+def accuracy_on(
+    labels: NDArray[np.int64], predicted: NDArray[np.int64], settings: Evaluate, seed: int
+) -> dict[str, float]:
+    """Return the accuracy on some images with its interval, JSON-ready. predicted: int64 (n,), as the labels."""
+    return accuracy_interval(
+        predicted == labels,
+        strata=labels if settings.stratified else None,
+        method=settings.interval,
+        confidence=settings.confidence,
+        seed=seed,
+    ).to_dict()
+
+
 def score(
     labels: NDArray[np.int64],
     probabilities: NDArray[np.float32],
@@ -224,7 +231,6 @@ def score(
     named = {"precision": by_class.precision, "recall": by_class.recall, "f1": by_class.f1}
     top_k = min(settings.top_k, len(classes))
     drawing: dict[str, Any] = {"method": settings.interval, "confidence": settings.confidence, "seed": seed}
-    strata = labels if settings.stratified else None
     plain = {
         **{f"{name}_macro": by_class.macro(values) for name, values in named.items()},
         **{f"{name}_weighted": by_class.weighted(values) for name, values in named.items()},
@@ -235,7 +241,7 @@ def score(
     return {
         **{name: round(value, 6) for name, value in plain.items() if name != "f1_macro"},
         "n": len(labels),
-        "accuracy": accuracy_interval(predicted == labels, strata=strata, **drawing).to_dict(),
+        "accuracy": accuracy_on(labels, predicted, settings, seed),
         "f1_macro": f1_macro_interval(confusion, stratified=settings.stratified, **drawing).to_dict(),
         "per_class": {
             label: {
