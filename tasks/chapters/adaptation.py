@@ -10,14 +10,13 @@ from kinglet.atomic import read_json
 from tasks.artifacts import ADAPT
 from tasks.report_page import png_uri
 from tasks.report_rows import between, percent, signed, signed_between
+from tasks.select import ACCURACY, WORDS
 
 METHODS = {
     "batch_norm": ("batch statistics", "{adaptation:,} without labels"),
     "self_training": ("self-training", "{adaptation:,} without labels"),
     "finetune": ("fine-tuning", "{labelled:,} with labels"),
 }
-# How a page calls what a problem is judged by.
-WORDS = {"accuracy": "accuracy", "map_50": "mAP50", "miou": "mIoU"}
 SMALLEST_SMOOTH = 64  # pixels: pictures below this show their pixels
 
 
@@ -26,7 +25,7 @@ def chapter(confidence: float) -> dict[str, Any] | None:
     scores = read_json(ADAPT / "scores.json")
     if not scores["models"] and "reason" not in scores:
         return None
-    pictures, name = np.load(ADAPT / "pictures.npy"), scores.get("headline", "accuracy")
+    pictures, name = np.load(ADAPT / "pictures.npy"), scores.get("headline", ACCURACY)
     models = {model: plain(of_model, name) for model, of_model in scores["models"].items()}
     word = WORDS[name]
     return {
