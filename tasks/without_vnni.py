@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from kinglet.compression.saturation import emulated_logits, unknown_operators
+from kinglet.compression.saturation import logits_without_vnni, unknown_operators
 from kinglet.evidence.bootstrap import accuracy_interval
 from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI
 from kinglet.runtime.engines import ONNXRUNTIME
@@ -31,7 +31,7 @@ EmulatedAnswers = Callable[[Path, NDArray[np.uint8], NDArray[np.int64]], NDArray
 def emulated_answers(file: Path, packed: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the predicted classes of these rows of packed images on x86 without VNNI."""
     preprocessing, _ = read_metadata(open_session(file, threads=1))
-    return emulated_logits(onnx.load(file), packed, rows, preprocessing, available_processors())[0].argmax(axis=1)
+    return logits_without_vnni(onnx.load(file), packed, rows, preprocessing, available_processors()).argmax(axis=1)
 
 
 def without_vnni(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from kinglet.compression.guard import Verdict, judge
 from kinglet.compression.quantization import compare
-from kinglet.compression.saturation import emulated_logits
+from kinglet.compression.saturation import logits_and_saturated_pairs
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import logits_of, open_session
@@ -51,7 +51,7 @@ class Answering(Protocol):
     def logits(self, model: onnx.ModelProto, rows: LabelledRows, preprocessing: Preprocessing) -> Logits:
         """Return the model's logits, float32 (n_rows, n_classes)."""
 
-    def emulated_logits(
+    def logits_without_vnni(
         self, model: onnx.ModelProto, rows: LabelledRows, preprocessing: Preprocessing
     ) -> tuple[Logits, Counter[str]]:
         """Return those on x86 processors without VNNI, and the saturated pairs by layer."""
@@ -65,11 +65,11 @@ class OfImages:
         session = open_session(model.SerializeToString(), threads=1)
         return logits_of(session, rows.packed, rows.rows, preprocessing, workers=available_processors())
 
-    def emulated_logits(
+    def logits_without_vnni(
         self, model: onnx.ModelProto, rows: LabelledRows, preprocessing: Preprocessing
     ) -> tuple[Logits, Counter[str]]:
         """See `Answering`."""
-        return emulated_logits(model, rows.packed, rows.rows, preprocessing, available_processors())
+        return logits_and_saturated_pairs(model, rows.packed, rows.rows, preprocessing, available_processors())
 
 
 class ClassificationJudge:
@@ -113,7 +113,7 @@ class ClassificationJudge:
 
     def quality_without_vnni(self, model: onnx.ModelProto, preprocessing: Preprocessing) -> tuple[float, Counter[str]]:
         """Return the accuracy on the first images on processors without VNNI, and the saturated pairs by layer."""
-        found, saturated = self.answering.emulated_logits(model, self.first, preprocessing)
+        found, saturated = self.answering.logits_without_vnni(model, self.first, preprocessing)
         return accuracy(found, self.first.labels), saturated
 
 

@@ -34,7 +34,7 @@ class OfClips:
         """See `Answering`. model: the frame part."""
         return logits_of_clips(features_of_clips(model, rows, preprocessing), self.recurrence)
 
-    def emulated_logits(
+    def logits_without_vnni(
         self, model: onnx.ModelProto, rows: LabelledRows, preprocessing: Preprocessing
     ) -> tuple[Logits, Counter[str]]:
         """See `Answering`. The recurrent part has 7-bit weights at the most, whose sums do not saturate."""

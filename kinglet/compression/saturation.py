@@ -28,11 +28,14 @@ from kinglet.compression.float_nodes import FloatNodes
 from kinglet.compression.fusion import optimized
 from kinglet.runtime.preprocessing import InputTensor, Preprocessing
 from kinglet.runtime.sessions import logits_of, map_batches, open_session
+from kinglet.runtime.vnni import products_saturate
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 LOWEST, HIGHEST = -(2**15), 2**15 - 1
 LARGEST_ACTIVATION = 255
 BATCH_SIZE = 64
+# Images that tell which layers saturate: enough for their order, and a big network takes 20 ms for each.
+COUNTED_IMAGES = 256
 
 Array = NDArray[Any]
 Attributes = dict[str, Any]
@@ -404,8 +407,51 @@ class Emulator:
         return [_floats(values[name]) for name in self._outputs], saturated
 
 
-def emulated_logits(
+def logits_without_vnni(
     model: onnx.ModelProto,
+    packed: NDArray[np.uint8],
+    rows: NDArray[np.integer[Any]],
+    preprocessing: Preprocessing,
+    workers: int = 1,
+    saturates: bool | None = None,
+) -> NDArray[np.float32]:
+    """Return the logits of these rows of packed images without VNNI, float32 (len(rows), n_classes).
+
+    On a processor that has none ONNX Runtime computes them as it serves, many times as fast as the emulation; so it
+    does for a model at no risk, which answers alike on all.
+    packed: uint8 (n, input_size, input_size, channels). workers: batches computed side by side; their number changes
+    nothing in the result. saturates: whether this processor has none; None finds out.
+    """
+    saturates = products_saturate() if saturates is None else saturates
+    if saturates or not (emulator := Emulator(model)).layers_at_risk:
+        session = open_session(model.SerializeToString(), threads=1, exact_sums=not saturates)
+        return logits_of(session, packed, rows, preprocessing, workers=workers)
+    return emulated_logits(emulator, packed, rows, preprocessing, workers)[0]
+
+
+def logits_and_saturated_pairs(
+    model: onnx.ModelProto,
+    packed: NDArray[np.uint8],
+    rows: NDArray[np.integer[Any]],
+    preprocessing: Preprocessing,
+    workers: int = 1,
+) -> tuple[NDArray[np.float32], Counter[str]]:
+    """Return what `logits_without_vnni` does, and the number of saturated pairs by layer of the first rows.
+
+    Only the emulation counts pairs: it does so in COUNTED_IMAGES, on every processor alike.
+    """
+    emulator = Emulator(model)
+    if not emulator.layers_at_risk:
+        return logits_without_vnni(model, packed, rows, preprocessing, workers), Counter()
+    first, saturated = emulated_logits(emulator, packed, rows[:COUNTED_IMAGES], preprocessing, workers)
+    if len(rows) <= COUNTED_IMAGES:
+        return first, saturated
+    rest = logits_without_vnni(model, packed, rows[COUNTED_IMAGES:], preprocessing, workers)
+    return np.concatenate([first, rest]), saturated
+
+
+def emulated_logits(
+    emulator: Emulator,
     packed: NDArray[np.uint8],
     rows: NDArray[np.integer[Any]],
     preprocessing: Preprocessing,
@@ -416,12 +462,8 @@ def emulated_logits(
 
     packed: uint8 (n, input_size, input_size, channels). Returns float32 (len(rows), n_classes). workers:
     batches computed side by side; their number changes nothing in the result. saturate: False computes as
-    processors with VNNI do. A model at no risk answers alike on all: ONNX Runtime computes it, which is faster.
+    processors with VNNI do.
     """
-    emulator = Emulator(model)
-    if not emulator.layers_at_risk:
-        session = open_session(model.SerializeToString(), threads=1)
-        return logits_of(session, packed, rows, preprocessing, workers=workers), Counter()
     saturated: Counter[str] = Counter()
     parts = []
     emulate = partial(emulator.run, saturate=saturate)

@@ -6,12 +6,15 @@ from hypothesis import strategies as some
 from hypothesis.extra.numpy import arrays
 from onnx import TensorProto, helper, numpy_helper
 
+from kinglet.compression import saturation
 from kinglet.compression.calibration import stream_histograms
 from kinglet.compression.quantization import quantize_static, weighted_layers
 from kinglet.compression.saturation import (
     Emulator,
     convolve_integers,
     emulated_logits,
+    logits_and_saturated_pairs,
+    logits_without_vnni,
     sums_of_products,
 )
 from kinglet.models.export import to_onnx
@@ -204,10 +207,26 @@ def test_layer_left_in_float_is_at_no_risk(model, histograms):
 def test_workers_and_batches_change_nothing(model, histograms):
     quantized = quantize_static(model, histograms, "minmax", 8)
     rows = np.arange(len(PACKED))[::-1]
-    logits, saturated = emulated_logits(quantized, PACKED, rows, PREPROCESSING, workers=3)
+    logits, saturated = emulated_logits(Emulator(quantized), PACKED, rows, PREPROCESSING, workers=3)
     alone, counts = Emulator(quantized).run(normalize(PACKED[rows], PREPROCESSING))
     np.testing.assert_array_equal(logits, alone)
     assert saturated == counts
+
+
+def test_a_processor_that_saturates_answers_itself_and_the_emulation_counts(model, histograms, monkeypatch):
+    quantized = quantize_static(model, histograms, "minmax", 8)
+    rows = np.arange(len(PACKED))
+    emulated, _ = emulated_logits(Emulator(quantized), PACKED, rows, PREPROCESSING)
+    step = numpy_helper.to_array(logits_scale(quantized))
+    elsewhere = logits_without_vnni(quantized, PACKED, rows, PREPROCESSING, saturates=False)
+    np.testing.assert_array_equal(elsewhere, emulated)
+    here = logits_without_vnni(quantized, PACKED, rows, PREPROCESSING)
+    assert np.abs(here - emulated).max() < 2.5 * step
+
+    monkeypatch.setattr(saturation, "COUNTED_IMAGES", 16)
+    logits, saturated = logits_and_saturated_pairs(quantized, PACKED, rows, PREPROCESSING)
+    assert np.abs(logits - emulated).max() < 2.5 * step
+    assert saturated == Emulator(quantized).run(INPUTS[:16])[1]
 
 
 def one_layer(activation, limits, scale, zero_point=0):
