@@ -39,7 +39,7 @@ from benchmarks.peers.reasons import PeerError, reason_in
 from benchmarks.results import RESULTS, ROOT, shown_command, spread, write_result
 from benchmarks.serving.load import Load, http_request, run_load
 from benchmarks.serving.soak import requests_of, soak
-from benchmarks.table import SERVERS
+from benchmarks.tables.service import SERVERS
 from kinglet.errors import KingletError
 from kinglet.runtime import bundles
 from kinglet.serving.served_model import open_model

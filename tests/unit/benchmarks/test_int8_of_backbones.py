@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from benchmarks.int8_of_backbones import INT8, compared, settings_for
-from benchmarks.table import backbone_rows
+from benchmarks.tables.runs import backbone_rows
 from tasks.artifacts import TEACHER
 from tasks.parameters import load_parameters
 

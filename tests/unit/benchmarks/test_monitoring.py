@@ -1,7 +1,7 @@
 import numpy as np
 
 from benchmarks.monitoring import Seen, darker, one_check
-from benchmarks.table import monitoring_rows
+from benchmarks.tables.service import monitoring_rows
 from kinglet.evidence.drift_test import Limits
 from kinglet.runtime.predictor import Predictor
 from tests.unit.serving.running_server import build_bundle

@@ -22,6 +22,7 @@ from benchmarks.peers.roster import PEERS, pinned
 from benchmarks.peers.scoring import Entrant, score_and_time, scores_of, size_bytes, timings_of
 from benchmarks.peers.turns import Worker, time_workers
 from benchmarks.results import ROOT
+from benchmarks.tables import peers
 from kinglet.atomic import read_json, write_json
 from kinglet.compression.calibration import FixedRange, stream_histograms
 from kinglet.compression.pixel_input import pixel_ranges, share_normalization, take_pixels
@@ -467,7 +468,7 @@ def test_the_table_shows_all_with_the_chosen_one_and_the_reasons(tmp_path: Path)
         "figures": FIGURES,
     }
     write_json(tmp_path / "peers.json", result)
-    section = table.peers_section(tmp_path)
+    section = peers.peers_section(tmp_path)
     assert section.startswith("## Beside its peers\n\n**fashion-mnist, 64 px.** The same network")
     assert "batch 1 on 1 thread; batch 32 on 2 threads" in section
     measured = "93.00 % (92.50 to 93.50) | -0.20 (-0.40 to +0.00) | 0.250 | 2.0 | 12,346 | 3.0 | 3.80 |"
@@ -480,6 +481,6 @@ def test_the_table_shows_all_with_the_chosen_one_and_the_reasons(tmp_path: Path)
 
 
 def test_without_a_result_there_is_no_table(tmp_path: Path) -> None:
-    assert table.peers_section(tmp_path) == ""
+    assert peers.peers_section(tmp_path) == ""
     text = "<!-- peers:begin -->\n<!-- peers:end -->\n"
     assert table.with_block(text, "peers", "") == text

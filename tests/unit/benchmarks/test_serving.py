@@ -8,7 +8,7 @@ import pytest
 from benchmarks.serving.__main__ import waited_seconds
 from benchmarks.serving.load import http_request, run_load
 from benchmarks.serving.soak import growth, requests_of, soak
-from benchmarks.table import container_rows, serving_rows, soak_rows
+from benchmarks.tables.service import container_rows, serving_rows, soak_rows
 from kinglet.errors import KingletError
 from kinglet.serving.served_model import open_model
 from tests.unit.serving.running_server import build_bundle, encoded, running

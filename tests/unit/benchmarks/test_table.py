@@ -11,6 +11,8 @@ import pytest
 
 from benchmarks import adaptation, table
 from benchmarks.results import RESULTS, write_result
+from benchmarks.tables import peers
+from benchmarks.tables.words import accuracy_in_words, duration, how_made
 from kinglet.atomic import read_json, write_json
 from kinglet.errors import KingletError
 
@@ -93,7 +95,7 @@ def test_readme_holds_what_the_result_files_give(name: str) -> None:
     if missing := [path.name for path in needed if not path.is_file()]:
         pytest.skip(f"not there yet: {', '.join(missing)}")
     text = table.README.read_text(encoding="utf-8")
-    tables = {"benchmarks": table.benchmarks_table, "models": table.models_table, "peers": table.peers_section}
+    tables = {"benchmarks": table.benchmarks_table, "models": table.models_table, "peers": peers.peers_section}
     assert table.with_block(text, name, tables[name](RESULTS)) == text, "run `.venv/bin/python -m benchmarks.table`"
 
 
@@ -212,12 +214,12 @@ def test_models_are_listed_with_the_chosen_one_marked(results: Path) -> None:
 
 
 def test_an_accuracy_without_interval_stands_alone() -> None:
-    assert table.accuracy_in_words({"value": 0.9}) == "90.00 %"
+    assert accuracy_in_words({"value": 0.9}) == "90.00 %"
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(8.24, "8.2 s"), (59.97, "1 min 00 s"), (725, "12 min 05 s")])
 def test_seconds_are_said_as_people_say_them(seconds: float, said: str) -> None:
-    assert table.duration(seconds) == said
+    assert duration(seconds) == said
 
 
 def test_only_what_lies_between_the_markers_changes() -> None:
@@ -282,7 +284,7 @@ def test_a_result_file_says_machine_versions_date_and_command(tmp_path: Path) ->
 )
 def test_a_control_is_said_to_be_one(control_for: str, words: str) -> None:
     made = model("small", "prune", "big", 0.9, 1.0, 1, 1.0)
-    assert table.how_made(made | {"control_for": control_for}) == words
+    assert how_made(made | {"control_for": control_for}) == words
 
 
 def peer_row(tool, low, p50_ms, images_per_second=100.0, size_bytes=1000, **more):
@@ -308,14 +310,14 @@ def test_the_chosen_model_is_held_against_the_fastest_peer_that_loses_no_more():
         peer_row("fast", -0.006, 0.9),
         peer_row("worse", -0.02, 0.5),
     ]
-    found = table.beside_the_fastest_peer([*rows, {"tool": "broken", "failed": "killed"}])
+    found = peers.beside_the_fastest_peer([*rows, {"tool": "broken", "failed": "killed"}])
     assert "(0.60 points), fast 1.0 is the fastest" in found
     assert "4.5 times as fast, 5.0 times the images a second, 10.0 times smaller" in found
 
 
 @pytest.mark.parametrize("rows", [[], [peer_row("Kinglet", -0.001, 0.2, chosen=True), peer_row("worse", -0.02, 0.5)]])
 def test_nothing_is_said_where_no_peer_is_as_good(rows):
-    assert table.beside_the_fastest_peer(rows) == ""
+    assert peers.beside_the_fastest_peer(rows) == ""
 
 
 def test_what_a_problem_reached_is_a_row_with_its_score_difference_and_times(results: Path) -> None:

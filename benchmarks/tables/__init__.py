@@ -1,0 +1,1 @@
+"""What README's tables say, from the result files, by what was measured."""
