@@ -15,9 +15,9 @@ from kinglet.models.export import to_onnx
 from kinglet.models.registry import normalization
 from kinglet.reporting import Report
 from kinglet.runtime.preprocessing import Preprocessing
-from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import gather_logits, open_session, softmax
 from kinglet.runtime.sessions import run as run_session
+from kinglet.training.devices import training_threads
 from kinglet.training.loop import ImageSet
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import InputSizes, packed_images, read_input_sizes
@@ -78,7 +78,7 @@ def answer_classes(given: FoldRun) -> None:
 
 def threads_of_a_fold(settings: Crossvalidate) -> int:
     """Return how many threads one of the folds takes, which the flow runs side by side."""
-    return max(1, available_processors() // max(1, len(settings.folds) * len(settings.repeats)))
+    return training_threads(max(1, len(settings.folds) * len(settings.repeats)))
 
 
 def parts_of(repeat: int, fold: int, sizes: InputSizes) -> tuple[ImageSet, ImageSet, ImageSet]:

@@ -20,11 +20,10 @@ from kinglet.models.onnx_graph import DETECTOR_OUTPUTS, OUTPUT_NAME
 from kinglet.models.registry import architecture_of, rebuild
 from kinglet.runtime.bundles import MODEL, RECURRENT
 from kinglet.runtime.preprocessing import Preprocessing
-from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import FEATURES_NAME
 from kinglet.training.allocator import keep_freed_memory, use_huge_pages
 from kinglet.training.checkpoints import Checkpoint, checkpoint_key, write_state
-from kinglet.training.devices import make_deterministic
+from kinglet.training.devices import make_deterministic, training_threads
 from kinglet.training.loop import ImageSet
 from kinglet.training.losses import NO_LABEL
 from tasks.artifacts import (
@@ -49,14 +48,14 @@ OUTPUTS = {
 
 
 def prepare_training(seed: int, n_processes: int = 1) -> None:
-    """Set torch up for a deterministic training on all cores that this process may use.
+    """Set torch up for a deterministic training on the cores that this process may use.
 
     n_processes: how many share the cores.
     """
     keep_freed_memory()
     use_huge_pages()
     make_deterministic(seed)
-    torch.set_num_threads(max(1, available_processors() // n_processes))
+    torch.set_num_threads(training_threads(n_processes))
 
 
 def read_manifest() -> pd.DataFrame:

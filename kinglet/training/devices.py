@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+
+from kinglet.runtime.processors import available_processors
 
 
 def pick_device() -> torch.device:
@@ -14,6 +18,17 @@ def pick_device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def training_threads(n_processes: int = 1, variables: Mapping[str, str] = os.environ) -> int:
+    """Return on how many threads each of `n_processes` trains, at least 1: its share of the granted processors.
+
+    Fewer where `OMP_NUM_THREADS` asks for it: beside other work, threads that wait for each other cost more than one.
+    What is no whole number above 0 there counts as nothing said.
+    """
+    share = max(1, available_processors() // n_processes)
+    asked = variables.get("OMP_NUM_THREADS", "")
+    return min(share, int(asked)) if asked.isdecimal() and int(asked) else share
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:

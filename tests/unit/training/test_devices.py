@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from kinglet.training.devices import autocast, make_deterministic, pick_device
+from kinglet.runtime.processors import available_processors
+from kinglet.training.devices import autocast, make_deterministic, pick_device, training_threads
 
 
 @pytest.fixture
@@ -14,6 +15,16 @@ def restored_torch():
 
 def test_picked_device_can_compute():
     assert torch.ones(2, device=pick_device()).sum().item() == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "threads"), [("1", 1), ("100000", None), ("", None), ("0", None), ("-2", None), ("4,2", None)]
+)
+def test_trainings_take_the_granted_processors_or_as_few_as_are_asked_for(asked, threads):
+    variables = {"OMP_NUM_THREADS": asked}
+    assert training_threads(1, variables) == (threads or available_processors())
+    assert training_threads(2, variables) == (threads or max(1, available_processors() // 2))
+    assert training_threads(10**6, variables) == 1
 
 
 @pytest.mark.parametrize(
