@@ -18,6 +18,8 @@ BLOCK_SECONDS = 0.02
 WARM_UP_SECONDS = 0.1
 WARM_UP_RUNS = 5
 MIN_ROUNDS = 10
+# A run of this length is long against the milliseconds that caches take to fill, and is warm after two.
+LONG_RUN_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,17 @@ def measure(
     seconds_per_model: float,
     confidence: float = 0.95,
     report: Callable[[float, float], None] | None = None,
+    min_rounds: int = MIN_ROUNDS,
 ) -> dict[str, Timing]:
     """Return the timing of every model, {name: Timing}, all measured at the same time.
 
     The models take turns in blocks of 20 ms; each round starts with another model, and the first run
-    of a block, which finds the caches full of another model, is not counted.
-    seconds_per_model: time given to each model, warm-up aside; there are at least ten rounds in any case.
+    of a block, which finds the caches full of another model, is not counted, unless a run is long.
+    seconds_per_model: time given to each model, warm-up aside; there are at least `min_rounds` rounds in any case.
     report is called with the seconds gone and the seconds in all.
     """
     actions = {name: timed_action(engine, batch_size) for name, engine in engines.items()}
-    blocks = time_in_turns(actions, seconds_per_model, report)
+    blocks = time_in_turns(actions, seconds_per_model, report, min_rounds)
     return {name: summarize(rounds, batch_size, confidence) for name, rounds in blocks.items()}
 
 
@@ -76,18 +79,19 @@ def time_in_turns(
     actions: Mapping[str, Callable[[], Any]],
     seconds_per_action: float,
     report: Callable[[float, float], None] | None = None,
+    min_rounds: int = MIN_ROUNDS,
 ) -> dict[str, list[NDArray[np.float64]]]:
     """Time the actions in small blocks in turn; return {name: one array of milliseconds per round}."""
     names = list(actions)
-    runs_per_block = {name: warm_up(action) for name, action in actions.items()}
+    seconds_of_a_run = {name: warm_up(action) for name, action in actions.items()}
     blocks: dict[str, list[NDArray[np.float64]]] = {name: [] for name in names}
     total = seconds_per_action * len(names)
     started = time.perf_counter()
     round_number = 0
-    while (gone := time.perf_counter() - started) < total or round_number < MIN_ROUNDS:
+    while (gone := time.perf_counter() - started) < total or round_number < min_rounds:
         first = round_number % len(names)
         for name in names[first:] + names[:first]:
-            blocks[name].append(time_block(actions[name], runs_per_block[name]))
+            blocks[name].append(time_block(actions[name], seconds_of_a_run[name]))
         round_number += 1
         if report and gone < total:
             report(gone, total)
@@ -96,22 +100,22 @@ def time_in_turns(
     return blocks
 
 
-def warm_up(action: Callable[[], Any]) -> int:
-    """Run the action until it is warm; return how many runs fill a block."""
+def warm_up(action: Callable[[], Any]) -> float:
+    """Run the action until it is warm; return the seconds that a run takes."""
     started = time.perf_counter()
-    runs = 0
-    while runs < WARM_UP_RUNS or time.perf_counter() - started < WARM_UP_SECONDS:
+    runs, gone = 0, 0.0
+    while gone < WARM_UP_SECONDS or (runs < WARM_UP_RUNS and gone < 2 * LONG_RUN_SECONDS):
         action()
-        runs += 1
-    seconds = (time.perf_counter() - started) / runs
-    return max(1, round(BLOCK_SECONDS / seconds))
+        runs, gone = runs + 1, time.perf_counter() - started
+    return gone / runs
 
 
-def time_block(action: Callable[[], Any], runs: int) -> NDArray[np.float64]:
-    """Return the time of each of these runs in milliseconds, after one that is not counted."""
-    action()
+def time_block(action: Callable[[], Any], seconds_of_a_run: float) -> NDArray[np.float64]:
+    """Return the time in milliseconds of each of the runs that fill a block, after one that is not counted."""
+    if seconds_of_a_run < LONG_RUN_SECONDS:
+        action()
     marks = [time.perf_counter_ns()]
-    for _ in range(runs):
+    for _ in range(max(1, round(BLOCK_SECONDS / seconds_of_a_run))):
         action()
         marks.append(time.perf_counter_ns())
     nanoseconds = np.array(marks, dtype=np.int64)

@@ -2,6 +2,7 @@ import time
 
 import numpy as np
 
+from kinglet.runtime import latency
 from kinglet.runtime.latency import MIN_ROUNDS, median_interval, summarize, time_in_turns
 
 
@@ -41,6 +42,23 @@ def test_interval_agrees_with_pooling_resampled_rounds():
         np.median(np.concatenate([rounds[number] for number in generator.integers(0, 25, 25)])) for _ in range(2000)
     ]
     np.testing.assert_allclose(median_interval(rounds, 0.95), np.quantile(medians, [0.025, 0.975]), atol=0.015)
+
+
+def test_an_action_of_seconds_is_not_run_more_often_than_its_rounds_want(monkeypatch):
+    clock, runs = [0.0], {"slow": 0, "fast": 0}
+
+    def action(name, seconds):
+        clock[0] += seconds
+        runs[name] += 1
+
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(latency.time, "perf_counter_ns", lambda: round(clock[0] * 1e9))
+    actions = {"slow": lambda: action("slow", 3.0), "fast": lambda: action("fast", 0.004)}
+    times = time_in_turns(actions, 0.5, min_rounds=3)
+    assert runs["slow"] == 1 + 3
+    assert [len(block) for block in times["slow"]] == [1, 1, 1]
+    assert [len(block) for block in times["fast"]] == [5, 5, 5]
+    assert summarize(times["slow"], 32).p50_ms == 3000
 
 
 def test_progress_ends_at_the_total():
