@@ -54,8 +54,9 @@ def detection_loss(centres: Tensor) -> Callable[[tuple[Tensor, Tensor], Sequence
         quality = torch.zeros_like(logits)
         found, wanted, weights = [], [], []
         for index, objects in enumerate(shown):
-            xyxy = torch.from_numpy(objects.xyxy).to(logits.device)
-            labels = torch.from_numpy(objects.labels).to(logits.device)
+            # Copies: arrays that cannot be written to, as those of images shown whole, torch warns of.
+            xyxy = torch.tensor(objects.xyxy, device=logits.device)
+            labels = torch.tensor(objects.labels, device=logits.device)
             answer = logits[index].detach().sigmoid(), boxes[index].detach()
             assigned = assign(*answer, places, xyxy, labels)
             chosen = (assigned.objects != NO_OBJECT).nonzero()[:, 0]
