@@ -69,31 +69,41 @@ def settings_for(content: dict[str, Any], backbone: str, epochs: float | None) -
 def measure_backbone(backbone: str, work: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of one backbone, trained in a clone of its own below `work`."""
     variables = environment(work)
-    checkout = clone(work, install=False)
-    content = yaml.safe_load((checkout / "params.yaml").read_text(encoding="utf-8"))
-    write_text(
-        checkout / "params.yaml", yaml.safe_dump(settings_for(content, backbone, options.epochs), sort_keys=False)
-    )
-    fetch_data(checkout, content["data"], variables)
+    checkout = open_clone(backbone, work, options.epochs)
     must([".venv/bin/dvc", "repro", "select"], checkout, variables)
     peer = work / "peers"
     with contextlib.chdir(checkout):
         run = read_run()
         write_task(peer / "task", 0.0)
-        card, _ = run.models[TEACHER]
-        images, labels = write_test_images(work / "scoring", card)
+        cards = {name: card for name, (card, _) in run.models.items()}
+        written = {name: write_test_images(work / "scoring", cards[name]) for name in (TEACHER, INT8)}
     python = peer_environment(options.environments.resolve(), NNCF.environment)
     make_model(NNCF, python, peer, RECIPE_SECONDS)
     entrants = {name: (Path(sys.executable), run.models[name][1]) for name in (TEACHER, INT8)}
     entrants["nncf"] = (python, model_in(peer / NNCF.name))
     predicted = {}
     for name, (runner, model) in entrants.items():
+        images, labels = written[INT8 if name == INT8 else TEACHER]
         worker = Worker(runner, model, work / f"{name}.log")
         with contextlib.closing(worker):
             predicted[name] = answers_of(worker, images, name, work)[0].argmax(axis=1)
+    input_size = cards[TEACHER].input_size
     with contextlib.chdir(checkout):
-        without = saturated(predicted[TEACHER], card.input_size)
-    return {"backbone": backbone, "input_size": card.input_size, **compared(predicted, labels), **without}
+        without = saturated(predicted[TEACHER], input_size)
+    return {"backbone": backbone, "input_size": input_size, **compared(predicted, labels), **without}
+
+
+def open_clone(backbone: str, work: Path, epochs: float | None) -> Path:
+    """Return a clone below `work` with the settings for a backbone; what an interrupted call made there stays."""
+    checkout = work / "kinglet"
+    if checkout.exists():
+        must(["git", "pull", "--quiet", "--ff-only"], checkout, environment(work))
+        return checkout
+    clone(work, install=False)
+    content = yaml.safe_load((checkout / "params.yaml").read_text(encoding="utf-8"))
+    fetch_data(checkout, content["data"], environment(work))
+    write_text(checkout / "params.yaml", yaml.safe_dump(settings_for(content, backbone, epochs), sort_keys=False))
+    return checkout
 
 
 def compared(predicted: Mapping[str, NDArray[np.int64]], labels: NDArray[np.int64]) -> dict[str, Any]:
@@ -131,11 +141,11 @@ def saturated(predicted: NDArray[np.int64], input_size: int) -> dict[str, Any]:
 
 def measure(options: argparse.Namespace) -> None:
     """Measure all backbones and write the result."""
-    with work_folder(options.into) as work:
+    with contextlib.nullcontext(options.into.resolve()) if options.into else work_folder(None) as work:
         found = []
         for backbone in options.backbones:
             print(f"{backbone}: training, quantizing, NNCF", file=sys.stderr)
-            (work / backbone).mkdir()
+            (work / backbone).mkdir(parents=True, exist_ok=True)
             found.append(measure_backbone(backbone, work / backbone, options))
     command = shown_command("int8_of_backbones", sys.argv[1:])
     figures = {"versions_of_nncf": NNCF.versions, "backbones": found}
@@ -148,7 +158,7 @@ def main() -> int:
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES))
     parser.add_argument("--epochs", type=float, help="of fine-tuning; those of params.yaml if left out")
     parser.add_argument("--environments", type=Path, default=Path(".kinglet/peers/environments"), help="NNCF's is here")
-    parser.add_argument("--into", type=Path, help="an empty or new folder that keeps the clones")
+    parser.add_argument("--into", type=Path, help="a folder that keeps the clones; one of an interrupted call goes on")
     parser.add_argument("--results", type=Path, default=RESULTS)
     return exit_code_of(lambda: measure(parser.parse_args()))
 
