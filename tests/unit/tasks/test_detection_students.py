@@ -16,6 +16,7 @@ from kinglet.models.registry import pretrained_detector
 from kinglet.training.checkpoints import Checkpoint
 from tasks import detection_distill, distill, prune, quantize
 from tasks.artifacts import DISTILL, FINETUNE, PRUNE, QUANTIZE, SOURCE_FACTS, read_card
+from tasks.chapters.settings import settings_rows
 from tasks.detection_distill import recipe_of_student
 from tasks.models import load_model, save_model
 from tasks.parameters import Parameters
@@ -158,6 +159,11 @@ def test_a_student_is_cut_trained_back_and_brought_to_int8_under_its_own_name(ta
         "small",
         "detection",
     )
+
+
+def test_the_report_shows_of_a_students_settings_those_that_it_has() -> None:
+    rows = dict(settings_rows(teaching())["distill"])
+    assert rows["students"] == "small input_size auto; backbone mobilenet-v2"
 
 
 def test_without_students_nothing_is_read_or_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
