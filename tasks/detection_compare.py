@@ -30,6 +30,7 @@ from tasks.detection_answers import SIDES, BoxedImages, read_boxed, read_found
 from tasks.detection_evaluate import HEADLINE, same_objects
 from tasks.image_scores import (
     comparison_head,
+    difference,
     hurt_slices,
     json_interval,
     json_of,
@@ -92,6 +93,18 @@ def compare_detectors(parameters: Parameters) -> None:
             name: comparison(drawn[name], differences[name], flips[name], by_slice[name], classes, parameters)
             for name in others
         },
+        # What a teacher was worth: students beside the same networks trained from the labels alone.
+        "controls": [
+            {
+                "name": student,
+                "control": name,
+                "difference": difference(
+                    drawn[student], drawn[name], same_objects(found[student], found[name]), HEADLINE, settings
+                ),
+            }
+            for name, of_model in evaluation["models"].items()
+            if (student := of_model["control_for"]) in drawn
+        ],
     }
     write_json(COMPARE / "comparisons.json", comparisons)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,15 @@ from kinglet.data.batches import gather, standardize
 from kinglet.data.boxed_images import BoxedImages
 from kinglet.errors import KingletError
 from kinglet.models.detector import places
-from kinglet.models.export import fold_batch_norms
-from kinglet.training.detection import fit_detector
-from kinglet.training.detection_distillation import Teaching
 from kinglet.training.detection_losses import detection_loss
-from kinglet.training.devices import pick_device
 from kinglet.training.epochs import Recipe
 from kinglet.training.schedules import EpochBudget
-from tasks.artifacts import BOXES, FINETUNE, PRUNE, TEACHER, ModelCard, packed_images
+from tasks.artifacts import PRUNE, ModelCard
 from tasks.compression_settings import Prune
+from tasks.detection_distillation import train_detector_from_teacher
 from tasks.detection_training import boxed_images, detector_recipe
-from tasks.distillation import save_like
-from tasks.models import load_model, open_checkpoint
+from tasks.models import load_model
 from tasks.parameters import Parameters
-from tasks.progress import progress
 from tasks.settings_section import AUTO
 from tasks.whole_model import IMPORTANCE_BATCHES, Whole
 
@@ -96,27 +91,16 @@ def train_detector_back(
 
     facts: what decides the training besides the recipe and its images. notes: for its card, beside the history.
     """
-    card, recipe, share = whole.card, recovery_of_detector(whole, parameters), parameters.distill.soft_weight
-    output = PRUNE / f"{card.name}-pruned"
-    teacher, _ = load_model(FINETUNE / TEACHER)
-    checkpoint = open_checkpoint(
-        f"prune-{output.name}",
-        {"recipe": asdict(recipe), "soft_weight": share, **facts},
-        [packed_images(card.input_size), BOXES, FINETUNE / TEACHER / "model.pt", whole.folder / "model.pt"],
+    name = whole.card.name
+    train_detector_from_teacher(
+        network,
+        PRUNE / f"{name}-pruned",
+        whole.card,
+        (whole.training, whole.validation),
+        recovery_of_detector(whole, parameters),
+        parameters.distill.soft_weight,
+        parent=name,
+        facts=facts,
+        files=[whole.folder / "model.pt"],
+        notes=notes,
     )
-    with progress(f"prune {output.name}") as report:
-        trained, history = fit_detector(
-            network,
-            whole.training,
-            whole.validation,
-            recipe,
-            n_classes=len(card.classes),
-            mean=card.mean,
-            std=card.std,
-            device=pick_device(),
-            teaching=Teaching(fold_batch_norms(teacher), share),
-            checkpoint=checkpoint,
-            report=report,
-        )
-    save_like(output, trained, card, parent=card.name, input_size=card.input_size, notes={"history": history, **notes})
-    checkpoint.clear()

@@ -21,6 +21,7 @@ from tasks.artifacts import (
     read_input_sizes,
     untaught,
 )
+from tasks.detection_distill import train_students
 from tasks.distillation import train_from_teacher
 from tasks.models import (
     image_set,
@@ -84,9 +85,14 @@ def untrained_students(parameters: Parameters, teacher: ModelCard) -> Iterator[U
 
 def run(parameters: Parameters) -> None:
     """Train every student."""
-    settings = parameters.distill
     prepare_training(parameters.seed)
     DISTILL.mkdir(parents=True, exist_ok=True)
+    TRAININGS[parameters.network](parameters)
+
+
+def train_classifiers(parameters: Parameters) -> None:
+    """Train every classifier among the students."""
+    settings = parameters.distill
     manifest = read_manifest()
     teacher = read_card(FINETUNE / TEACHER)
     for student in untrained_students(parameters, teacher):
@@ -108,6 +114,17 @@ def run(parameters: Parameters) -> None:
             control_for=student.control_for,
         )
 
+
+def train_nothing(_: Parameters) -> None:
+    """Train no student: none of a segmenter or of clips is offered."""
+
+
+TRAININGS = {
+    "classification": train_classifiers,
+    "detection": train_students,
+    "segmentation": train_nothing,
+    "video": train_nothing,
+}
 
 if __name__ == "__main__":
     run_stage(run)

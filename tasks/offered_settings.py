@@ -25,7 +25,12 @@ OFF_BESIDE_CLASSES: dict[str, Any] = {
 }
 OFF: dict[str, dict[str, Any]] = {
     "detection": {
-        **{key: off for key, off in OFF_BESIDE_CLASSES.items() if key not in ("prune.models", "adapt.models")},
+        **{
+            key: off
+            for key, off in OFF_BESIDE_CLASSES.items()
+            if key not in ("distill.students", "prune.models", "adapt.models")
+        },
+        "distill.hints": "none",
         "prune.blocks": 0,
         "crossvalidate.folds": [],
     },
@@ -69,12 +74,8 @@ def refuse_what_is_not_offered(parameters: Parameters, path: Path) -> None:
             f"{path}: problem is {problem}, and data.fit: crop would cut {CUT_AWAY[network]} away.",
             "Set data.fit to pad or stretch.",
         )
-    size = parameters.finetune.input_size
-    if isinstance(size, int) and size % STRIDE and network in NETWORKS:
-        raise KingletError(
-            f"{path}: finetune.input_size is {size}; {NETWORKS[network]}'s is a multiple of {STRIDE}.",
-            f"Set it to {max(1, round(size / STRIDE)) * STRIDE}, or to auto.",
-        )
+    if network in NETWORKS:
+        refuse_sizes_between_strides(parameters, path)
 
 
 def refuse_other_adaptation(parameters: Parameters, path: Path) -> None:
@@ -94,6 +95,20 @@ def refuse_other_adaptation(parameters: Parameters, path: Path) -> None:
             "re-estimated there, nothing is trained.",
             f"Set adapt.methods: {ADAPTED_BY}.",
         )
+
+
+def refuse_sizes_between_strides(parameters: Parameters, path: Path) -> None:
+    """Raise KingletError if an input size is none that the network's levels divide."""
+    students = parameters.distill.students.items()
+    sizes = {"finetune": parameters.finetune.input_size} | {
+        f"distill.students.{name}": student.input_size for name, student in students
+    }
+    for key, size in sizes.items():
+        if isinstance(size, int) and size % STRIDE:
+            raise KingletError(
+                f"{path}: {key}.input_size is {size}; {NETWORKS[parameters.network]}'s is a multiple of {STRIDE}.",
+                f"Set it to {max(1, round(size / STRIDE)) * STRIDE}, or to auto.",
+            )
 
 
 def setting(parameters: Parameters, key: str) -> Any:

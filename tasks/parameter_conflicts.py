@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from tasks.parameters import Parameters
 
 
+# What a student is, by the problem that networks are made for: the key, its words, and what it may be. Other problems
+# have none.
+STUDENTS = {
+    "classification": ("stages", "a table of stages", "a list of stages, each with a width, a stride and its blocks"),
+    "detection": ("backbone", "a detector on a backbone", f"one of {', '.join(BACKBONES)}"),
+}
+
+
 def refuse_augmentations_of_another_problem(parameters: Parameters, path: Path) -> None:
     """Raise KingletError if the teacher's training names an augmentation that its problem does not have."""
     known = AUGMENTATIONS_OF[parameters.network]
@@ -36,6 +44,20 @@ def refuse_no_epochs_of_another_problem(parameters: Parameters, path: Path) -> N
             f"{path}: finetune.epochs is 0; allowed: auto, or a number above 0.",
             "Only problem: video trains what stands behind the backbone alone.",
         )
+
+
+def refuse_students_of_another_problem(parameters: Parameters, path: Path) -> None:
+    """Raise KingletError if a student lacks what its problem makes students of, or has what another one does."""
+    if not parameters.distill.students:
+        return
+    own, words, allowed = STUDENTS[parameters.network]
+    for name, student in parameters.distill.students.items():
+        key, why = f"distill.students.{name}", f"problem is {parameters.problem}, and a student is {words} there"
+        wrong = [other for other, *_ in STUDENTS.values() if other != own and getattr(student, other)]
+        if wrong:
+            raise KingletError(f"{path}: {key} has {', '.join(wrong)}; {why}.", f"Put {own} in its place, {allowed}.")
+        if not getattr(student, own):
+            raise KingletError(f"{path}: {key}.{own} is missing; {why}.", f"Set it to {allowed}.")
 
 
 def refuse_wrong_models(parameters: Parameters, path: Path) -> None:

@@ -19,6 +19,7 @@ from tasks.parameter_conflicts import (
     refuse_hints_of_unknown_networks,
     refuse_missing_runtimes,
     refuse_no_epochs_of_another_problem,
+    refuse_students_of_another_problem,
     refuse_wrong_models,
 )
 from tasks.settings_section import Section
@@ -74,6 +75,7 @@ def load_parameters(path: Path = PARAMS_FILE) -> Parameters:
     refuse_what_is_not_offered(parameters, path)
     refuse_augmentations_of_another_problem(parameters, path)
     refuse_no_epochs_of_another_problem(parameters, path)
+    refuse_students_of_another_problem(parameters, path)
     refuse_wrong_models(parameters, path)
     refuse_hints_of_unknown_networks(parameters, path)
     refuse_missing_runtimes(parameters.export.runtimes, path)

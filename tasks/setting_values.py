@@ -62,6 +62,7 @@ def known_backbone(value: str) -> str:
 Augmentation = Annotated[str, AfterValidator(one_of(*AUGMENTATIONS))]
 CalibrationMethod = Annotated[str, AfterValidator(one_of(*CALIBRATION_METHODS))]
 DistillationLoss = Annotated[str, AfterValidator(one_of(*DISTANCES))]
+Backbone = Annotated[str, AfterValidator(one_of(*BACKBONES))]
 Hints = Annotated[str, AfterValidator(one_of(NO_HINTS, *HINTS))]
 ExportRuntime = Annotated[str, AfterValidator(one_of(*EXPORT_RUNTIMES))]
 AssociationName = Annotated[str, AfterValidator(one_of(*ASSOCIATIONS))]

@@ -13,6 +13,7 @@ from tasks.setting_values import (
     AdaptationMethod,
     Augmentation,
     Augmentations,
+    Backbone,
     DistillationLoss,
     Epochs,
     Families,
@@ -90,8 +91,14 @@ class Stage(Section):
 
 
 class Student(Section):
+    """A classifier's student is a table of stages, a detector's is a backbone: which of the two the problem says.
+
+    backbone: that the student's training starts from, with ImageNet weights.
+    """
+
     input_size: InputSize = AUTO
-    stages: Annotated[list[Stage], Field(min_length=1)]
+    stages: Annotated[list[Stage], Field(min_length=1)] = []
+    backbone: Backbone | None = None
 
 
 class Search(Section):

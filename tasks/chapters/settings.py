@@ -27,5 +27,6 @@ def plain_text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(plain_text(item) for item in value) or "none"
     if isinstance(value, dict):
-        return "; ".join(f"{key} {plain_text(inner)}" for key, inner in value.items())
+        # What a student of another problem would have is left out.
+        return "; ".join(f"{key} {plain_text(inner)}" for key, inner in value.items() if inner not in (None, []))
     return str(value)

@@ -133,6 +133,27 @@ def test_auto_takes_the_size_at_which_small_boxes_are_seen(
     )
 
 
+def student(input_size: int | str) -> dict[str, Any]:
+    """Return the settings of a student `small` that takes images of this size."""
+    return {"students": {"small": {"backbone": "mobilenet-v2", "input_size": input_size}}}
+
+
+@pytest.mark.parametrize(("wanted", "size"), [("auto", 96), (64, 64), (96, 96)])
+def test_images_are_packed_at_the_sizes_of_students_too(shapes: Path, wanted: int | str, size: int) -> None:
+    ingest.run(settings(finetune={"input_size": 96}, distill=student(wanted)))
+    assert content_of("ingest/source.json")["input_sizes"]["students"] == {"small": size}
+    assert {path.stem for path in Path("artifacts/ingest").glob("*.npy")} == {"images_96", f"images_{size}"}
+
+
+@pytest.mark.parametrize("wanted", [32, 128])
+def test_a_student_of_a_size_at_which_its_teacher_cannot_teach_is_refused(shapes: Path, wanted: int) -> None:
+    said = rf"small\.input_size is {wanted}, and the teacher, which takes 96 pixels, can teach at 64 to 96 only"
+    with pytest.raises(KingletError, match=said) as caught:
+        ingest.run(settings(finetune={"input_size": 96}, distill=student(wanted)))
+    assert "a multiple of 32 from 64 to 96, or auto" in caught.value.hint
+    assert not Path("artifacts/ingest").exists()
+
+
 def test_boxes_follow_a_photo_that_exif_turns(shapes: Path) -> None:
     """The photo is stored 80 x 60 and shown 60 x 80; its boxes were drawn on the photo as stored."""
     write_image(shapes / "images" / "turned.jpg", 7, (80, 60), orientation=6)

@@ -21,7 +21,7 @@ SETTINGS: dict[str, Any] = {
     "domains": {"most": 0},
     "quantize": {"qat_epochs": 0},
 }
-# What only classification offers, switched on; detectors are pruned too, by channels.
+# What only classification offers, switched on; detectors are pruned too, by channels, and have other students.
 ON: dict[str, dict[str, Any]] = {
     "search": {"survivors": 1},
     "distill": {"students": {"small": {"stages": [{"width": 8, "stride": 2}]}}},
@@ -59,6 +59,55 @@ def test_detectors_are_pruned(tmp_path: Path) -> None:
     assert loaded(tmp_path, "detection", prune={"models": ["teacher"], "baseline": "none"}).prune.models == ["teacher"]
 
 
+@pytest.mark.parametrize("problem", ["detection", "tracking"])
+def test_students_of_detectors_are_named_by_a_backbone_and_pass_through_the_steps_behind(
+    tmp_path: Path, problem: str
+) -> None:
+    students = {"small": {"backbone": "mobilenet-v2", "input_size": 256}, "other": {"backbone": "efficientnet-lite0"}}
+    read = loaded(
+        tmp_path,
+        problem,
+        distill={"students": students, "controls": ["small"]},
+        prune={"models": ["small"], "baseline": "none"},
+        quantize={"models": ["small-pruned", "small-untaught", "other"]},
+    )
+    assert read.distill.students["small"].backbone == "mobilenet-v2"
+    assert read.distill.students["other"].input_size == "auto"
+
+
+STAGES = {"stages": [{"width": 8, "stride": 2}]}
+
+
+@pytest.mark.parametrize(
+    ("problem", "student", "said", "hint"),
+    [
+        (
+            "detection",
+            STAGES,
+            r"small has stages; problem is detection, and a student is a detector on",
+            "Put backbone",
+        ),
+        (
+            "detection",
+            {**STAGES, "backbone": "mobilenet-v2"},
+            r"small has stages; problem is detection",
+            "Put backbone",
+        ),
+        ("tracking", {}, r"small\.backbone is missing; problem is tracking", "one of efficientnet-lite0, "),
+        ("classification", {"backbone": "mobilenet-v2"}, r"small has backbone; problem is class", "Put stages in its"),
+        ("classification", {"input_size": 32}, r"small\.stages is missing; problem is class", "a list of stages"),
+        ("detection", {"backbone": "timm:resnet18"}, r"small\.backbone is 'timm:resnet18'; allowed: efficientnet-", ""),
+        ("detection", {"backbone": "mobilenet-v2", "input_size": 8}, r"small\.input_size is 8; allowed: auto", ""),
+    ],
+)
+def test_a_student_of_another_problem_is_refused_in_one_sentence(
+    tmp_path: Path, problem: str, student: dict[str, Any], said: str, hint: str
+) -> None:
+    with pytest.raises(KingletError, match=rf"params\.yaml: distill\.students\.{said}") as caught:
+        loaded(tmp_path, problem, distill={"students": {"small": student}})
+    assert hint in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize("problem", ["detection", "segmentation", "tracking"])
 def test_batch_statistics_of_a_domain_are_all_that_boxes_and_masks_are_adapted_by(tmp_path: Path, problem: str) -> None:
     wanted = {"models": ["teacher"], "target": "yard", "methods": ["batch_norm"]}
@@ -77,7 +126,13 @@ def test_batch_statistics_of_a_domain_are_all_that_boxes_and_masks_are_adapted_b
 @pytest.mark.parametrize(
     ("problem", "section", "values"),
     [
-        *[(problem, section, values) for problem in OFF for section, values in ON.items()],
+        *[
+            (problem, section, values)
+            for problem in OFF
+            for section, values in ON.items()
+            if (problem, section) != ("detection", "distill")
+        ],
+        ("detection", "distill", {"hints": "attention"}),
         ("detection", "crossvalidate", {"folds": [1, 2]}),
         ("detection", "prune", {"blocks": 1}),
         ("segmentation", "prune", {"models": ["teacher"]}),
@@ -110,6 +165,13 @@ def test_all_that_is_on_is_named_at_once_and_classification_keeps_it(tmp_path: P
         ("detection", "finetune", {"input_size": 300}, "is 300; a detector's is a multiple of 32", "to 288"),
         ("segmentation", "finetune", {"input_size": 300}, "is 300; a segmenter's is a multiple of 32", "to 288"),
         ("detection", "finetune", {"input_size": 16}, r"finetune\.input_size is 16", "to 32"),
+        (
+            "tracking",
+            "distill",
+            {"students": {"small": {"backbone": "mobilenet-v2", "input_size": 300}}},
+            r"distill\.students\.small\.input_size is 300; a detector's is a multiple of 32",
+            "to 288",
+        ),
     ],
 )
 def test_what_boxes_and_masks_do_not_allow_is_refused(

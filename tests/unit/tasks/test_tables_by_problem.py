@@ -14,6 +14,7 @@ PROBLEMS = {"classification", "detection", "segmentation", "video"}
         ("bundle", "PACKERS"),
         ("check_data", "JUDGES"),
         ("compare", "COMPARING"),
+        ("distill", "TRAININGS"),
         ("evaluate", "SCORING"),
         ("finetune", "TRAININGS"),
         ("gate", "JUDGES"),

@@ -46,7 +46,7 @@ def message_of(tmp_path: Path, edit: Callable[[dict[str, Any]], Any]) -> str:
         (lambda s: s["data"].update(sources="x"), ["data.sources is not a known key; known here: color, fit"]),
         (
             lambda s: s["distill"]["students"]["tiny"].update(size=3),
-            ["distill.students.tiny.size is not a known key; known here: input_size, stages"],
+            ["distill.students.tiny.size is not a known key; known here: backbone, input_size, stages"],
         ),
         (
             lambda s: s["distill"]["students"]["tiny"]["stages"][0].update(depth=3),

@@ -1,0 +1,75 @@
+"""Training of detectors from labels and from the teacher's answers, as the steps distill and prune share it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kinglet.data.boxed_images import BoxedImages
+from kinglet.models.export import fold_batch_norms
+from kinglet.training.detection import fit_detector
+from kinglet.training.detection_distillation import Teaching
+from kinglet.training.devices import pick_device
+from kinglet.training.epochs import Recipe
+from tasks.artifacts import BOXES, FINETUNE, TEACHER, ModelCard, packed_images
+from tasks.distillation import save_like
+from tasks.models import load_model, open_checkpoint
+from tasks.progress import progress
+
+
+def train_detector_from_teacher(
+    network: nn.Module,
+    output: Path,
+    card: ModelCard,
+    images: tuple[BoxedImages, BoxedImages],
+    recipe: Recipe,
+    share: float,
+    *,
+    parent: str,
+    facts: dict[str, Any],
+    files: Iterable[Path] = (),
+    notes: dict[str, Any],
+    control_for: str = "",
+) -> None:
+    """Train a detector and save it as `output`, a folder STEP/NAME.
+
+    card: of a model that takes images as this one will, but for their size. images: training and validation, packed
+    at that size. share: of the teacher's answers in the loss, [0, 1], the rest is the labels'; 0 asks no teacher.
+    facts, files: what decides the training besides the recipe, the images and the teacher. parent: the model it is
+    made from or taught by. notes, control_for: for its own card, beside the history.
+    """
+    step, (training, validation) = output.parent.name, images
+    teaching = Teaching(fold_batch_norms(load_model(FINETUNE / TEACHER)[0]), share) if share else None
+    checkpoint = open_checkpoint(
+        f"{step}-{output.name}",
+        {"recipe": asdict(recipe), "soft_weight": share, **facts},
+        [packed_images(training.size), BOXES, *([FINETUNE / TEACHER / "model.pt"] if share else []), *files],
+    )
+    with progress(f"{step} {output.name}") as report:
+        trained, history = fit_detector(
+            network,
+            training,
+            validation,
+            recipe,
+            n_classes=len(card.classes),
+            mean=card.mean,
+            std=card.std,
+            device=pick_device(),
+            teaching=teaching,
+            checkpoint=checkpoint,
+            report=report,
+        )
+    save_like(
+        output,
+        trained,
+        card,
+        parent=parent,
+        input_size=training.size,
+        notes={"history": history, **notes},
+        control_for=control_for,
+    )
+    checkpoint.clear()
