@@ -23,13 +23,15 @@ OFF_BESIDE_CLASSES: dict[str, Any] = {
     "quantize.qat_epochs": 0,
     "export.runtimes": [],
 }
+# What detectors and segmenters have as well.
+OF_DOMAINS = ("adapt.models", "domains.most")
 OFF: dict[str, dict[str, Any]] = {
     "detection": {
-        **{key: off for key, off in OFF_BESIDE_CLASSES.items() if key not in ("prune.models", "adapt.models")},
+        **{key: off for key, off in OFF_BESIDE_CLASSES.items() if key not in ("prune.models", *OF_DOMAINS)},
         "prune.blocks": 0,
         "crossvalidate.folds": [],
     },
-    "segmentation": {key: off for key, off in OFF_BESIDE_CLASSES.items() if key != "adapt.models"},
+    "segmentation": {key: off for key, off in OFF_BESIDE_CLASSES.items() if key not in OF_DOMAINS},
     "video": {**OFF_BESIDE_CLASSES, "quantize.stored_weights": []},
 }
 # What the parameter file of a data set is written from.
