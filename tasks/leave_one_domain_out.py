@@ -24,7 +24,7 @@ class Problem(Protocol):
     HEADLINE: str
 
     def recipe_for(self, parameters: Parameters, n_training: int) -> Recipe:
-        """Return how every one of the models is problem. n_training: images of all domains."""
+        """Return how every one of the models is trained. n_training: images of all domains."""
 
     def files_learnt_from(self) -> list[Path]:
         """Return what decides a training beside the manifest."""
@@ -76,7 +76,7 @@ def scores_without(names: list[str], unknown: dict[str, list[str]], parameters: 
         for name, by_one_that_saw, by_one_that_did_not in zip(names, seen, unseen, strict=True)
     ]
     pooled = problem.scores_of(problem.together(seen), problem.together(unseen), parameters)
-    # Not before: an interrupted step does not train again what it has problem.
+    # Not before: an interrupted step does not train again what it has trained.
     for checkpoint in checkpoints:
         checkpoint.clear()
     return {
@@ -88,11 +88,12 @@ def scores_without(names: list[str], unknown: dict[str, list[str]], parameters: 
 
 
 def checkpoint_of(images: pd.DataFrame, recipe: Recipe, files: list[Path], parameters: Parameters) -> Checkpoint:
-    """Return where the training on the training images among these goes on if it was interrupted."""
+    """Return where the training that learns from these images, and chooses an epoch by them, goes on."""
+    used = images.loc[images["split"].isin(["train", "validation"]), "index"]
     facts = {
         "finetune": parameters.finetune.model_dump(),
         "recipe": asdict(recipe),
         "fit": parameters.data.fit,
-        "rows": images.loc[images["split"] == "train", "index"].to_numpy(np.int64).tolist(),
+        "rows": used.to_numpy(np.int64).tolist(),
     }
     return open_checkpoint("domains", facts, files)

@@ -77,6 +77,20 @@ def test_every_domain_is_answered_by_a_model_that_never_saw_it(project, monkeypa
     assert "suffers most" in said
 
 
+def test_a_training_goes_on_where_one_of_the_same_images_was_and_nowhere_else(project):
+    manifest, given = name_domains(["lab", "yard"]), settings()
+    recipe = tasks.class_domains.recipe_for(given, 96)
+    without = {
+        part: manifest[(manifest["split"] != part) | (manifest["domain"] != "lab")] for part in ("train", "validation")
+    }
+    folders = [
+        tasks.leave_one_domain_out.checkpoint_of(images, recipe, [], given).folder
+        for images in (manifest, *without.values(), manifest)
+    ]
+    assert len(set(folders)) == 3
+    assert folders[0] == folders[-1]
+
+
 @pytest.mark.parametrize(
     ("domains", "changes", "said"),
     [
