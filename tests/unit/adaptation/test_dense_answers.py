@@ -20,8 +20,8 @@ from kinglet.models.detector import places
 from kinglet.training.detection_losses import detection_loss
 from kinglet.training.segmentation_losses import segmentation_loss
 from tests.unit.data import painted_rectangles, test_mask_augmentation
-from tests.unit.models.segmenter_files import small_segmenter
-from tests.unit.models.test_detector import small_detector
+from tests.unit.models.segmenter_files import lively_segmenter
+from tests.unit.models.test_detector import lively, small_detector
 
 CPU = torch.device("cpu")
 RECIPE = AdaptationRecipe(epochs=6, batch_size=4, learning_rate=2e-2, ema_decay=0.9, augment=(), seed=1)
@@ -50,7 +50,7 @@ def loss_of(network: nn.Module, images: BoxedImages | MaskedImages) -> float:
 
 NETWORKS = pytest.mark.parametrize(
     ("network", "images"),
-    [(small_detector(2).eval(), BOXED), (small_segmenter(2, 1).eval(), MASKED)],
+    [(lively(small_detector(2)), BOXED), (lively_segmenter(2, 1), MASKED)],
     ids=["detector", "segmenter"],
 )
 
