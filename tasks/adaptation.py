@@ -73,16 +73,22 @@ class Work:
 
     def recipe(self, n_images: int) -> AdaptationRecipe:
         """Return how the network goes on with this many images."""
-        settings = self.settings
-        epochs = BUDGET.epochs(n_images, self.card.input_size**2) if settings.epochs == AUTO else settings.epochs
-        return AdaptationRecipe(
-            epochs=max(1, round(epochs)),
-            batch_size=settings.batch_size,
-            learning_rate=settings.learning_rate,
-            ema_decay=EMA_DECAY,
-            augment=tuple(settings.augment),
-            seed=self.seed,
-        )
+        return adaptation_recipe(self.settings, BUDGET, n_images, self.card.input_size, self.seed)
+
+
+def adaptation_recipe(
+    settings: Adapt, budget: EpochBudget, n_images: int, input_size: int, seed: int
+) -> AdaptationRecipe:
+    """Return how a network goes on with this many images. budget: what epochs left to "auto" may cost."""
+    epochs = budget.epochs(n_images, input_size**2) if settings.epochs == AUTO else settings.epochs
+    return AdaptationRecipe(
+        epochs=max(1, round(epochs)),
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        ema_decay=EMA_DECAY,
+        augment=tuple(settings.augment),
+        seed=seed,
+    )
 
 
 def adapt_models(parameters: Parameters) -> tuple[dict[str, Any], NDArray[np.uint8] | None]:

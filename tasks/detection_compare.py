@@ -27,7 +27,7 @@ from kinglet.evidence.image_slices import SliceChange, slice_changes
 from kinglet.evidence.slices import Slice, slices_of
 from tasks.artifacts import COMPARE, EVALUATE
 from tasks.detection_answers import SIDES, BoxedImages, read_boxed, read_found
-from tasks.detection_evaluate import HEADLINE, same_objects
+from tasks.detection_evaluate import HEADLINE
 from tasks.image_scores import (
     comparison_head,
     difference,
@@ -72,7 +72,7 @@ def compare_detectors(parameters: Parameters) -> None:
     }
     slices, too_small = slices_of(slice_columns(images.rows), parameters.compare.min_slice_images)
     others = [name for name in names if name != teacher]
-    same = {name: same_objects(found[name], found[teacher]) for name in others}
+    same = {name: found[name].is_same(found[teacher]) for name in others}
     differences = {name: drawn[name].minus(drawn[teacher], is_same=same[name]) for name in others}
     by_slice = {name: changes_of_slices(matches[name], matches[teacher], slices, parameters) for name in others}
     flips = {name: changes(matches[name], matches[teacher], shown_from) for name in others}
@@ -99,7 +99,7 @@ def compare_detectors(parameters: Parameters) -> None:
                 "name": student,
                 "control": name,
                 "difference": difference(
-                    drawn[student], drawn[name], same_objects(found[student], found[name]), HEADLINE, settings
+                    drawn[student], drawn[name], found[student].is_same(found[name]), HEADLINE, settings
                 ),
             }
             for name, of_model in evaluation["models"].items()

@@ -16,7 +16,7 @@ from kinglet.training.validation_precision import mean_average_precision
 from tasks.artifacts import DISTILL, FINETUNE, TEACHER, ModelCard, read_card, read_input_sizes, untaught
 from tasks.detection_distillation import train_detector_from_teacher
 from tasks.detection_training import BUDGET, boxed_images, detector_recipe
-from tasks.models import load_model
+from tasks.models import load_model, read_manifest
 from tasks.parameters import Parameters
 from tasks.settings_section import AUTO
 from tasks.training_settings import Student
@@ -43,8 +43,9 @@ def train_student(
     learns from the labels alone, and has no parent.
     """
     assert student.backbone is not None, "the parameters are refused without one"
+    manifest = read_manifest()
     training, validation = (
-        boxed_images(split, size, teacher.fit, teacher.classes) for split in ("train", "validation")
+        boxed_images(manifest, split, size, teacher.fit, teacher.classes) for split in ("train", "validation")
     )
     notes: dict[str, Any] = {"backbone": student.backbone}
     if size != teacher.input_size and not control_for:

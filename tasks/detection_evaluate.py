@@ -68,7 +68,7 @@ def score_detectors(parameters: Parameters) -> None:
                 split: difference(
                     of_split,
                     drawn[teacher][split],
-                    same_objects(found[name][split], found[teacher][split]),
+                    found[name][split].is_same(found[teacher][split]),
                     HEADLINE,
                     parameters.evaluate,
                 )
@@ -106,14 +106,6 @@ def headline_at(
     of_places = replace(found.take(own >= 0), images=own[own >= 0])
     drawn = draw(images.take(places), of_places, n_classes, parameters.evaluate, parameters.seed)
     return json_interval(read_intervals(drawn, parameters.evaluate).overall[HEADLINE])
-
-
-def same_objects(one: Objects, other: Objects) -> bool:
-    """Return whether two models found the very same."""
-    return all(
-        np.array_equal(np.asarray(getattr(one, name)), np.asarray(getattr(other, name)))
-        for name in ("images", "labels", "xyxy", "scores")
-    )
 
 
 def scores_of(

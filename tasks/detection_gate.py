@@ -16,7 +16,7 @@ from kinglet.runtime.detection import DETECTOR_OUTPUTS
 from kinglet.runtime.sessions import open_session
 from tasks.artifacts import SPLIT
 from tasks.detection_answers import BoxedImages, OpenedDetector, detector_of, find_objects, read_boxed, read_found
-from tasks.detection_evaluate import draw, same_objects
+from tasks.detection_evaluate import draw
 from tasks.image_gate import Judged, judge_model
 from tasks.parameters import Parameters
 
@@ -36,7 +36,7 @@ def judge_detector(parameters: Parameters) -> dict[str, Any]:
         read=lambda name: read_found([name], images, "test")[name],
         answer=partial(found_by_champion, images=images, classes=classes),
         draw=lambda found: draw(images, found, len(classes), parameters.evaluate, parameters.seed),
-        is_same=same_objects,
+        is_same=Objects.is_same,
         golden=golden,
     )
     return judge_model(judged, parameters)

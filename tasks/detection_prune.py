@@ -21,7 +21,7 @@ from tasks.artifacts import PRUNE, ModelCard
 from tasks.compression_settings import Prune
 from tasks.detection_distillation import train_detector_from_teacher
 from tasks.detection_training import boxed_images, detector_recipe
-from tasks.models import load_model
+from tasks.models import load_model, read_manifest
 from tasks.parameters import Parameters
 from tasks.settings_section import AUTO
 from tasks.whole_model import IMPORTANCE_BATCHES, Whole
@@ -34,8 +34,9 @@ RECOVERY_BUDGET = EpochBudget(pixels=0.426e9, fewest=3, most=45)
 def read_whole_detector(folder: Path, parameters: Parameters) -> Whole[BoxedImages]:
     """Return the detector of a folder, with the images that it learns from."""
     network, card = load_model(folder)
+    manifest = read_manifest()
     training, validation = (
-        boxed_images(split, card.input_size, card.fit, card.classes) for split in ("train", "validation")
+        boxed_images(manifest, split, card.input_size, card.fit, card.classes) for split in ("train", "validation")
     )
     centres, _ = places(card.input_size)
     batches = boxed_batches(training, card, parameters.prune.batch_size, parameters.seed)

@@ -14,6 +14,7 @@ from kinglet.evidence.detection_matches import Objects
 from tasks.artifacts import ModelCard
 from tasks.compression_settings import Quantize
 from tasks.detection_training import boxed_images
+from tasks.models import read_manifest
 
 # Validation images, at most. They judge whether a model is good enough: of the training images a detector knows
 # every box by heart, and what int8 loses elsewhere is no loss there.
@@ -27,8 +28,9 @@ def judged_detectors(
 
     Raises KingletError if the images that judge the models show no object.
     """
+    manifest = read_manifest()
     training, validation = (
-        boxed_images(split, card.input_size, card.fit, card.classes) for split in ("train", "validation")
+        boxed_images(manifest, split, card.input_size, card.fit, card.classes) for split in ("train", "validation")
     )
     calibration = drawn(len(training), settings.calibration_images, seed)
     choice = drawn(len(validation), CHOICE_IMAGES, seed)

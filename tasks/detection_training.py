@@ -8,6 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from kinglet.data.batches import open_packed
 from kinglet.data.box_augmentation import COLOR, CROP, FLIP, MOSAIC
@@ -15,11 +16,13 @@ from kinglet.data.boxed_images import BoxedImages, Objects
 from kinglet.data.resolutions import low_resolution_of_detector
 from kinglet.errors import KingletError
 from kinglet.models.registry import normalization, pretrained_detector
-from kinglet.reporting import silent
+from kinglet.reporting import Report, silent
 from kinglet.runtime.preprocessing import placement
+from kinglet.training.checkpoints import Checkpoint
 from kinglet.training.detection import fit_detector
+from kinglet.training.devices import pick_device
 from kinglet.training.epochs import Recipe
-from kinglet.training.parallel import Team
+from kinglet.training.parallel import ALONE, Team
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import BOXES, INGEST, packed_images, read_input_sizes
 from tasks.models import open_checkpoint, prepare_training, read_classes, read_manifest
@@ -38,35 +41,25 @@ def train_detector(parameters: Parameters, team: Team, device: torch.device) -> 
     settings = parameters.finetune
     prepare_training(parameters.seed, team.size if device.type == "cpu" else 1)
     classes, size = read_classes(), read_input_sizes().teacher
+    manifest = read_manifest()
     training, validation = (
-        boxed_images(split, size, parameters.data.fit, classes) for split in ("train", "validation")
+        boxed_images(manifest, split, size, parameters.data.fit, classes) for split in ("train", "validation")
     )
-    refuse_without_boxes(training, validation)
+    refuse_without_boxes({"training": training, "validation": validation})
     recipe = detector_recipe(settings, size, len(training), parameters.seed)
     channels = training.packed.shape[3]
-    mean, std = normalization(channels)
-    network, _ = pretrained_detector(settings.backbone, channels, len(classes), parameters.seed)
     checkpoint = open_checkpoint(
         "finetune",
         {"finetune": settings.model_dump(), "recipe": asdict(recipe), "channels": channels, "fit": parameters.data.fit},
         [packed_images(size), BOXES],
     )
     with progress("finetune") if team.leads else nullcontext(silent) as report:
-        trained, history = fit_detector(
-            network,
-            training,
-            validation,
-            recipe,
-            n_classes=len(classes),
-            mean=mean,
-            std=std,
-            device=device,
-            team=team,
-            checkpoint=checkpoint,
-            report=report,
+        trained, history = fine_tuned_detector(
+            settings, training, validation, len(classes), recipe, checkpoint, report, device, team
         )
     if not team.leads:
         return
+    mean, std = normalization(channels)
     keep_teacher(
         trained,
         checkpoint,
@@ -81,9 +74,43 @@ def train_detector(parameters: Parameters, team: Team, device: torch.device) -> 
     )
 
 
-def boxed_images(split: str, size: int, fit: str, classes: list[str]) -> BoxedImages:
-    """Return the images of one split, packed at this size, with their boxes in pixels of it."""
-    manifest = read_manifest()
+def fine_tuned_detector(
+    settings: Finetune,
+    training: BoxedImages,
+    validation: BoxedImages,
+    n_classes: int,
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    report: Report,
+    device: torch.device | None = None,
+    team: Team = ALONE,
+) -> tuple[nn.Module, list[dict[str, float]]]:
+    """Return a detector on a pretrained backbone after the whole recipe, and the history by epoch.
+
+    validation: images that say which epoch's weights are kept. checkpoint: where the training goes on if it was
+    interrupted; the caller clears it. device: what trains, the best that there is for None. team: the processes that
+    train side by side.
+    """
+    channels = training.packed.shape[3]
+    mean, std = normalization(channels)
+    network, _ = pretrained_detector(settings.backbone, channels, n_classes, recipe.seed)
+    return fit_detector(
+        network,
+        training,
+        validation,
+        recipe,
+        n_classes=n_classes,
+        mean=mean,
+        std=std,
+        device=device or pick_device(),
+        team=team,
+        checkpoint=checkpoint,
+        report=report,
+    )
+
+
+def boxed_images(manifest: pd.DataFrame, split: str, size: int, fit: str, classes: list[str]) -> BoxedImages:
+    """Return the images of one split of a manifest, packed at this size, with their boxes in pixels of it."""
     rows = manifest.loc[manifest["split"] == split, "index"].to_numpy(np.int64, copy=True)
     shapes = pd.read_parquet(INGEST / "manifest.parquet", columns=["index", "width", "height"]).set_index("index")
     boxes = pd.read_parquet(BOXES)
@@ -104,9 +131,9 @@ def boxed_images(split: str, size: int, fit: str, classes: list[str]) -> BoxedIm
     )
 
 
-def refuse_without_boxes(training: BoxedImages, validation: BoxedImages) -> None:
-    """Raise KingletError if there is nothing to learn from, or nothing to choose an epoch by."""
-    for images, name in ((training, "training"), (validation, "validation")):
+def refuse_without_boxes(parts: dict[str, BoxedImages]) -> None:
+    """Raise KingletError if the images of a part show no object. parts: by what they are called."""
+    for name, images in parts.items():
         if not any(len(objects) for objects in images.objects):
             raise KingletError(
                 f"None of the {len(images)} {name} images has a box.",
@@ -114,8 +141,11 @@ def refuse_without_boxes(training: BoxedImages, validation: BoxedImages) -> None
             )
 
 
-def detector_recipe(settings: Finetune, size: int, n_examples: int, seed: int) -> Recipe:
-    """Return how the detector is trained: the cheaper, low resolution first."""
+def detector_recipe(settings: Finetune, size: int, n_examples: int, seed: int, budget: EpochBudget = BUDGET) -> Recipe:
+    """Return how the detector is trained: the cheaper, low resolution first.
+
+    budget: what epochs left to "auto" may cost.
+    """
     low = low_resolution_of_detector(size) if settings.low_resolution_share else size
     augment = (FLIP, CROP, MOSAIC, COLOR) if settings.augment == AUTO else tuple(settings.augment)
-    return teacher_recipe(settings, phases_between(settings, low, size, n_examples, BUDGET), augment, seed)
+    return teacher_recipe(settings, phases_between(settings, low, size, n_examples, budget), augment, seed)

@@ -1,7 +1,4 @@
-"""What the step `adapt` does with detectors and segmenters: batch statistics of a domain, judged by their own metric.
-
-Images of the domain that no label is read of re-estimate the statistics; nothing is trained.
-"""
+"""What the step `adapt` does with detectors and segmenters: every method, judged by the problem's own metric."""
 
 from __future__ import annotations
 
@@ -11,22 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
-from kinglet.adaptation.training import TargetImages
+from kinglet.adaptation.dense_answers import fine_tune_detector, fine_tune_segmenter
+from kinglet.adaptation.training import AdaptationRecipe, TargetImages
 from kinglet.atomic import read_json
 from kinglet.data.batches import open_packed
 from kinglet.data.splits import ADAPTATION, TARGET_TEST
 from kinglet.evidence.corruptions.pixels import resize_batch
 from kinglet.evidence.image_bootstrap import DrawnScores
 from kinglet.evidence.image_gate import MAP_50, MIOU
-from tasks.adaptation import save_adapted, with_statistics_of
+from kinglet.reporting import Report
+from kinglet.training.devices import pick_device
+from kinglet.training.schedules import EpochBudget
+from tasks.adaptation import adaptation_recipe, save_adapted, with_statistics_of
 from tasks.artifacts import (
     ADAPTED_MODELS,
     FINETUNE,
     PRUNE,
     SPLIT,
+    ModelCard,
     model_folders,
     packed_images,
     read_card,
@@ -34,30 +38,82 @@ from tasks.artifacts import (
 )
 from tasks.detection_answers import find_objects, open_detector, read_boxed
 from tasks.detection_evaluate import draw as draw_objects
+from tasks.detection_training import boxed_images, refuse_without_boxes
 from tasks.image_scores import json_interval, read_intervals
-from tasks.models import load_model, prepare_training
+from tasks.models import load_model, prepare_training, read_manifest
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.segmentation_answers import count_answers, open_segmenter, read_masked
 from tasks.segmentation_evaluate import draw as draw_masks
+from tasks.segmentation_training import masked_images, refuse_without_classes
 from tasks.target_domain import FEWEST_IMAGES, PIXELS_TO_ADAPT, read_part
 
-METHOD = "batch_norm"
+# What a fine-tuning may cost where nobody says its epochs: 200 images of 320 pixels are shown three times.
+BUDGET = EpochBudget(pixels=60e6, fewest=2, most=20)
 # The part that no training and no other step but this one scores, and the test images of all other domains.
 PARTS = {"target": TARGET_TEST, "source": "test"}
 PICTURES, PICTURE_SIZE = 8, 64
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """How models of a problem are judged.
+class Work:
+    """A model that is to be adapted, and what with.
 
-    headline: the score. draw: that of the model in a folder on a part of the split, with all others, drawn anew over
-    its images; the same images are drawn for every model.
+    images: packed as the model takes them. rows: of those of the target domain, int64 (n,). labelled: of the rows,
+    those whose boxes or masks `finetune` gets to see.
     """
 
+    network: nn.Module
+    card: ModelCard
+    images: TargetImages
+    rows: NDArray[np.int64]
+    labelled: NDArray[np.int64]
+    parameters: Parameters
+
+    @property
+    def manifest(self) -> pd.DataFrame:
+        """The labelled images as rows of the manifest."""
+        manifest = read_manifest()
+        return manifest[manifest["index"].isin(self.labelled)]
+
+    @property
+    def recipe(self) -> AdaptationRecipe:
+        """How the network goes on with the labelled images."""
+        return adaptation_recipe(
+            self.parameters.adapt, BUDGET, len(self.labelled), self.card.input_size, self.parameters.seed
+        )
+
+
+@dataclass(frozen=True)
+class Adapting:
+    """How models of a problem learn from a few labelled images, and how they are judged.
+
+    fine_tune: from a network, which replaces that of the work, to the one that has learnt. headline: the score. draw:
+    that of the model in a folder on a part of the split, with all others, drawn anew over its images; the same images
+    are drawn for every model.
+    """
+
+    fine_tune: Callable[[Work, nn.Module, Report], nn.Module]
     headline: str
     draw: Callable[[Path, str, list[str], Parameters], DrawnScores]
+
+
+def learn_from_objects(work: Work, network: nn.Module, report: Report) -> nn.Module:
+    """Return a detector after learning from the labelled images; raises KingletError if these show no object."""
+    card = work.card
+    images = boxed_images(work.manifest, ADAPTATION, card.input_size, card.fit, card.classes)
+    refuse_without_boxes({"labelled": images})
+    return fine_tune_detector(network, images, card.mean, card.std, work.recipe, pick_device(), report)
+
+
+def learn_from_masks(work: Work, network: nn.Module, report: Report) -> nn.Module:
+    """Return a segmenter after learning from the labelled images; raises KingletError if no pixel has a class."""
+    card = work.card
+    images = masked_images(work.manifest, ADAPTATION, card.input_size)
+    refuse_without_classes({"labelled": images}, len(card.classes))
+    return fine_tune_segmenter(
+        network, images, len(card.classes), card.mean, card.std, work.recipe, pick_device(), report
+    )
 
 
 def scores_of_objects(folder: Path, part: str, classes: list[str], parameters: Parameters) -> DrawnScores:
@@ -74,9 +130,28 @@ def scores_of_masks(folder: Path, part: str, classes: list[str], parameters: Par
     return draw_masks(counts, images, parameters.evaluate, parameters.seed)
 
 
-SCORING = {
-    "detection": Scoring(MAP_50.name, scores_of_objects),
-    "segmentation": Scoring(MIOU.name, scores_of_masks),
+ADAPTING = {
+    "detection": Adapting(learn_from_objects, MAP_50.name, scores_of_objects),
+    "segmentation": Adapting(learn_from_masks, MIOU.name, scores_of_masks),
+}
+
+
+def by_batch_norm(work: Work, _: Adapting, report: Report) -> nn.Module:
+    """Return the network with the statistics of all images, of which no label is read; nothing is trained."""
+    report(0, 1, "batch_norm")
+    return with_statistics_of(work.network, work.images, work.rows, work.parameters.adapt.source_share)
+
+
+def by_finetune(work: Work, adapting: Adapting, report: Report) -> nn.Module:
+    """Return the network after learning from the labelled images, which are all that it sees of the target."""
+    network = with_statistics_of(work.network, work.images, work.labelled, work.parameters.adapt.source_share)
+    return adapting.fine_tune(work, network, report)
+
+
+# What `adapt.methods` may name where a network draws into images.
+METHODS: dict[str, Callable[[Work, Adapting, Report], nn.Module]] = {
+    "batch_norm": by_batch_norm,
+    "finetune": by_finetune,
 }
 
 
@@ -85,7 +160,7 @@ def adapt_models(parameters: Parameters) -> tuple[dict[str, Any], NDArray[np.uin
 
     The scores are JSON-ready; pictures: of the source, and below of the target, uint8 (2, n, size, size, channels).
     """
-    settings, scoring = parameters.adapt, SCORING[parameters.network]
+    settings, adapting = parameters.adapt, ADAPTING[parameters.network]
     prepare_training(parameters.seed)
     folders = {folder.name: folder for folder in model_folders(FINETUNE, PRUNE)}
     refuse_unknown_models("adapt.models", settings.models, folders)
@@ -93,46 +168,51 @@ def adapt_models(parameters: Parameters) -> tuple[dict[str, Any], NDArray[np.uin
     scores = {
         "target": settings.target,
         "is_made": False,
-        "headline": scoring.headline,
-        "models": {name: adapt_model(folders[name], scoring, parameters) for name in names},
+        "headline": adapting.headline,
+        "models": {name: adapt_model(folders[name], adapting, parameters) for name in names},
     }
     return scores, pictures(read_card(folders[names[0]]).input_size)
 
 
-def adapt_model(folder: Path, scoring: Scoring, parameters: Parameters) -> dict[str, Any]:
-    """Adapt one model; return its scores before and after, on the target and where it came from, JSON-ready."""
+def adapt_model(folder: Path, adapting: Adapting, parameters: Parameters) -> dict[str, Any]:
+    """Adapt one model by every method; return its scores before and after, on the target and where it came from,
+    JSON-ready.
+    """
     network, card = load_model(folder)
     classes, settings = read_json(SPLIT / "classes.json"), parameters.adapt
+    images = TargetImages(open_packed(packed_images(card.input_size)), card.mean, card.std)
     rows = rows_to_adapt(card.input_size)
-    output = ADAPTED_MODELS / f"{card.name}-{METHOD.replace('_', '-')}"
+    work = Work(network, card, images, rows, read_part(ADAPTATION).rows[: settings.labelled_images], parameters)
+
+    def drawn(of_model: Path) -> dict[str, DrawnScores]:
+        return {word: adapting.draw(of_model, part, classes, parameters) for word, part in PARTS.items()}
+
+    def interval(scores: DrawnScores) -> dict[str, float] | None:
+        return json_interval(read_intervals(scores, parameters.evaluate).overall[adapting.headline])
+
+    def scores_of(scores: dict[str, DrawnScores]) -> dict[str, dict[str, float] | None]:
+        return {f"{word}_{adapting.headline}": interval(of_part) for word, of_part in scores.items()}
+
+    methods = {}
     with progress(f"adapt {card.name}") as report:
-        report(0, 1, METHOD)
-        images = TargetImages(open_packed(packed_images(card.input_size)), card.mean, card.std)
-        adapted = with_statistics_of(network, images, rows, settings.source_share)
-        save_adapted(output, adapted, card, settings.target, METHOD)
-        before = {word: scoring.draw(folder, part, classes, parameters) for word, part in PARTS.items()}
-        after = {word: scoring.draw(output, part, classes, parameters) for word, part in PARTS.items()}
-        report(1, 1, METHOD)
-
-    def interval(drawn: DrawnScores) -> dict[str, float] | None:
-        return json_interval(read_intervals(drawn, parameters.evaluate).overall[scoring.headline])
-
+        report(0, 1, "scores")
+        before = drawn(folder)
+        for method in settings.methods:
+            output = ADAPTED_MODELS / f"{card.name}-{method.replace('_', '-')}"
+            save_adapted(output, METHODS[method](work, adapting, report), card, settings.target, method)
+            after = drawn(output)
+            changes = {f"{word}_change": interval(of_part.minus(before[word])) for word, of_part in after.items()}
+            methods[method] = {**scores_of(after), **changes, "recovered": None}
     return {
         "images": {
             "adaptation": len(rows),
-            "labelled": 0,
+            "labelled": len(work.labelled) if "finetune" in settings.methods else 0,
             "held_out": len(read_part(TARGET_TEST).rows),
             "source": len(read_part("test").rows),
         },
-        **{f"{word}_{scoring.headline}": interval(drawn) for word, drawn in before.items()},
+        **scores_of(before),
         "cost": None,
-        "methods": {
-            METHOD: {
-                **{f"{word}_{scoring.headline}": interval(drawn) for word, drawn in after.items()},
-                **{f"{word}_change": interval(drawn.minus(before[word])) for word, drawn in after.items()},
-                "recovered": None,
-            }
-        },
+        "methods": methods,
     }
 
 

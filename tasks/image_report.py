@@ -17,7 +17,7 @@ from kinglet.evidence.forest_chart import Line, forest
 from kinglet.evidence.image_gate import Headline
 from kinglet.evidence.non_inferiority import NOT_WORSE, WORSE
 from tasks.artifacts import BENCHMARK, CHECK_DATA, COMPARE, EVALUATE, ROBUSTNESS, SELECT, SPLIT
-from tasks.chapters import adaptation, by_domain, verdict
+from tasks.chapters import adaptation, by_domain, domains, verdict
 from tasks.chapters.comparisons import VERDICT_STYLES
 from tasks.chapters.data import findings, read_quarantine
 from tasks.chapters.settings import settings_rows
@@ -118,6 +118,7 @@ def page_of(found: Found, words: Words, parameters: Parameters) -> dict[str, Any
         "slices": slice_chapter(found.comparisons, chosen, headline.name, words.shown),
         "robustness": robustness_chapter(teacher, chosen, words.shown),
         "adaptation": adaptation.chapter(parameters.evaluate.confidence),
+        "domains": domains.chapter(parameters.evaluate.confidence),
         "findings": findings(read_json(CHECK_DATA / "checks.json")),
         "quarantined": read_quarantine(CHECK_DATA / "quarantine.csv"),
         "max_listed": MAX_LISTED,

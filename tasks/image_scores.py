@@ -115,3 +115,14 @@ def comparison_head(teacher: str, headline: Headline, parameters: Parameters) ->
         "power": parameters.plan.power,
         "correction": parameters.compare.correction,
     }
+
+
+def seen_and_unseen(
+    seen: DrawnScores, unseen: DrawnScores, is_same: bool, name: str, settings: Evaluate
+) -> dict[str, dict[str, float]]:
+    """Return one overall score by models that saw the images' domains and by models that did not, JSON-ready.
+
+    is_same: whether both answered the very same. change: the paired difference.
+    """
+    of_seen, of_unseen = (defined(read_intervals(drawn, settings).overall[name]) for drawn in (seen, unseen))
+    return {"seen": of_seen, "unseen": of_unseen, "change": difference(unseen, seen, is_same, name, settings)}

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from kinglet.evidence.bootstrap import accuracy_interval, paired_interval
-from kinglet.runtime.processors import available_processors
-from kinglet.training.loop import ImageSet, Recipe
-from kinglet.training.schedules import EpochBudget
-from tasks.artifacts import InputSizes, packed_images, read_input_sizes
-from tasks.crossvalidate import FEWEST_EPOCHS, MOST_EPOCHS, PIXELS, answers_of
-from tasks.finetune import fine_tuned, phases_of, recipe_of
-from tasks.models import image_set, open_checkpoint, prepare_training, read_classes, read_manifest
+from kinglet.training.checkpoints import Checkpoint
+from kinglet.training.epochs import Recipe
+from tasks import class_domains, detection_domains, segmentation_domains
+from tasks.domain_run import DomainRun
+from tasks.models import open_checkpoint, prepare_training, read_manifest
 from tasks.parameters import Parameters
 from tasks.progress import progress
 
-# What a training may cost where nobody says its epochs: as much as a fold of the cross-validation.
-BUDGET = EpochBudget(PIXELS, FEWEST_EPOCHS, MOST_EPOCHS)
+
+class Problem(Protocol):
+    """What a module says of a problem: how models are trained without a domain, and how they are judged."""
+
+    HEADLINE: str
+
+    def recipe_for(self, parameters: Parameters, n_training: int) -> Recipe:
+        """Return how every one of the models is trained. n_training: images of all domains."""
+
+    def files_learnt_from(self) -> list[Path]:
+        """Return what decides a training beside the manifest."""
+
+    def answers_of(self, run: DomainRun, tests: list[pd.DataFrame]) -> list[Any]:
+        """Train a model; return its answers to the images of each of `tests`, rows of the manifest."""
+
+    def together(self, parts: list[Any]) -> Any:
+        """Return the answers to the images of several domains, one behind the other."""
+
+    def scores_of(self, seen: Any, unseen: Any, parameters: Parameters) -> dict[str, Any]:
+        """Return the scores by models that saw an image's domain and that did not, and the paired change."""
+
+
+# Clips are of no domain that could be left out.
+PROBLEMS: dict[str, Problem] = {
+    "classification": class_domains,
+    "detection": detection_domains,
+    "segmentation": segmentation_domains,
+}
 
 
 def scores_without(names: list[str], unknown: dict[str, list[str]], parameters: Parameters) -> dict[str, Any]:
@@ -29,75 +52,48 @@ def scores_without(names: list[str], unknown: dict[str, list[str]], parameters: 
 
     names: the domains that are left out, in this order. unknown: {domain: classes that only it has}.
     """
-    manifest, sizes = read_manifest(), read_input_sizes()
-    domains = manifest["domain"].to_numpy(object)
-    test = manifest[(manifest["split"] == "test") & np.isin(domains, names)]
-    images, of_test = image_set(test, "test", [sizes.teacher]), test["domain"].to_numpy(object)
-    n_training = {name: int(((manifest["split"] == "train") & (domains != name)).sum()) for name in names}
-    recipe = recipe_for(parameters, sizes, int((manifest["split"] == "train").sum()))
-    seen = correct(manifest, images, "all domains", recipe, sizes, parameters)
-    unseen = np.zeros_like(seen)
-    rows = []
-    for name in names:
-        own = of_test == name
-        of_domain = ImageSet(images.packed, images.rows[own], images.labels[own])
-        unseen[own] = correct(manifest[domains != name], of_domain, f"without {name}", recipe, sizes, parameters)
-        rows.append(
-            {
-                "domain": name,
-                "n_training": n_training[name],
-                "unknown_classes": unknown[name],
-                **scores_of(seen[own], unseen[own], of_domain.labels, parameters),
-            }
-        )
+    problem, manifest = PROBLEMS[parameters.network], read_manifest()
+    is_training, is_test = (manifest["split"] == split for split in ("train", "test"))
+    recipe = problem.recipe_for(parameters, int(is_training.sum()))
+    tests = {name: manifest[is_test & (manifest["domain"] == name)] for name in names}
+    checkpoints: list[Checkpoint] = []
+
+    def answers(images: pd.DataFrame, title: str, parts: list[pd.DataFrame]) -> list[Any]:
+        checkpoints.append(checkpoint_of(images, recipe, problem.files_learnt_from(), parameters))
+        prepare_training(recipe.seed)
+        with progress(f"domains, {title}") as report:
+            return problem.answers_of(DomainRun(parameters, images, recipe, checkpoints[-1], report), parts)
+
+    seen = answers(manifest, "all domains", list(tests.values()))
+    unseen = [answers(manifest[manifest["domain"] != name], f"without {name}", [tests[name]])[0] for name in names]
+    rows = [
+        {
+            "domain": name,
+            "n_training": int((is_training & (manifest["domain"] != name)).sum()),
+            "unknown_classes": unknown[name],
+            **problem.scores_of(by_one_that_saw, by_one_that_did_not, parameters),
+        }
+        for name, by_one_that_saw, by_one_that_did_not in zip(names, seen, unseen, strict=True)
+    ]
+    pooled = problem.scores_of(problem.together(seen), problem.together(unseen), parameters)
+    # Not before: an interrupted step does not train again what it has trained.
+    for checkpoint in checkpoints:
+        checkpoint.clear()
     return {
+        "headline": problem.HEADLINE,
         "epochs": round(sum(epochs for epochs, _ in recipe.phases), 2),
         "left_out": rows,
-        "all": scores_of(seen, unseen, images.labels, parameters),
+        "all": pooled,
     }
 
 
-def recipe_for(parameters: Parameters, sizes: InputSizes, n_training: int) -> Recipe:
-    """Return how every one of the models is trained: the same, whichever domain is left out."""
-    settings = parameters.finetune.model_copy(update={"epochs": parameters.domains.epochs})
-    return recipe_of(settings, phases_of(settings, sizes, n_training, BUDGET), parameters.seed)
-
-
-def correct(
-    manifest: pd.DataFrame, images: ImageSet, title: str, recipe: Recipe, sizes: InputSizes, parameters: Parameters
-) -> NDArray[np.bool_]:
-    """Return whether a model that is trained on the manifest's images is right about `images`, bool (n,)."""
-    settings, classes = parameters.finetune, read_classes()
-    prepare_training(recipe.seed)
-    training, validation = (
-        image_set(manifest, split, {sizes.teacher, sizes.low_resolution}) for split in ("train", "validation")
-    )
-    facts = {"finetune": settings.model_dump(), "recipe": asdict(recipe), "rows": training.rows.tolist()}
-    checkpoint = open_checkpoint("domains", facts, [packed_images(sizes.teacher)])
-    with progress(f"domains, {title}") as report:
-        network, _ = fine_tuned(
-            settings, training, validation, len(classes), recipe, sizes.low_resolution, checkpoint, report
-        )
-        threads = available_processors()
-        probabilities = answers_of(network, images, sizes.teacher, parameters.data.fit, len(classes), threads, report)
-    checkpoint.clear()
-    return np.asarray(probabilities.argmax(axis=1) == images.labels, bool)
-
-
-def scores_of(
-    seen: NDArray[np.bool_], unseen: NDArray[np.bool_], labels: NDArray[np.int64], parameters: Parameters
-) -> dict[str, Any]:
-    """Return the accuracy by models that saw an image's domain and that did not, and the paired change, JSON-ready."""
-    settings = parameters.evaluate
-    options: dict[str, Any] = {
-        "strata": labels if settings.stratified else None,
-        "method": settings.interval,
-        "confidence": settings.confidence,
-        "seed": parameters.seed,
+def checkpoint_of(images: pd.DataFrame, recipe: Recipe, files: list[Path], parameters: Parameters) -> Checkpoint:
+    """Return where the training that learns from these images, and chooses an epoch by them, goes on."""
+    used = images.loc[images["split"].isin(["train", "validation"]), "index"]
+    facts = {
+        "finetune": parameters.finetune.model_dump(),
+        "recipe": asdict(recipe),
+        "fit": parameters.data.fit,
+        "rows": used.to_numpy(np.int64).tolist(),
     }
-    return {
-        "n": len(labels),
-        "seen": accuracy_interval(seen, **options).to_dict(),
-        "unseen": accuracy_interval(unseen, **options).to_dict(),
-        "change": paired_interval(unseen, seen, **options).to_dict(),
-    }
+    return open_checkpoint("domains", facts, files)

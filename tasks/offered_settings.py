@@ -23,25 +23,27 @@ OFF_BESIDE_CLASSES: dict[str, Any] = {
     "quantize.qat_epochs": 0,
     "export.runtimes": [],
 }
+# What detectors and segmenters have as well.
+OF_DOMAINS = ("adapt.models", "domains.most")
 OFF: dict[str, dict[str, Any]] = {
     "detection": {
         **{
             key: off
             for key, off in OFF_BESIDE_CLASSES.items()
-            if key not in ("distill.students", "prune.models", "adapt.models")
+            if key not in ("distill.students", "prune.models", *OF_DOMAINS)
         },
         "distill.hints": "none",
         "prune.blocks": 0,
         "crossvalidate.folds": [],
     },
-    "segmentation": {key: off for key, off in OFF_BESIDE_CLASSES.items() if key != "adapt.models"},
+    "segmentation": {key: off for key, off in OFF_BESIDE_CLASSES.items() if key not in OF_DOMAINS},
     "video": {**OFF_BESIDE_CLASSES, "quantize.stored_weights": []},
 }
 # What the parameter file of a data set is written from.
 EXAMPLES = {problem: f"params/{problem}.yaml" for problem in (*OFF, "tracking")}
-# How models that draw into images are adapted: what would train them knows classes of images only, and the made camera
-# would change the borders around an image as well.
-ADAPTED_BY = ["batch_norm"]
+# How models that draw into images are adapted: self-training knows classes of images only, and the made camera would
+# change the borders around an image as well.
+ADAPTED_BY = ("batch_norm", "finetune")
 # What an image loses at its edges, and who takes only some sizes.
 CUT_INTO_TILES = ("segmentation",)
 CUT_AWAY = {"detection": "boxes", "segmentation": "parts of masks"}
@@ -79,7 +81,7 @@ def refuse_what_is_not_offered(parameters: Parameters, path: Path) -> None:
 
 
 def refuse_other_adaptation(parameters: Parameters, path: Path) -> None:
-    """Raise KingletError if a detector or a segmenter is to be adapted to other than a domain, or by training."""
+    """Raise KingletError if a detector or a segmenter is to be adapted to other than a domain, or by another method."""
     adapt = parameters.adapt
     if not adapt.models:
         return
@@ -89,11 +91,12 @@ def refuse_other_adaptation(parameters: Parameters, path: Path) -> None:
             "images for classification only.",
             "Name a domain of the data set in adapt.target, or set adapt.models: [].",
         )
-    if adapt.methods != ADAPTED_BY:
+    unknown = [method for method in adapt.methods if method not in ADAPTED_BY]
+    if unknown:
         raise KingletError(
-            f"{path}: problem is {parameters.problem}, and adapt.methods is {adapt.methods}: only batch statistics are "
-            "re-estimated there, nothing is trained.",
-            f"Set adapt.methods: {ADAPTED_BY}.",
+            f"{path}: problem is {parameters.problem}, and adapt.methods names {', '.join(unknown)}, which knows "
+            "classes of images only.",
+            f"Take some of {', '.join(ADAPTED_BY)}.",
         )
 
 

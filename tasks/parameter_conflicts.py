@@ -26,15 +26,20 @@ STUDENTS = {
 
 
 def refuse_augmentations_of_another_problem(parameters: Parameters, path: Path) -> None:
-    """Raise KingletError if the teacher's training names an augmentation that its problem does not have."""
+    """Raise KingletError if a training names an augmentation that the problem does not have."""
     known = AUGMENTATIONS_OF[parameters.network]
-    named = [] if parameters.finetune.augment == AUTO else parameters.finetune.augment
-    unknown = [name for name in named if name not in known]
-    if unknown:
-        raise KingletError(
-            f"{path}: finetune.augment names {', '.join(unknown)}, which {parameters.problem} does not have.",
-            f"Take some of {', '.join(known)}, or auto.",
-        )
+    of_teacher = [] if parameters.finetune.augment == AUTO else parameters.finetune.augment
+    of_adaptation = parameters.adapt.augment if parameters.adapt.models else []
+    for key, named, otherwise in (
+        ("finetune.augment", of_teacher, ", or auto"),
+        ("adapt.augment", of_adaptation, ""),
+    ):
+        unknown = [name for name in named if name not in known]
+        if unknown:
+            raise KingletError(
+                f"{path}: {key} names {', '.join(unknown)}, which {parameters.problem} does not have.",
+                f"Take some of {', '.join(known)}{otherwise}.",
+            )
 
 
 def refuse_no_epochs_of_another_problem(parameters: Parameters, path: Path) -> None:

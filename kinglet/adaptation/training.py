@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,17 +52,34 @@ class AdaptationRecipe:
 Labelling = Callable[[nn.Module], Tensor]
 
 
-def go_on(
+@dataclass(frozen=True)
+class Lesson:
+    """What an epoch teaches.
+
+    positions: of the examples that it shows, int64 (n,). show: from some of them to the network's input, and what the
+    loss needs to know of it. loss: of what the network returns and that.
+    """
+
+    positions: NDArray[np.int64]
+    show: Callable[[NDArray[np.int64]], tuple[Tensor, Any]]
+    loss: Callable[[Any, Any], Tensor]
+
+
+# From the number of an epoch, and the average of the weights so far, to what it teaches.
+Lessons = Callable[[int, nn.Module], Lesson]
+
+
+def train_normalizations(
     network: nn.Module,
-    images: TargetImages,
-    labelling: Labelling,
+    n_examples: int,
+    lessons: Lessons,
     recipe: AdaptationRecipe,
     device: torch.device,
     report: Report = silent,
 ) -> nn.Module:
     """Return the average of the weights of a network that goes on learning, on the CPU in evaluation mode.
 
-    labelling is asked anew before every epoch. Trained are the scales and shifts of the batch normalizations alone, a
+    n_examples: that an epoch shows at most. Trained are the scales and shifts of the batch normalizations alone, a
     few hundred numbers that a few images cannot spoil. The statistics stay as they are: a batch of few images, or of
     few classes, has statistics of its own.
     The network itself is left as it was.
@@ -76,27 +94,22 @@ def go_on(
     average = WeightAverage(network, recipe.ema_decay)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0)
-    rows = np.arange(len(images.packed))
-    views = Views(recipe.augment, len(rows), recipe.epochs, recipe.seed)
-    steps_per_epoch = count_batches(len(rows), recipe.batch_size)
+    steps_per_epoch = count_batches(n_examples, recipe.batch_size)
     total_steps = recipe.epochs * steps_per_epoch
     for epoch in range(recipe.epochs):
-        labels = labelling(average.network)
-        loss = label_loss(labels, 0.0)
-        known = np.flatnonzero((labels != NO_LABEL).numpy())
+        lesson = lessons(epoch, average.network)
         network.train()
         for norm in norms:
             norm.eval()
         # Dropout draws from torch's own generator, everything else from this one.
         torch.manual_seed(recipe.seed * 100_003 + epoch)
         generator = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
-        for step, chosen in enumerate(shuffled_batches(len(known), recipe.batch_size, generator)):
+        for step, chosen in enumerate(shuffled_batches(len(lesson.positions), recipe.batch_size, generator)):
             done = epoch * steps_per_epoch + step
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * cosine_with_warmup(done, total_steps, WARMUP)
-            positions = known[chosen]
-            pixels, shown = views.show(images.packed, rows, positions, views.of_epoch(epoch)[positions], device)
-            value = loss(network(standardize(pixels, images.mean, images.std)), shown)
+            inputs, shown = lesson.show(lesson.positions[chosen])
+            value = lesson.loss(network(inputs), shown)
             optimizer.zero_grad(set_to_none=True)
             value.backward()
             optimizer.step()
@@ -108,6 +121,34 @@ def go_on(
                 )
             report(done + 1, total_steps, f"epoch {epoch + 1}/{recipe.epochs} loss {value.item():.3f}")
     return average.network.cpu().eval()
+
+
+def go_on(
+    network: nn.Module,
+    images: TargetImages,
+    labelling: Labelling,
+    recipe: AdaptationRecipe,
+    device: torch.device,
+    report: Report = silent,
+) -> nn.Module:
+    """Return a classifier after going on with images of the target, on the CPU in evaluation mode.
+
+    labelling is asked anew before every epoch. The rest is as `train_normalizations` says.
+    """
+    rows = np.arange(len(images.packed))
+    views = Views(recipe.augment, len(rows), recipe.epochs, recipe.seed)
+
+    def lessons(epoch: int, average: nn.Module) -> Lesson:
+        labels = labelling(average)
+        loss, of_epoch = label_loss(labels, 0.0), views.of_epoch(epoch)
+
+        def show(positions: NDArray[np.int64]) -> tuple[Tensor, Any]:
+            pixels, shown = views.show(images.packed, rows, positions, of_epoch[positions], device)
+            return standardize(pixels, images.mean, images.std), shown
+
+        return Lesson(np.flatnonzero((labels != NO_LABEL).numpy()), show, loss)
+
+    return train_normalizations(network, len(rows), lessons, recipe, device, report)
 
 
 def fine_tune(

@@ -52,6 +52,13 @@ class Objects:
         scores = None if self.scores is None else self.scores[rows]
         return Objects(self.images[rows], self.labels[rows], self.xyxy[rows], scores)
 
+    def is_same(self, other: Objects) -> bool:
+        """Return whether two models found the very same."""
+        return all(
+            np.array_equal(np.asarray(getattr(self, name)), np.asarray(getattr(other, name)))
+            for name in ("images", "labels", "xyxy", "scores")
+        )
+
     @property
     def areas(self) -> NDArray[np.float64]:
         """Their areas in pixels, float64 (n,)."""

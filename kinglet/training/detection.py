@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,11 +70,10 @@ def fit_detector(
     def pictures(epoch: Epoch, positions: NDArray[np.int64]) -> tuple[Tensor, Shown]:
         share = MOSAIC_SHARE if epoch.index < (1 - LAST_WITHOUT_MOSAIC) * n_epochs else 0.0
         seeds = (recipe.seed, epoch.index)
-        pixels, objects = show(training, positions, epoch.input_size, recipe.augment, seeds, mosaic_share=share)
-        shown = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, torch.float32)
-        if COLOR in recipe.augment:
-            shown = color(shown, random_colors(recipe.seed, epoch.index, positions).to(device))
-        inputs = standardize(shown, mean, std)
+        pixels, objects = pictures_of(
+            training, positions, epoch.input_size, recipe.augment, seeds, device, mosaic_share=share
+        )
+        inputs = standardize(pixels, mean, std)
         return inputs, Shown(centres[epoch.input_size], objects, answered(teacher, inputs, recipe.precision))
 
     def loss(outputs: Answer, shown: Shown) -> Tensor:
@@ -92,6 +92,27 @@ def fit_detector(
         slack=lambda _: 0.0,
     )
     return train(network, objective, recipe, device=device, team=team, checkpoint=checkpoint, report=report)
+
+
+def pictures_of(
+    images: BoxedImages,
+    positions: NDArray[np.int64],
+    size: int,
+    augment: Collection[str],
+    seeds: tuple[int, int],
+    device: torch.device,
+    *,
+    mosaic_share: float = MOSAIC_SHARE,
+) -> tuple[Tensor, list[Objects]]:
+    """Return pictures of examples, float32 (n, channels, size, size) in [0, 255], and the objects on each.
+
+    seeds: that of the training, and the number of its epoch. The rest is as `show` says.
+    """
+    pixels, objects = show(images, positions, size, augment, seeds, mosaic_share=mosaic_share)
+    shown = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, torch.float32)
+    if COLOR in augment:
+        shown = color(shown, random_colors(*seeds, positions).to(device))
+    return shown, objects
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import numpy as np
 import torch
@@ -54,12 +55,9 @@ def fit_segmenter(
     """
 
     def pictures(epoch: Epoch, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        places = positions % len(training)
-        shown, masks = show(training, positions, places, epoch.input_size, recipe.augment, (recipe.seed, epoch.index))
-        shown = shown.to(device)
-        if COLOR in recipe.augment:
-            shown = color(shown, random_colors(recipe.seed, epoch.index, positions).to(device))
-        return standardize(shown, mean, std), masks.to(device)
+        seeds = (recipe.seed, epoch.index)
+        shown, masks = pictures_of(training, positions, epoch.input_size, recipe.augment, seeds, device)
+        return standardize(shown, mean, std), masks
 
     objective = Objective(
         n_examples=len(training) * times_shown(len(training)),
@@ -72,6 +70,26 @@ def fit_segmenter(
         slack=lambda _: 0.0,
     )
     return train(network, objective, recipe, device=device, team=team, checkpoint=checkpoint, report=report)
+
+
+def pictures_of(
+    images: MaskedImages,
+    positions: NDArray[np.int64],
+    size: int,
+    augment: Collection[str],
+    seeds: tuple[int, int],
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Return pictures of examples, float32 (n, channels, size, size) in [0, 255], and masks, uint8 (n, size, size).
+
+    positions: of the examples, which are as many as one likes: the images one after the other, again and again. seeds:
+    that of the training, and the number of its epoch. The rest is as `show` says.
+    """
+    shown, masks = show(images, positions, positions % len(images), size, augment, seeds)
+    shown = shown.to(device)
+    if COLOR in augment:
+        shown = color(shown, random_colors(*seeds, positions).to(device))
+    return shown, masks.to(device)
 
 
 @torch.inference_mode()

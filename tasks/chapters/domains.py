@@ -7,6 +7,7 @@ from typing import Any
 from kinglet.atomic import read_json
 from tasks.artifacts import DOMAINS
 from tasks.report_rows import percent, signed, signed_between
+from tasks.select import ACCURACY, WORDS
 
 
 def chapter(confidence: float) -> dict[str, Any] | None:
@@ -14,17 +15,28 @@ def chapter(confidence: float) -> dict[str, Any] | None:
     scores = read_json(DOMAINS / "scores.json")
     if not scores["named"]:
         return None
-    return {**scores, "confidence": confidence, "verdict": scores["reason"] or verdict(scores)}
+    word = WORDS[scores.get("headline", ACCURACY)]
+    return {
+        **scores,
+        "word": word,
+        "is_share": word == WORDS[ACCURACY],
+        "confidence": confidence,
+        "verdict": scores["reason"] or verdict(scores, word),
+    }
 
 
-def verdict(scores: dict[str, Any]) -> str:
-    """Return in a sentence or two what unseen domains cost, and which costs most."""
+def verdict(scores: dict[str, Any], word: str) -> str:
+    """Return in a sentence or two what unseen domains cost, and which costs most. word: for the score."""
     pooled, rows = scores["all"], scores["left_out"]
     worst = min(rows, key=lambda row: row["change"]["value"])
+    seen, unseen = (f"{percent(pooled[key]['value'], 1)} %" for key in ("seen", "unseen"))
+    known, new = "On a domain that it was trained on the recipe", "on one that it never saw"
+    if word == WORDS[ACCURACY]:
+        said = f"{known} is right about {seen} of the test images, {new} about {unseen}"
+    else:
+        said = f"{known} reaches an {word} of {seen} on the test images, {new} of {unseen}"
     return (
-        f"On a domain that it was trained on the recipe is right about {percent(pooled['seen']['value'], 1)} % of the "
-        f"test images, on one that it never saw about {percent(pooled['unseen']['value'], 1)} %: "
-        f"{signed(pooled['change']['value'], 1)} points ({signed_between(pooled['change'], 1)}). "
+        f"{said}: {signed(pooled['change']['value'], 1)} points ({signed_between(pooled['change'], 1)}). "
         f"{worst['domain']} suffers most: {signed(worst['change']['value'], 1)} points "
         f"({signed_between(worst['change'], 1)})."
     )

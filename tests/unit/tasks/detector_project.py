@@ -15,13 +15,13 @@ import onnx
 import pandas as pd
 from onnx import TensorProto, helper, numpy_helper
 
-from kinglet.atomic import write_json
+from kinglet.atomic import read_json, write_json
 from kinglet.runtime import bundles
 from kinglet.runtime.detection import BOXES_NAME
 from kinglet.runtime.device import this_device
 from kinglet.runtime.preprocessing import Preprocessing, placement
 from kinglet.runtime.sessions import CLASSES_KEY, PREPROCESSING_KEY
-from tasks.artifacts import BENCHMARK, BOXES, BUNDLE, INGEST, SPLIT, ModelCard, write_card
+from tasks.artifacts import BENCHMARK, BOXES, BUNDLE, DOMAINS, INGEST, SPLIT, ModelCard, write_card
 from tasks.parameters import Parameters
 from tests.unit.tasks.small_project import write_data
 
@@ -75,6 +75,8 @@ def build_detector_project(root: Path, n: int = 60, recipes: tuple[Recipe, ...] 
     splits = np.array(["train", "validation", "test"])[np.arange(n) % 3]
     write_data(root, {SIZE: images}, np.zeros(n, np.int64), splits, CLASSES)
     artifacts = root / "artifacts"
+    left_out = root / DOMAINS / "scores.json"
+    write_json(left_out, {**read_json(left_out), "headline": "map_50"})
     manifest = pd.read_parquet(root / SPLIT / "manifest.parquet").assign(label="", label_index=-1)
     manifest.to_parquet(root / SPLIT / "manifest.parquet", index=False)
     manifest.assign(width=WIDTH, height=HEIGHT).to_parquet(root / INGEST / "manifest.parquet", index=False)

@@ -18,7 +18,7 @@ from kinglet.runtime.preprocessing import resize
 from kinglet.runtime.sessions import read_metadata
 from tasks import finetune
 from tasks.detection_training import boxed_images, detector_recipe
-from tasks.models import load_model
+from tasks.models import load_model, read_manifest
 from tasks.parameters import Parameters, load_parameters
 from tasks.setting_values import BOX_AUGMENTATIONS
 from tests.unit.data.painted_rectangles import painted
@@ -65,7 +65,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_boxes_are_read_in_pixels_of_the_packed_images(project: Path) -> None:
-    images = boxed_images("train", SIZE, "pad", CLASSES)
+    images = boxed_images(read_manifest(), "train", SIZE, "pad", CLASSES)
     assert images.rows.tolist() == list(range(8))
     assert images.insides[0].tolist() == [0, 8, 64, 56]
     n_checked = 0
@@ -77,7 +77,7 @@ def test_boxes_are_read_in_pixels_of_the_packed_images(project: Path) -> None:
     assert n_checked >= 8
     boxes = pd.read_parquet("artifacts/ingest/boxes.parquet")
     assert n_checked == int(((boxes["index"] < 8) & (boxes["label"] != "ignored")).sum())
-    assert len(boxed_images("validation", SIZE, "pad", CLASSES).objects[-1]) == 0
+    assert len(boxed_images(read_manifest(), "validation", SIZE, "pad", CLASSES).objects[-1]) == 0
 
 
 def test_the_step_leaves_a_detector_that_says_what_it_is_and_the_same_one_every_time(project: Path) -> None:

@@ -180,6 +180,16 @@ def test_the_page_shows_every_score_with_its_interval(project):
     assert f'<td class="n">{newly_missed}</td>' in page
 
 
+def test_the_page_says_what_an_unseen_domain_costs_in_its_own_score(project):
+    page = REPORT.read_text()
+    chapter = page[page.index('<section id="domains">') :]
+    chapter = chapter[: chapter.index("</section>")]
+    assert "the recipe reaches an mAP50 of 60.0 % on the test images, on one that it never saw of 60.0 %" in chapter
+    assert "<br>mAP50, %" in chapter
+    assert '<a href="#domains">' in page
+    assert not re.search("accuracy|right about|image by image", chapter)
+
+
 def test_pictures_show_what_each_of_two_detectors_has_right_and_wrong(project):
     page = REPORT.read_text()
     chapter = page[page.index('<section id="detections"') : page.index('<section id="data"')]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import tasks.chapters.domains
+import tasks.class_domains
 import tasks.domains
 import tasks.leave_one_domain_out
 from kinglet.atomic import read_json
@@ -46,13 +48,13 @@ def name_domains(domains: list[str]) -> pd.DataFrame:
 def test_every_domain_is_answered_by_a_model_that_never_saw_it(project, monkeypatch):
     manifest = name_domains(["lab", "", "yard"])
     learnt_from: list[set[int]] = []
-    fine_tuned = tasks.leave_one_domain_out.fine_tuned
+    fine_tuned = tasks.class_domains.fine_tuned
 
     def watched(settings, training, validation, *rest):
         learnt_from.append({*training.rows.tolist(), *validation.rows.tolist()})
         return fine_tuned(settings, training, validation, *rest)
 
-    monkeypatch.setattr(tasks.leave_one_domain_out, "fine_tuned", watched)
+    monkeypatch.setattr(tasks.class_domains, "fine_tuned", watched)
     tasks.domains.run(settings())
     used = manifest[manifest["split"] != "test"]
     expected = [set(used["index"]), *(set(used.loc[used["domain"] != name, "index"]) for name in ("lab", "yard"))]
@@ -75,6 +77,20 @@ def test_every_domain_is_answered_by_a_model_that_never_saw_it(project, monkeypa
     assert "suffers most" in said
 
 
+def test_a_training_goes_on_where_one_of_the_same_images_was_and_nowhere_else(project):
+    manifest, given = name_domains(["lab", "yard"]), settings()
+    recipe = tasks.class_domains.recipe_for(given, 96)
+    without = {
+        part: manifest[(manifest["split"] != part) | (manifest["domain"] != "lab")] for part in ("train", "validation")
+    }
+    folders = [
+        tasks.leave_one_domain_out.checkpoint_of(images, recipe, [], given).folder
+        for images in (manifest, *without.values(), manifest)
+    ]
+    assert len(set(folders)) == 3
+    assert folders[0] == folders[-1]
+
+
 @pytest.mark.parametrize(
     ("domains", "changes", "said"),
     [
@@ -88,7 +104,7 @@ def test_every_domain_is_answered_by_a_model_that_never_saw_it(project, monkeypa
 )
 def test_where_nothing_can_be_left_out_it_is_said_in_a_sentence(project, capsys, monkeypatch, domains, changes, said):
     name_domains(domains)
-    monkeypatch.setattr(tasks.leave_one_domain_out, "fine_tuned", None)  # nothing may be trained
+    monkeypatch.setattr(tasks.class_domains, "fine_tuned", None)  # nothing may be trained
     tasks.domains.run(settings(**changes))
     scores = read_json(SCORES)
     assert said in scores["reason"]
@@ -98,11 +114,14 @@ def test_where_nothing_can_be_left_out_it_is_said_in_a_sentence(project, capsys,
     assert chapter is None if domains == [""] else chapter["verdict"] == scores["reason"]
 
 
+def part(domains: list[str]) -> tasks.domains.Part:
+    """Return images of two of four classes, in turn."""
+    shows = np.arange(len(domains))[:, None] % 2 == np.arange(4)
+    return tasks.domains.Part(np.array(domains, object), shows, np.arange(len(domains)))
+
+
 def parts(train: list[str], validation: list[str], test: list[str]) -> dict[str, tasks.domains.Part]:
-    return {
-        name: tasks.domains.Part(np.array(domains, object), np.arange(len(domains)) % 2)
-        for name, domains in (("train", train), ("validation", validation), ("test", test))
-    }
+    return {"train": part(train), "validation": part(validation), "test": part(test)}
 
 
 def test_domains_that_are_not_left_out_are_named_with_the_reason():
@@ -119,7 +138,25 @@ def test_domains_that_are_not_left_out_are_named_with_the_reason():
     assert alone == {"a": "without it no image is left to learn from"}
 
 
+def test_tiles_of_one_image_are_no_test_images_of_their_own():
+    tiled = parts(["a", "b"], ["a", "b"], ["a"] * 6 + ["b"] * 6)
+    tiled["test"] = replace(tiled["test"], wholes=np.array([0] * 6 + [1, 1, 2, 2, 3, 3]))
+    found = tasks.domains.not_left_out(["a", "b"], tiled, settings().domains)
+    assert found == {"a": "1 test images, domains.min_test_images is 3"}
+
+
+def test_a_domain_that_shows_nothing_or_holds_all_there_is_to_learn_is_not_left_out():
+    empty = parts(["a", "b"], ["a", "b"], ["a", "b"] * 4)
+    empty["train"].shows[1] = False
+    empty["test"].shows[1::2] = False
+    found = tasks.domains.not_left_out(["a", "b"], empty, settings().domains)
+    assert found == {
+        "a": "without it no image is left to learn from",
+        "b": "its test images show nothing of any class",
+    }
+
+
 def test_classes_that_only_one_domain_has_are_named(project):
-    training = parts(["lab", "yard", "lab", "yard"], [], [])["train"]
+    training = part(["lab", "yard", "lab", "yard"])
     # Labels 0 and 1 of four classes: "a" only in lab, "b" only in yard; "c" and "d" in none.
     assert tasks.domains.unknown_classes(["lab", "yard"], training) == {"lab": ["a", "c", "d"], "yard": ["b", "c", "d"]}

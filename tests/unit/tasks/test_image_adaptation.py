@@ -2,45 +2,55 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
 import tasks.adapt
 import tasks.chapters.adaptation
 import tasks.evaluate
 import tasks.image_adaptation
-from kinglet.atomic import read_json, write_json
+from kinglet.atomic import read_json
 from kinglet.data.batches import standardize
-from tasks.artifacts import ADAPT, ADAPTED_MODELS, BOXES, INGEST, SPLIT, mask_file
+from kinglet.errors import KingletError
+from tasks.artifacts import ADAPT, ADAPTED_MODELS, BOXES, INGEST, SPLIT
 from tasks.models import load_model, save_model
 from tasks.parameters import Parameters
-from tests.unit.data.painted_rectangles import painted
 from tests.unit.models.segmenter_files import lively_segmenter
 from tests.unit.models.test_detector import lively, small_detector
+from tests.unit.tasks.painted_domains import CLASSES, SIZE, pictures, write_painted
 
-SIZE = 64
 PARTS = np.array(["train"] * 4 + ["validation"] * 4 + ["test"] * 12 + ["adaptation"] * 16 + ["target_test"] * 10)
 IS_TARGET = np.isin(PARTS, ["adaptation", "target_test"])
 MEAN, STD = [0.45] * 3, [0.25] * 3
-CLASSES = {"detection": ["blue", "red"], "segmentation": ["background", "blue", "red"]}
 HEADLINES = {"detection": "map_50", "segmentation": "miou"}
+FOLDERS = {"batch_norm": "teacher-batch-norm", "finetune": "teacher-finetune"}
 PROBLEMS = pytest.mark.parametrize("built", list(HEADLINES), indirect=True)
 
 
-def settings(problem: str) -> Parameters:
+def settings(problem: str, **adapt: Any) -> Parameters:
     return Parameters.model_validate(
         {
             "problem": problem,
             "data": {"source": "photos", "images": "photos", "fit": "pad"},
             "finetune": {"backbone": "mobilenet-v2", "input_size": SIZE},
-            "adapt": {"models": ["teacher"], "target": "yard", "methods": ["batch_norm"], "source_share": 0.25},
+            "adapt": {
+                "models": ["teacher"],
+                "target": "yard",
+                "methods": ["batch_norm", "finetune"],
+                "source_share": 0.25,
+                "labelled_images": 8,
+                "epochs": 1,
+                "batch_size": 4,
+                **adapt,
+            },
         }
     )
 
@@ -60,26 +70,9 @@ def network_of(problem: str) -> nn.Module:
 
 def write_project(problem: str) -> None:
     """Write what `ingest`, `split` and `finetune` leave: rectangles, half as bright in the domain "yard"."""
-    images, n = painted(len(PARTS), size=SIZE, seed=3), len(PARTS)
-    packed = np.where(IS_TARGET[:, None, None, None], images.packed // 2, images.packed)
-    for folder in (INGEST, SPLIT):
-        folder.mkdir(parents=True)
-    np.save(INGEST / f"images_{SIZE}.npy", packed)
-    index = np.arange(n)
-    pd.DataFrame({"index": index, "width": SIZE, "height": SIZE}).to_parquet(INGEST / "manifest.parquet")
-    columns = {"index": index, "path": [f"{number}.png" for number in index], "label_index": -1, "split": PARTS}
-    columns |= {"domain": np.where(IS_TARGET, "yard", ""), "sha256": [f"{17 * number % 97:02}" for number in index]}
-    pd.DataFrame(columns).to_parquet(SPLIT / "manifest.parquet")
-    write_json(SPLIT / "classes.json", CLASSES[problem])
-    rows = []
-    for number, objects in enumerate(images.objects):
-        mask = np.zeros((SIZE, SIZE), np.uint8)
-        for (x1, y1, x2, y2), label in zip(objects.xyxy.astype(int).tolist(), objects.labels.tolist(), strict=True):
-            rows.append({"index": number, "label": CLASSES["detection"][label], "x1": x1, "y1": y1, "x2": x2, "y2": y2})
-            mask[y1:y2, x1:x2] = 1 + label
-        mask_file(number).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(mask_file(number))
-    pd.DataFrame(rows).astype(dict.fromkeys(("x1", "y1", "x2", "y2"), float)).to_parquet(BOXES)
+    seen = pictures(len(PARTS))
+    packed = np.where(IS_TARGET[:, None, None, None], seen // 2, seen)
+    write_painted(problem, PARTS, np.where(IS_TARGET, "yard", ""), packed)
     facts = {"step": "finetune", "parent": "", "input_size": SIZE, "channels": 3, "fit": "pad", "notes": {}}
     facts |= {"mean": MEAN, "std": STD, "classes": CLASSES[problem], "problem": problem}
     save_model(Path("artifacts/finetune/teacher"), network_of(problem), **facts)
@@ -97,6 +90,14 @@ def built(request, tmp_path_factory):
     return problem, root
 
 
+@pytest.fixture
+def built_detection(tmp_path, monkeypatch):
+    """A folder before the step, for detection."""
+    monkeypatch.chdir(tmp_path)
+    write_project("detection")
+    return tmp_path
+
+
 @PROBLEMS
 def test_scores_are_those_that_evaluate_gives_a_model_on_the_domain_and_beside_it(built, tmp_path, monkeypatch):
     problem, root = built
@@ -105,14 +106,14 @@ def test_scores_are_those_that_evaluate_gives_a_model_on_the_domain_and_beside_i
     scores, name = read_json(ADAPT / "scores.json"), HEADLINES[problem]
     assert (scores["target"], scores["is_made"], scores["headline"]) == ("yard", False, name)
     of_model = scores["models"]["teacher"]
-    assert of_model["images"] == {"adaptation": 16, "labelled": 0, "held_out": 10, "source": 12}
-    after = of_model["methods"]["batch_norm"]
+    assert of_model["images"] == {"adaptation": 16, "labelled": 8, "held_out": 10, "source": 12}
+    adapted = [(ADAPTED_MODELS / folder, of_model["methods"][method]) for method, folder in FOLDERS.items()]
     manifest = pd.read_parquet(SPLIT / "manifest.parquet")
     for part, word in (("test", "source"), ("target_test", "target")):
         shown = manifest[manifest["split"].isin(["validation", part])]
         shown.replace({"split": {part: "test"}}).to_parquet(SPLIT / "manifest.parquet")
         values = []
-        for folder, found in ((None, of_model), (ADAPTED_MODELS / "teacher-batch-norm", after)):
+        for folder, found in [(None, of_model), *adapted]:
             if folder:
                 for file in folder.iterdir():
                     shutil.copy(file, "artifacts/finetune/teacher")
@@ -120,7 +121,8 @@ def test_scores_are_those_that_evaluate_gives_a_model_on_the_domain_and_beside_i
             (scored,) = read_json(Path("artifacts/evaluate/scores.json"))["models"].values()
             assert found[f"{word}_{name}"] == scored["test"][name]
             values.append(scored["test"][name]["value"])
-        assert after[f"{word}_change"]["value"] == pytest.approx(values[1] - values[0], abs=2e-6)
+        for value, (_, found) in zip(values[1:], adapted, strict=True):
+            assert found[f"{word}_change"]["value"] == pytest.approx(value - values[0], abs=2e-6)
         shutil.copytree(root / "artifacts/finetune/teacher", "artifacts/finetune/teacher", dirs_exist_ok=True)
 
 
@@ -147,6 +149,48 @@ def test_the_first_statistics_are_a_mixture_with_those_of_the_images_to_adapt_to
 
 
 @PROBLEMS
+def test_fine_tuning_learns_from_the_labelled_images_of_the_target_and_from_no_other(built, tmp_path, monkeypatch):
+    problem, root = built
+    shutil.copytree(root, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setattr(tasks.image_adaptation, "prepare_training", torch.manual_seed)
+    before, _ = load_model(Path("artifacts/finetune/teacher"))
+    after, _ = load_model(ADAPTED_MODELS / "teacher-finetune")
+    changed = {
+        name
+        for name, value in before.named_parameters()
+        if not torch.equal(value, dict(after.named_parameters())[name])
+    }
+    assert changed
+    assert all(name.endswith(("weight", "bias")) for name in changed)
+    weights = {name: value.clone() for name, value in after.state_dict().items()}
+    # The labelled images are the first by content: what the others show, and where, may be anything.
+    manifest = pd.read_parquet(SPLIT / "manifest.parquet")
+    target = manifest[manifest["split"] == "adaptation"].sort_values("sha256")["index"].to_numpy()
+    packed = np.load(INGEST / f"images_{SIZE}.npy")
+    packed[np.setdiff1d(np.arange(len(packed)), target[:8])] = 7
+    np.save(INGEST / f"images_{SIZE}.npy", packed)
+    tasks.adapt.run(settings(problem, methods=["finetune"]))
+    again, _ = load_model(ADAPTED_MODELS / "teacher-finetune")
+    assert all(torch.equal(value, weights[name]) for name, value in again.state_dict().items())
+    packed[target[:8]] = 7
+    np.save(INGEST / f"images_{SIZE}.npy", packed)
+    tasks.adapt.run(settings(problem, methods=["finetune"]))
+    other, _ = load_model(ADAPTED_MODELS / "teacher-finetune")
+    assert any(not torch.equal(value, weights[name]) for name, value in other.state_dict().items())
+
+
+def test_labelled_images_that_show_nothing_are_refused(built_detection, monkeypatch):
+    monkeypatch.chdir(built_detection)
+    monkeypatch.setattr(tasks.image_adaptation, "prepare_training", torch.manual_seed)
+    boxes, manifest = pd.read_parquet(BOXES), pd.read_parquet(SPLIT / "manifest.parquet")
+    elsewhere = manifest.loc[manifest["split"] != "adaptation", "index"]
+    boxes[boxes["index"].isin(elsewhere)].to_parquet(BOXES)
+    with pytest.raises(KingletError, match="None of the 8 labelled images has a box"):
+        tasks.adapt.run(settings("detection", methods=["finetune"]))
+
+
+@PROBLEMS
 def test_the_report_says_what_was_won_in_the_problems_own_metric(built, monkeypatch):
     problem, root = built
     monkeypatch.chdir(root)
@@ -155,6 +199,7 @@ def test_the_report_says_what_was_won_in_the_problems_own_metric(built, monkeypa
     (said,) = chapter["verdicts"]
     assert said.startswith(f"teacher reaches an {word} of ")
     assert " on the held-out images of the domain yard, and of " in said
-    assert "After batch statistics (on 16 without labels) it reaches " in said
+    assert re.search(r"After (batch statistics \(on 16 without|fine-tuning \(on 8 with) labels\) it reaches ", said)
+    assert [row["needs"] for row in chapter["models"]["teacher"]] == ["16 without labels", "8 with labels"]
     assert f"Where it came from its {word} changes by " in said
     assert np.load(ADAPT / "pictures.npy").shape == (2, 8, SIZE, SIZE, 3)

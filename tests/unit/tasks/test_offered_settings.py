@@ -25,7 +25,6 @@ SETTINGS: dict[str, Any] = {
 ON: dict[str, dict[str, Any]] = {
     "search": {"survivors": 1},
     "distill": {"students": {"small": {"stages": [{"width": 8, "stride": 2}]}}},
-    "domains": {"most": 8},
     "quantize": {"qat_epochs": 1},
     "export": {"runtimes": ["opencv"]},
 }
@@ -53,6 +52,11 @@ def test_the_example_of_a_problem_can_be_loaded(problem: str) -> None:
 
 def test_masks_are_cross_validated(tmp_path: Path) -> None:
     assert loaded(tmp_path, "segmentation", crossvalidate={"folds": [1, 2]}).crossvalidate.folds == [1, 2]
+
+
+@pytest.mark.parametrize("problem", ["detection", "segmentation", "tracking"])
+def test_domains_of_boxes_and_masks_are_left_out(tmp_path: Path, problem: str) -> None:
+    assert loaded(tmp_path, problem, domains={"most": 8}).domains.most == 8
 
 
 def test_detectors_are_pruned(tmp_path: Path) -> None:
@@ -109,15 +113,16 @@ def test_a_student_of_another_problem_is_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize("problem", ["detection", "segmentation", "tracking"])
-def test_batch_statistics_of_a_domain_are_all_that_boxes_and_masks_are_adapted_by(tmp_path: Path, problem: str) -> None:
-    wanted = {"models": ["teacher"], "target": "yard", "methods": ["batch_norm"]}
+def test_boxes_and_masks_are_adapted_to_a_domain_by_statistics_and_by_labels(tmp_path: Path, problem: str) -> None:
+    wanted = {"models": ["teacher"], "target": "yard", "methods": ["batch_norm", "finetune"]}
     assert loaded(tmp_path, problem, adapt=wanted).adapt.domain == "yard"
     for changes, said in (
         (
             {"target": "demonstration"},
             r"adapt\.target is demonstration: the made camera",
         ),
-        ({"methods": ["batch_norm", "finetune"]}, r"adapt\.methods is \['batch_norm', 'finetune'\]: only batch"),
+        ({"methods": ["batch_norm", "self_training"]}, r"adapt\.methods names self_training, which knows classes"),
+        ({"augment": ["rotate"]}, rf"adapt\.augment names rotate, which {problem} does not have"),
     ):
         with pytest.raises(KingletError, match=said):
             loaded(tmp_path, problem, adapt={**wanted, **changes})
@@ -137,6 +142,7 @@ def test_batch_statistics_of_a_domain_are_all_that_boxes_and_masks_are_adapted_b
         ("detection", "prune", {"blocks": 1}),
         ("segmentation", "prune", {"models": ["teacher"]}),
         ("video", "adapt", {"models": ["teacher"]}),
+        ("video", "domains", {"most": 8}),
     ],
 )
 def test_a_step_that_knows_classes_only_is_refused_when_it_is_on(
@@ -149,8 +155,8 @@ def test_a_step_that_knows_classes_only_is_refused_when_it_is_on(
 
 
 def test_all_that_is_on_is_named_at_once_and_classification_keeps_it(tmp_path: Path) -> None:
-    on = {"search": {"survivors": 2}, "domains": {"most": 1}}
-    with pytest.raises(KingletError, match=r"does not offer search\.survivors, domains\.most yet"):
+    on = {"search": {"survivors": 2}, "quantize": {"qat_epochs": 1}}
+    with pytest.raises(KingletError, match=r"does not offer search\.survivors, quantize\.qat_epochs yet"):
         loaded(tmp_path, **on)
     path = tmp_path / "params.yaml"
     path.write_text(path.read_text().replace("problem: detection", "problem: classification"))

@@ -332,6 +332,16 @@ def test_the_page_is_well_formed_and_loads_nothing(project):
     assert not re.search(r'href="(?!#|data:)', page)
 
 
+def test_the_page_says_what_an_unseen_domain_costs_in_its_own_score(project):
+    page = REPORT.read_text()
+    chapter = page[page.index('<section id="domains">') :]
+    chapter = chapter[: chapter.index("</section>")]
+    assert "the recipe reaches an mIoU of 60.0 % on the test images, on one that it never saw of 60.0 %" in chapter
+    assert "<br>mIoU, %" in chapter
+    assert '<a href="#domains">' in page
+    assert not re.search("accuracy|right about|image by image", chapter)
+
+
 def test_the_page_shows_every_score_with_its_interval(project):
     page, small = REPORT.read_text(), read_json(SCORES)["models"][SMALL.name]
     for score in ("miou", "dice", "pixel_accuracy", "boundary_f1"):
