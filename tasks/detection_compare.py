@@ -27,7 +27,7 @@ from kinglet.evidence.image_slices import SliceChange, slice_changes
 from kinglet.evidence.slices import Slice, slices_of
 from tasks.artifacts import COMPARE, EVALUATE
 from tasks.detection_answers import SIDES, BoxedImages, read_boxed, read_found
-from tasks.detection_evaluate import HEADLINE
+from tasks.detection_scores import HEADLINE
 from tasks.image_scores import (
     comparison_head,
     difference,

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-from numpy.typing import NDArray
 
 from kinglet.atomic import atomic_path, read_json, write_json
-from kinglet.evidence.detection_intervals import draw_scores
 from kinglet.evidence.detection_matches import Objects, match_objects
 from kinglet.evidence.detection_outcomes import outcomes_of
 from kinglet.evidence.image_bootstrap import DrawnScores
-from kinglet.evidence.image_gate import MAP_50
 from kinglet.runtime.detection import SHOWN_FROM
 from tasks.artifacts import EVALUATE, SPLIT, model_folders, read_card
 from tasks.detection_answers import BoxedImages, find_objects, open_detector, read_boxed, write_predictions
+from tasks.detection_scores import HEADLINE, draw, headline_at
+from tasks.detection_without_vnni import scores_without_vnni
 from tasks.domain_scores import Score, places_by_domain, scores_by_domain
 from tasks.evidence_settings import Evaluate
-from tasks.image_scores import difference, interval_document, json_interval, json_of, read_intervals
+from tasks.image_scores import difference, interval_document, json_of, read_intervals
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.scored_models import HELD_OUT, facts_of, report_rows, teacher_name
 
-# What models are chosen by.
-HEADLINE = MAP_50.name
 # What stands beside the scores of a part.
 NUMBERS = ("n", "objects", "shown", "support")
 # In confusion.csv: an object that nothing found, and a detection of nothing.
@@ -41,6 +37,7 @@ def score_detectors(parameters: Parameters) -> None:
     images = {split: read_boxed(split, classes) for split in HELD_OUT}
     folders, per_model = model_folders(), sum(map(len, images.values()))
     cards, found = {}, dict[str, dict[str, Objects]]()
+    without_vnni: dict[str, dict[str, Any]] = {}
     with progress("evaluate") as report:
         for position, folder in enumerate(folders):
             card = read_card(folder)
@@ -50,6 +47,7 @@ def score_detectors(parameters: Parameters) -> None:
                 rows = partial(report_rows, report, folder.name, done, len(folders) * per_model)
                 found[card.name][split] = find_objects(detector, of_split, str(folder), rows)
                 done += len(of_split)
+            without_vnni[card.name] = scores_without_vnni(folder, card, images["test"], len(classes), parameters)
     drawn = {
         name: {
             split: draw(images[split], boxes, len(classes), parameters.evaluate, parameters.seed)
@@ -60,6 +58,7 @@ def score_detectors(parameters: Parameters) -> None:
     scores = {
         name: {
             **facts_of(cards[name]),
+            **without_vnni[name],
             **{
                 split: scores_of(of_split, images[split], found[name][split], classes, parameters.evaluate)
                 for split, of_split in drawn[name].items()
@@ -88,24 +87,6 @@ def score_detectors(parameters: Parameters) -> None:
     write_confusion(classes, images["test"], found[teacher]["test"])
     document = {"classes": classes, "teacher": teacher, "headline": HEADLINE, "shown_from": SHOWN_FROM}
     write_json(EVALUATE / "scores.json", {**document, "models": scores})
-
-
-def draw(images: BoxedImages, found: Objects, n_classes: int, settings: Evaluate, seed: int) -> DrawnScores:
-    """Return a model's scores over the images and over resamples of them, the same ones for every model."""
-    matches = match_objects(images.truths, found, len(images), n_classes)
-    return draw_scores(matches, SHOWN_FROM, method=settings.interval, seed=seed)
-
-
-def headline_at(
-    places: NDArray[np.int64], images: BoxedImages, found: Objects, n_classes: int, parameters: Parameters
-) -> dict[str, float] | None:
-    """Return a model's HEADLINE on some of the images with its interval, None where they show no object."""
-    number = np.full(len(images), -1)
-    number[places] = np.arange(len(places))
-    own = number[found.images]
-    of_places = replace(found.take(own >= 0), images=own[own >= 0])
-    drawn = draw(images.take(places), of_places, n_classes, parameters.evaluate, parameters.seed)
-    return json_interval(read_intervals(drawn, parameters.evaluate).overall[HEADLINE])
 
 
 def scores_of(

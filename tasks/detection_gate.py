@@ -16,7 +16,7 @@ from kinglet.runtime.detection import DETECTOR_OUTPUTS
 from kinglet.runtime.sessions import open_session
 from tasks.artifacts import SPLIT
 from tasks.detection_answers import BoxedImages, OpenedDetector, detector_of, find_objects, read_boxed, read_found
-from tasks.detection_evaluate import draw
+from tasks.detection_scores import draw
 from tasks.image_gate import Judged, judge_model
 from tasks.parameters import Parameters
 

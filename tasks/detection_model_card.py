@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from kinglet.runtime.bundles import MODEL
 from kinglet.runtime.thresholds import Thresholds
 from tasks.artifacts import ModelCard
 from tasks.model_card import percent
@@ -76,7 +77,7 @@ class that overlap by more than {thresholds.iou:g}, the surer one stays; at most
 
 {len(card.classes)} classes{images(evidence.counts)}. Names and order: `labels.json`.
 
-## Limits
+{other_processors(evidence.scores)}## Limits
 
 - It knows its classes only, and finds no other object.
 - The scores hold for images like those of the test split; other cameras, light or framing were not tested.
@@ -92,6 +93,24 @@ def score_table(scores: dict[str, Any]) -> str:
     for title, name in (("mAP at IoU 0.5", "map_50"), ("mAP, 0.50 to 0.95", "map")):
         rows.append(f"| {title} | " + " | ".join(percent(scores[part][name]) for part in PARTS) + " |")
     return "\n".join(rows)
+
+
+def other_processors(scores: dict[str, Any]) -> str:
+    """Return the words on x86 processors without VNNI; nothing for a model that was not scored there."""
+    there = scores.get("without_vnni")
+    if not there or there["score"] is None:
+        return ""
+    said = (
+        f"`{MODEL}` alone would have {percent(there['model_onnx'])} there; `{there['file']}` is opened in its place."
+        if there["file"] != MODEL
+        else f"The same file, `{MODEL}`, is opened there."
+    )
+    return f"""## x86 processors without VNNI
+
+They add 8-bit products in 16 bits, which can saturate. On {there["n"]:,} test images, mAP at IoU 0.5 there is \
+{percent(there["score"])}. {said}
+
+"""
 
 
 def weakest(scores: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from kinglet.evidence.robustness import balanced_sample
 from kinglet.runtime.detection import SCORED_FROM, SHOWN_FROM, Detections, decode_detections
 from tasks.artifacts import ROBUSTNESS, SPLIT, base_size, packed_images
 from tasks.detection_answers import BoxedImages, OpenedDetector, open_detector, read_boxed
-from tasks.detection_evaluate import HEADLINE
+from tasks.detection_scores import HEADLINE
 from tasks.image_robustness import document, image_count, in_variants, open_models, seen_by, write_pictures
 from tasks.parameters import Parameters
 from tasks.progress import progress

@@ -37,7 +37,7 @@ from tasks.artifacts import (
     refuse_unknown_models,
 )
 from tasks.detection_answers import find_objects, open_detector, read_boxed
-from tasks.detection_evaluate import draw as draw_objects
+from tasks.detection_scores import draw as draw_objects
 from tasks.detection_training import boxed_images, refuse_without_boxes
 from tasks.image_scores import json_interval, read_intervals
 from tasks.models import load_model, prepare_training, read_manifest

@@ -18,10 +18,13 @@ from kinglet.runtime.histograms import bin_counts
 from kinglet.runtime.preprocessing import resize
 from kinglet.runtime.sketches import INPUTS, read_reference
 from kinglet.runtime.thresholds import Thresholds
+from kinglet.runtime.vnni import products_saturate
 from kinglet.runtime.watched_answers import SHARED_WEIGHT
-from tasks import benchmark, bundle, evaluate, quantize
+from tasks import benchmark, bundle, detection_without_vnni, evaluate, quantize
 from tasks.artifacts import BUNDLE, QUANTIZE, read_card
+from tasks.detection_answers import find_objects, read_boxed
 from tasks.detection_bundle import WITH_SUPPRESSION
+from tasks.detection_without_vnni import open_without_vnni
 from tasks.models import save_model
 from tasks.parameters import Parameters
 from tests.unit.data.painted_rectangles import painted
@@ -163,6 +166,30 @@ def test_the_card_speaks_of_objects(inside):
     assert "It is the fastest." in text
     assert "median of 3 validation images" in text
     assert "accuracy" not in text
+
+
+def test_an_int8_detector_is_scored_without_vnni_as_well(inside):
+    models = read_json(Path("artifacts/evaluate/scores.json"))["models"]
+    assert "without_vnni" not in models["teacher"]
+    there = models["teacher-int8"]["without_vnni"]
+    assert there["n"] == PARTS.count("test")
+    assert 0 <= there["model_onnx"]["low"] <= there["model_onnx"]["value"] <= there["model_onnx"]["high"] <= 1
+    has_variant = (QUANTIZE / "teacher-int8" / bundles.WITHOUT_VNNI).is_file()
+    assert there["file"] == (bundles.WITHOUT_VNNI if has_variant else bundles.MODEL)
+    assert has_variant or there["score"] == there["model_onnx"]
+    text = (BUNDLE / bundles.CARD).read_text()
+    assert "## x86 processors without VNNI" in text
+    assert "On 3 test images, mAP at IoU 0.5 there is" in text
+
+
+@pytest.mark.skipif(not products_saturate(), reason="the emulation is held against a processor that saturates")
+def test_an_emulated_detector_finds_what_one_without_vnni_does(inside, monkeypatch):
+    images, file = read_boxed("test", CLASSES), QUANTIZE / "teacher-int8" / bundles.MODEL
+    here = find_objects(open_without_vnni(file), images, "here")
+    monkeypatch.setattr(detection_without_vnni, "products_saturate", lambda: False)
+    emulated = find_objects(open_without_vnni(file), images, "emulated")
+    assert len(here) == len(emulated) > 0
+    np.testing.assert_allclose(np.sort(emulated.scores), np.sort(here.scores), atol=1e-3)
 
 
 def test_the_same_bundle_comes_out_again(inside):

@@ -1,0 +1,69 @@
+"""What an int8 detector is worth on x86 processors without VNNI, where sums of 8-bit products saturate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from kinglet.compression.saturation import Emulator, unknown_operators
+from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI
+from kinglet.runtime.detection import DETECTOR_OUTPUTS
+from kinglet.runtime.preprocessing import InputTensor
+from kinglet.runtime.sessions import open_session, read_metadata
+from kinglet.runtime.vnni import products_saturate
+from tasks.artifacts import ModelCard
+from tasks.detection_answers import BoxedImages, OpenedDetector, detector_of, find_objects
+from tasks.detection_scores import headline_at
+from tasks.parameters import Parameters
+
+# Test images on which such arithmetic is emulated, which takes a second each.
+EMULATED_IMAGES = 96
+EMULATED_BATCH_SIZE = 2
+
+
+def scores_without_vnni(
+    folder: Path, card: ModelCard, images: BoxedImages, n_classes: int, parameters: Parameters
+) -> dict[str, Any]:
+    """Return what an int8 detector is worth on x86 processors without VNNI, JSON-ready, under one key.
+
+    images: of the test; the first EMULATED_IMAGES count. In the result, file: what is opened there, called as in a
+    bundle. n: images. score: of that file, with its interval. model_onnx: of the model that is opened elsewhere.
+    Nothing for other models, and for operators that cannot be emulated.
+    """
+    if card.precision != "int8" or unknown_operators(onnx.load(folder / MODEL)):
+        return {}
+    some = images.take(np.arange(min(len(images), EMULATED_IMAGES)))
+
+    def score(file: Path) -> dict[str, float] | None:
+        found = find_objects(open_without_vnni(file), some, str(file))
+        return headline_at(np.arange(len(some)), some, found, n_classes, parameters)
+
+    of_model, variant = score(folder / MODEL), folder / WITHOUT_VNNI
+    return {
+        "without_vnni": {
+            "file": WITHOUT_VNNI if variant.is_file() else MODEL,
+            "n": len(some),
+            "score": score(variant) if variant.is_file() else of_model,
+            "model_onnx": of_model,
+        }
+    }
+
+
+def open_without_vnni(file: Path) -> OpenedDetector:
+    """Return a detector that answers as on x86 without VNNI: by ONNX Runtime on such a processor, else emulated."""
+    session = open_session(file, threads=1, outputs=DETECTOR_OUTPUTS, exact_sums=not products_saturate())
+    if products_saturate():
+        return detector_of(session)
+    emulator = Emulator(onnx.load(file))
+
+    def emulate(inputs: InputTensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        starts = range(0, len(inputs), EMULATED_BATCH_SIZE)
+        parts = [emulator.run_all(inputs[start : start + EMULATED_BATCH_SIZE])[0] for start in starts]
+        logits, boxes = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
+        return logits, boxes
+
+    return OpenedDetector(emulate, *read_metadata(session))
