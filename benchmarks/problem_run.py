@@ -54,8 +54,10 @@ def read_run(run: Path, data: str) -> dict[str, Any]:
 
 
 def model_of(name: str, scores: dict[str, Any], latency: dict[str, Any], headline: str) -> dict[str, Any]:
-    """Return what is known of one model."""
+    """Return what is known of one model, and what an int8 detector is worth without VNNI."""
+    there = scores.get("without_vnni", {})
     return {
+        **({"score_without_vnni": there["score"]} if there.get("score") else {}),
         "name": name,
         "input_size": scores["input_size"],
         "precision": scores["precision"],

@@ -97,11 +97,13 @@ def problem_rows(figures: dict[str, Any]) -> Rows:
         if name in figures["out_of_fold"]
     )
     ratio = teacher["p50_ms"] / chosen["p50_ms"]
+    there = chosen.get("score_without_vnni")
     measured = (
         f"teacher {score} {accuracy_in_words(teacher['score'])}; {chosen['name']} "
         f"**{points_in_words(chosen['difference_to_teacher'])} points**, **{ratio:.1f} times as fast** "
         f"({chosen['p50_ms']:.2f} instead of {teacher['p50_ms']:.2f} ms), {megabytes(chosen)} MB instead of "
-        f"{megabytes(teacher)} MB{f'; cross-validated {folds}' if folds else ''}"
+        f"{megabytes(teacher)} MB{f'; without VNNI {accuracy_in_words(there)}' if there else ''}"
+        f"{f'; cross-validated {folds}' if folds else ''}"
     )
     what = (
         f"{problem.capitalize()}: {figures['data']}{made}, {teacher['input_size']} px, "

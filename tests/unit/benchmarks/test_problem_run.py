@@ -38,6 +38,16 @@ def test_teacher_chosen_model_and_folds_are_those_of_the_run(tmp_path: Path) -> 
     assert found["generated"] is False
 
 
+def test_what_a_detector_is_worth_without_vnni_is_taken_along(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    scores = read_json(tmp_path / EVALUATE / "scores.json")
+    scores["models"]["teacher-int8"] = {**scores["models"]["teacher-int8"], "without_vnni": {"n": 4, "score": BETWEEN}}
+    write_json(tmp_path / EVALUATE / "scores.json", scores)
+    found = read_run(tmp_path, "cells")
+    assert found["chosen"]["score_without_vnni"] == BETWEEN
+    assert "score_without_vnni" not in found["teacher"]
+
+
 def test_a_set_that_was_made_is_said_to_be(tmp_path: Path) -> None:
     write_run(tmp_path)
     write_json(tmp_path / SOURCE_FACTS, {**read_json(tmp_path / SOURCE_FACTS), "generated": {"from": "pictures"}})

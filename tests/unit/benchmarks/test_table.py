@@ -341,6 +341,9 @@ def test_what_a_problem_reached_is_a_row_with_its_score_difference_and_times(res
         "| teacher mAP50 89.10 % (86.90 to 92.10); small **-0.50 (-1.20 to +0.10) points**, **2.0 times as fast** "
         "(25.00 instead of 50.00 ms), 16.00 MB instead of 16.00 MB |" in shown
     )
+    there = {"chosen": {**figures["chosen"], "score_without_vnni": between}}
+    write_result(results, "problem_detection", command="c", repetitions=1, figures={**figures, **there})
+    assert "16.00 MB; without VNNI 89.10 % (86.90 to 92.10) |" in table.benchmarks_table(results)
     write_result(
         results, "problem_video", command="c", repetitions=1, figures={**figures, "problem": "video", "generated": True}
     )
