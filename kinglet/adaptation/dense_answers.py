@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -34,17 +35,9 @@ def fine_tune_detector(
 
     mean, std: one value per channel, of pixels in [0, 1]. The rest is as `train_normalizations` says.
     """
+    pictures = partial(detection.pictures_of, images)
     loss = detection_loss(places(images.size)[0])
-
-    def show(epoch: int, positions: NDArray[np.int64]) -> tuple[Tensor, Any]:
-        seeds = (recipe.seed, epoch)
-        pixels, objects = detection.pictures_of(images, positions, images.size, recipe.augment, seeds, device)
-        return standardize(pixels, mean, std), objects
-
-    def lessons(epoch: int, _: nn.Module) -> Lesson:
-        return Lesson(np.arange(len(images)), partial(show, epoch), loss)
-
-    return train_normalizations(network, len(images), lessons, recipe, device, report)
+    return _fine_tune(network, images, pictures, loss, mean, std, recipe, device, report)
 
 
 def fine_tune_segmenter(
@@ -61,12 +54,26 @@ def fine_tune_segmenter(
 
     mean, std: one value per channel, of pixels in [0, 1]. The rest is as `train_normalizations` says.
     """
+    pictures = partial(segmentation.pictures_of, images)
     loss = segmentation_loss(balancing_weights(images.counts(n_classes)))
+    return _fine_tune(network, images, pictures, loss, mean, std, recipe, device, report)
 
+
+def _fine_tune(
+    network: nn.Module,
+    images: BoxedImages | MaskedImages,
+    pictures: Callable[..., tuple[Tensor, Any]],
+    loss: Callable[[Any, Any], Tensor],
+    mean: list[float],
+    std: list[float],
+    recipe: AdaptationRecipe,
+    device: torch.device,
+    report: Report,
+) -> nn.Module:
+    # pictures: pixels and answers of the images at some positions, as a training of the problem makes them.
     def show(epoch: int, positions: NDArray[np.int64]) -> tuple[Tensor, Any]:
-        seeds = (recipe.seed, epoch)
-        pixels, masks = segmentation.pictures_of(images, positions, images.size, recipe.augment, seeds, device)
-        return standardize(pixels, mean, std), masks
+        pixels, answers = pictures(positions, images.size, recipe.augment, (recipe.seed, epoch), device)
+        return standardize(pixels, mean, std), answers
 
     def lessons(epoch: int, _: nn.Module) -> Lesson:
         return Lesson(np.arange(len(images)), partial(show, epoch), loss)
