@@ -3,7 +3,8 @@
 What: for each backbone, fine-tuned on the data set of params.yaml, the accuracy of its fp32 file, of Kinglet's int8
 file, and of the int8 model that NNCF makes of the same file from the same calibration images; the paired differences
 between them; and Kinglet's file where pairwise sums saturate (emulated), with the variant that it writes for those
-processors. No search and no student: the network stays as it is.
+processors. Kinglet's and NNCF's models answer as this processor computes: without VNNI, Kinglet's is that variant.
+No search and no student: the network stays as it is.
 How: a clone per backbone runs the steps up to `select`, without folds and students. All models answer the same test
 images.
 
@@ -37,6 +38,7 @@ from benchmarks.results import RESULTS, shown_command, write_result
 from kinglet.atomic import write_text
 from kinglet.evidence.bootstrap import accuracy_interval, paired_interval
 from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI
+from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import QUANTIZE, TEACHER, packed_images
 from tasks.held_out import read_held_out
 from tasks.stage import exit_code_of
@@ -118,17 +120,18 @@ def compared(predicted: Mapping[str, NDArray[np.int64]], labels: NDArray[np.int6
 
 
 def saturated(predicted: NDArray[np.int64], input_size: int) -> dict[str, Any]:
-    """Return how far Kinglet's files are from fp32 where sums saturate; the first test images, in the working folder.
+    """Return how far Kinglet's files are from fp32 where sums saturate, in the working folder.
 
-    predicted: the classes that the fp32 file gives, of all test images.
+    predicted: the classes that the fp32 file gives, of all test images. A processor without VNNI answers all of them;
+    elsewhere the first are emulated.
     """
     held_out = read_held_out("test")
-    count = min(EMULATED_IMAGES, len(held_out.labels))
+    count = len(held_out.labels) if products_saturate() else min(EMULATED_IMAGES, len(held_out.labels))
     labels, rows = held_out.labels[:count], held_out.rows[:count]
     packed = np.load(packed_images(input_size), mmap_mode="r")
     files = {"same_file": QUANTIZE / INT8 / MODEL, "variant": QUANTIZE / INT8 / WITHOUT_VNNI}
     return {
-        "emulated_images": count,
+        "images_without_vnni": count,
         **{
             f"without_vnni_{name}_to_fp32": paired_interval(
                 emulated_answers(file, packed, rows) == labels, predicted[:count] == labels
