@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,17 @@ from numpy.typing import NDArray
 from pyarrow.parquet import ParquetFile
 
 from kinglet.atomic import read_json, write_bytes
-from kinglet.compression.saturation import Emulator, unknown_operators
+from kinglet.compression.detector_without_vnni import detector_without_vnni
+from kinglet.compression.saturation import unknown_operators
 from kinglet.errors import KingletError
 from kinglet.models.suppression import with_suppression
 from kinglet.runtime import bundles
-from kinglet.runtime.detection import DETECTOR_OUTPUTS, Detections, run_as_one
+from kinglet.runtime.detection import DETECTOR_OUTPUTS, Detections, run_detector
 from kinglet.runtime.golden_detections import table_of
 from kinglet.runtime.preprocessing import Preprocessing, model_input, placement
 from kinglet.runtime.sessions import open_session, read_metadata
 from kinglet.runtime.sketches import Reference
 from kinglet.runtime.thresholds import Thresholds
-from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import BENCHMARK, BOXES, BUNDLE, EVALUATE, SPLIT, ModelCard, packed_images
 from tasks.detection_model_card import DetectionEvidence, detection_model_card
 from tasks.image_tables import read_parquet
@@ -115,13 +116,14 @@ def golden_table(
     edge = preprocessing.input_size
     where = [placement(edge, edge, edge, preprocessing.fit)]
     found: list[Detections] = []
-    model = onnx.load(file)
-    # Exact sums ONNX Runtime has on every processor, by slower kernels; saturated ones only where they are the usual.
-    session = open_session(file, threads=1, outputs=DETECTOR_OUTPUTS, exact_sums=not saturate)
-    emulator = Emulator(model) if saturate and not products_saturate() else None
+    # Exact sums ONNX Runtime has on every processor, by slower kernels.
+    compute = (
+        detector_without_vnni(onnx.load(file))
+        if saturate
+        else partial(run_detector, open_session(file, threads=1, outputs=DETECTOR_OUTPUTS))
+    )
     for image in images:
-        tensor = model_input(image[None], preprocessing)
-        outputs = run_as_one(session, tensor) if emulator is None else np.concatenate(emulator.run_all(tensor)[0], 2)
+        outputs = np.concatenate(compute(model_input(image[None], preprocessing)), axis=2)
         found += thresholds.decode(outputs, where)
     return table_of(found)
 

@@ -9,22 +9,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kinglet.evidence.detection_intervals import draw_scores
-from kinglet.evidence.detection_matches import Objects, match_objects
+from kinglet.evidence.detection_matches import Objects
 from kinglet.evidence.image_bootstrap import DrawnScores
-from kinglet.evidence.image_gate import MAP_50
-from kinglet.runtime.detection import SHOWN_FROM
 from kinglet.training.epochs import Recipe
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import BOXES, packed_images, read_input_sizes
 from tasks.detection_answers import detector_of, find_objects, read_boxed
+from tasks.detection_scores import HEADLINE, draw_objects
 from tasks.detection_training import boxed_images, detector_recipe, fine_tuned_detector, refuse_without_boxes
 from tasks.domain_run import DomainRun
 from tasks.image_scores import seen_and_unseen
 from tasks.models import read_classes
 from tasks.parameters import Parameters
 
-HEADLINE = MAP_50.name
 # What a training may cost where nobody says its epochs: a third of a teacher. The pyramid and the head learn from
 # nothing, so that no training is shorter than a teacher's shortest.
 BUDGET = EpochBudget(pixels=570e6, fewest=8, most=150)
@@ -100,5 +97,5 @@ def scores_of(seen: Found, unseen: Found, parameters: Parameters) -> dict[str, A
 
 def draw(answers: Found, parameters: Parameters) -> DrawnScores:
     """Return the scores over the images and over resamples of them, the same ones for every detector."""
-    matches = match_objects(answers.truths, answers.found, answers.n_images, len(read_classes()))
-    return draw_scores(matches, SHOWN_FROM, method=parameters.evaluate.interval, seed=parameters.seed)
+    n_classes, settings = len(read_classes()), parameters.evaluate
+    return draw_objects(answers.truths, answers.found, answers.n_images, n_classes, settings, parameters.seed)

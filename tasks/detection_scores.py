@@ -23,7 +23,14 @@ HEADLINE = MAP_50.name
 
 def draw(images: BoxedImages, found: Objects, n_classes: int, settings: Evaluate, seed: int) -> DrawnScores:
     """Return a model's scores over the images and over resamples of them, the same ones for every model."""
-    matches = match_objects(images.truths, found, len(images), n_classes)
+    return draw_objects(images.truths, found, len(images), n_classes, settings, seed)
+
+
+def draw_objects(
+    truths: Objects, found: Objects, n_images: int, n_classes: int, settings: Evaluate, seed: int
+) -> DrawnScores:
+    """Return the same of objects that count n_images images."""
+    matches = match_objects(truths, found, n_images, n_classes)
     return draw_scores(matches, SHOWN_FROM, method=settings.interval, seed=seed)
 
 

@@ -7,22 +7,19 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
-from kinglet.compression.saturation import Emulator, unknown_operators
+from kinglet.compression.detector_without_vnni import detector_without_vnni
+from kinglet.compression.saturation import unknown_operators
 from kinglet.runtime.bundles import MODEL, WITHOUT_VNNI
 from kinglet.runtime.detection import DETECTOR_OUTPUTS
-from kinglet.runtime.preprocessing import InputTensor
 from kinglet.runtime.sessions import open_session, read_metadata
-from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import ModelCard
-from tasks.detection_answers import BoxedImages, OpenedDetector, detector_of, find_objects
+from tasks.detection_answers import BoxedImages, OpenedDetector, find_objects
 from tasks.detection_scores import headline_at
 from tasks.parameters import Parameters
 
 # Test images on which such arithmetic is emulated, which takes a second each.
 EMULATED_IMAGES = 96
-EMULATED_BATCH_SIZE = 2
 
 
 def scores_without_vnni(
@@ -55,15 +52,5 @@ def scores_without_vnni(
 
 def open_without_vnni(file: Path) -> OpenedDetector:
     """Return a detector that answers as on x86 without VNNI: by ONNX Runtime on such a processor, else emulated."""
-    session = open_session(file, threads=1, outputs=DETECTOR_OUTPUTS, exact_sums=not products_saturate())
-    if products_saturate():
-        return detector_of(session)
-    emulator = Emulator(onnx.load(file))
-
-    def emulate(inputs: InputTensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        starts = range(0, len(inputs), EMULATED_BATCH_SIZE)
-        parts = [emulator.run_all(inputs[start : start + EMULATED_BATCH_SIZE])[0] for start in starts]
-        logits, boxes = (np.concatenate(outputs) for outputs in zip(*parts, strict=True))
-        return logits, boxes
-
-    return OpenedDetector(emulate, *read_metadata(session))
+    session = open_session(file, threads=1, outputs=DETECTOR_OUTPUTS)
+    return OpenedDetector(detector_without_vnni(onnx.load(file)), *read_metadata(session))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kinglet.atomic import read_json, write_json
+from kinglet.compression import detector_without_vnni
 from kinglet.errors import KingletError
 from kinglet.runtime import DetectionPredictor, bundles
 from kinglet.runtime.histograms import bin_counts
@@ -20,7 +21,7 @@ from kinglet.runtime.sketches import INPUTS, read_reference
 from kinglet.runtime.thresholds import Thresholds
 from kinglet.runtime.vnni import products_saturate
 from kinglet.runtime.watched_answers import SHARED_WEIGHT
-from tasks import benchmark, bundle, detection_without_vnni, evaluate, quantize
+from tasks import benchmark, bundle, evaluate, quantize
 from tasks.artifacts import BUNDLE, QUANTIZE, read_card
 from tasks.detection_answers import find_objects, read_boxed
 from tasks.detection_bundle import WITH_SUPPRESSION
@@ -186,7 +187,7 @@ def test_an_int8_detector_is_scored_without_vnni_as_well(inside):
 def test_an_emulated_detector_finds_what_one_without_vnni_does(inside, monkeypatch):
     images, file = read_boxed("test", CLASSES), QUANTIZE / "teacher-int8" / bundles.MODEL
     here = find_objects(open_without_vnni(file), images, "here")
-    monkeypatch.setattr(detection_without_vnni, "products_saturate", lambda: False)
+    monkeypatch.setattr(detector_without_vnni, "products_saturate", lambda: False)
     emulated = find_objects(open_without_vnni(file), images, "emulated")
     assert len(here) == len(emulated) > 0
     np.testing.assert_allclose(np.sort(emulated.scores), np.sort(here.scores), atol=1e-3)
