@@ -42,7 +42,7 @@ from kinglet.runtime.vnni import products_saturate
 from tasks.artifacts import QUANTIZE, TEACHER, packed_images
 from tasks.held_out import read_held_out
 from tasks.stage import exit_code_of
-from tasks.without_vnni import EMULATED_IMAGES, emulated_answers
+from tasks.without_vnni import EMULATED_IMAGES, answers_without_vnni
 
 BACKBONES = ("efficientnet-lite0", "efficientnet-lite1", "mobilenet-v2")
 INT8 = f"{TEACHER}-int8"
@@ -134,7 +134,7 @@ def saturated(predicted: NDArray[np.int64], input_size: int) -> dict[str, Any]:
         "images_without_vnni": count,
         **{
             f"without_vnni_{name}_to_fp32": paired_interval(
-                emulated_answers(file, packed, rows) == labels, predicted[:count] == labels
+                answers_without_vnni(file, packed, rows) == labels, predicted[:count] == labels
             ).to_dict()
             for name, file in files.items()
             if file.is_file()

@@ -53,7 +53,7 @@ class ClipScoring:
         after_frames, settings = self._after_frames[card.name], self._parameters.evaluate
         some = test.first(max(1, EMULATED_IMAGES // after_frames.shape[1]))
         emulated = without_vnni(
-            folder, card, packed_clips(card.input_size), some, self._parameters, emulated_clip_answers
+            folder, card, packed_clips(card.input_size), some, self._parameters, clip_answers_without_vnni
         )
         return {
             **emulated,
@@ -81,6 +81,6 @@ def early_scores(after_frames: NDArray[np.float32], labels: NDArray[np.int64], *
     return found
 
 
-def emulated_clip_answers(file: Path, packed: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def clip_answers_without_vnni(file: Path, packed: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the predicted classes of these rows of packed clips on x86 without VNNI; file: of the frame part."""
     return open_clip_network(file.parent, file.name, saturate=True).predicted(packed, rows)

@@ -131,20 +131,20 @@ def other_processors(scores: dict[str, Any], several: str = "images") -> str:
 
     several: what it sorts.
     """
-    emulated = scores.get("without_vnni")
-    if not emulated:
+    found = scores.get("without_vnni")
+    if not found:
         return ""
-    other = emulated["file"] != bundles.MODEL
+    other = found["file"] != bundles.MODEL
     said = (
-        f"`{bundles.MODEL}` alone would have {percent(emulated['model_onnx'])} there; `{emulated['file']}` is opened "
+        f"`{bundles.MODEL}` alone would have {percent(found['model_onnx'])} there; `{found['file']}` is opened "
         "in its place."
         if other
         else f"The same file, `{bundles.MODEL}`, is opened there."
     )
     return f"""## x86 processors without VNNI
 
-They add 8-bit products in 16 bits, which can saturate. Emulated on {emulated["n"]:,} test {several}, accuracy there \
-is {percent(emulated["accuracy"])}. {said}
+They add 8-bit products in 16 bits, which can saturate. Accuracy there, on {found["n"]:,} test {several}, is \
+{percent(found["accuracy"])}. {said}
 
 """
 

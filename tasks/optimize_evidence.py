@@ -26,7 +26,7 @@ from tasks.progress import progress
 from tasks.scored_models import HELD_OUT
 from tasks.scored_models import facts_of as facts_of_card
 from tasks.select import candidate
-from tasks.without_vnni import emulated_scores
+from tasks.without_vnni import accuracies_without_vnni
 
 # The scores are shaped as those of a run, where the reference is the teacher.
 RENAMED = {"difference_to_teacher": "difference_to_float"}
@@ -110,7 +110,7 @@ def compare_models(
     }
     for name, file in files.items():
         if cards[name].precision == "int8" and not unknown_operators(onnx.load(file)):
-            emulated = emulated_scores(
+            emulated = accuracies_without_vnni(
                 file, without_vnni_of(file), packed, parts["test"], Evaluate().confidence, options.seed
             )
             scores[name]["without_vnni"] = emulated

@@ -1,4 +1,4 @@
-"""What an int8 model is worth on x86 processors without VNNI, where sums of 8-bit products saturate: emulated."""
+"""What an int8 model is worth on x86 processors without VNNI, where sums of 8-bit products saturate."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tasks.artifacts import ModelCard
 from tasks.held_out import HeldOut
 from tasks.parameters import Parameters
 
-# Test images on which arithmetic without VNNI is emulated: a big network takes 10 ms an image.
+# Test images that are asked: a big network takes 10 ms an image where its arithmetic is emulated.
 EMULATED_IMAGES = 2000
 
 
 # The predicted classes of these rows of a packed file by an ONNX file, as computed on such processors.
-EmulatedAnswers = Callable[[Path, NDArray[np.uint8], NDArray[np.int64]], NDArray[np.int64]]
+AnswersWithoutVnni = Callable[[Path, NDArray[np.uint8], NDArray[np.int64]], NDArray[np.int64]]
 
 
-def emulated_answers(file: Path, packed: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def answers_without_vnni(file: Path, packed: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the predicted classes of these rows of packed images on x86 without VNNI."""
     preprocessing, _ = read_metadata(open_session(file, threads=1))
     return logits_without_vnni(onnx.load(file), packed, rows, preprocessing, available_processors()).argmax(axis=1)
@@ -40,7 +40,7 @@ def without_vnni(
     packed: Path,
     images: HeldOut,
     parameters: Parameters,
-    answer: EmulatedAnswers = emulated_answers,
+    answer: AnswersWithoutVnni = answers_without_vnni,
 ) -> dict[str, Any]:
     """Return what an int8 model is worth on x86 processors without VNNI, under one key; packed: the file of images.
 
@@ -50,17 +50,21 @@ def without_vnni(
         return {}
     settings, opened = parameters.evaluate, np.load(packed, mmap_mode="r")
     model, other = folder / MODEL, folder / WITHOUT_VNNI
-    return {"without_vnni": emulated_scores(model, other, opened, images, settings.confidence, parameters.seed, answer)}
+    return {
+        "without_vnni": accuracies_without_vnni(
+            model, other, opened, images, settings.confidence, parameters.seed, answer
+        )
+    }
 
 
-def emulated_scores(
+def accuracies_without_vnni(
     model: Path,
     other: Path,
     packed: NDArray[np.uint8],
     images: HeldOut,
     confidence: float,
     seed: int,
-    answer: EmulatedAnswers = emulated_answers,
+    answer: AnswersWithoutVnni = answers_without_vnni,
 ) -> dict[str, Any]:
     """Return what an int8 model is worth on x86 processors without VNNI.
 
