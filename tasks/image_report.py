@@ -24,7 +24,7 @@ from tasks.chapters.settings import settings_rows
 from tasks.chapters.slices import CORRECTIONS, read_rows
 from tasks.parameters import Parameters
 from tasks.report_page import MAX_LISTED
-from tasks.report_rows import count_rows, model_rows, signed
+from tasks.report_rows import count_rows, model_rows, signed, unsettled
 
 SPLITS = ("train", "validation", "test", "sealed", "adaptation", "target_test")
 MAX_SLICES = 12
@@ -146,8 +146,10 @@ def headline_of(
     row, judged, n = rows[chosen], comparisons["models"][chosen], comparisons["test_images"]
     difference = Interval(**judged["difference"])
     change = f"{abs(100 * difference.value):.2f} points of {word} {'below' if difference.value < 0 else 'above'} it"
+    if difference.value == 0:
+        change = f"of the same {word}"
     if difference.low <= 0 <= difference.high:
-        change = "not measurably worse"
+        change = "not measurably worse" if judged["verdict"] == NOT_WORSE else unsettled(change, n)
     said = f"{chosen} is {row['speedup']:.1f} times as fast as the teacher, {row['shrink']:.1f} times smaller"
     margin = f"{100 * judged['margin']:g} {'point' if judged['margin'] == 0.01 else 'points'} of {word}"
     at_worst = f"{signed(judged['at_worst'])} points at worst"

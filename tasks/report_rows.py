@@ -91,8 +91,10 @@ def verdict(
     difference = Interval(**scores[chosen]["difference_to_teacher"]["test"])
     speed, size = f"{row['speedup']:.1f} times as fast as the {word}", f"{row['shrink']:.1f} times smaller"
     change = f"{abs(100 * difference.value):.2f} points {'less' if difference.value < 0 else 'more'} accurate"
+    if difference.value == 0:
+        change = "as accurate"
     if difference.low <= 0 <= difference.high:
-        change = "not measurably less accurate"
+        change = "not measurably less accurate" if judged.verdict == NOT_WORSE else unsettled(change, n, several)
     bounds = f"{signed(difference.low)} to {signed(difference.high)}"
     allowed = "1 point" if round(100 * judged.margin, 6) == 1 else f"{100 * judged.margin:g} points"
     at_worst = f"{abs(100 * judged.difference.low):.2f} points below it at worst"
@@ -108,6 +110,11 @@ def verdict(
             f"leave {at_worst}; it would take about {judged.images_needed:,}."
         )
     return {"headline": f"{chosen} is {speed}, {size} and {change}.", "claim": claim}
+
+
+def unsettled(change: str, n: int, several: str = "images") -> str:
+    """Return what a change looks like on so many test images that could show the contrary as well."""
+    return f"{change}, which {n:,} test {several} do not settle"
 
 
 def step_rows(rows: dict[str, Any], answers: dict[str, Any], confidence: float, seed: int) -> list[dict[str, Any]]:
