@@ -83,8 +83,7 @@ def masks_at(images: MaskedImages, part: NDArray[np.int64]) -> torch.Tensor:
 
 def loss_of_boxes(_: Finetune, images: BoxedImages, __: int) -> BatchLoss:
     """Return the loss of a detector's answers to these images as they are packed."""
-    centres, _strides = places(images.size)
-    return detection_loss(centres)
+    return detection_loss(places(images.size)[0])
 
 
 def loss_of_masks(settings: Finetune, images: MaskedImages, n_classes: int) -> BatchLoss:

@@ -1,7 +1,7 @@
 """How a segmenter learns from another one's answers beside the labels: at every place, how likely each class is.
 
 Source: Liu et al. 2019, "Structured Knowledge Distillation for Semantic Segmentation", section 3.1, pixel-wise
-distillation. Two things differ: the divergence is Hinton's, of the student from the teacher, and void counts nowhere.
+distillation; the divergence is KL(teacher || student), as in Hinton, Vinyals and Dean 2015, and void counts nowhere.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from kinglet.runtime.segmentation import VOID
 
 
 def distance_from_teacher(logits: Tensor, teacher_logits: Tensor, masks: Tensor) -> Tensor:
-    """Return the Kullback-Leibler divergence of a segmenter's classes from its teacher's, in nats, mean over places.
+    """Return the Kullback-Leibler divergence of a teacher's classes from a segmenter's, in nats, mean over places.
 
     logits, teacher_logits: float32 (n, n_classes, height, width), both as coarse as networks answer. masks: uint8
     (n, mask height, mask width), on the same device. A place counts by the share of its pixels that are not void: bars
     around an image are, and nobody ever told the teacher about the others. 0 if all are void.
     """
-    known = functional.adaptive_avg_pool2d((masks != VOID).to(torch.float32)[:, None], logits.shape[2:])[:, 0]
+    height, width = (int(edge) for edge in logits.shape[2:])
+    known = functional.adaptive_avg_pool2d((masks != VOID).to(torch.float32)[:, None], (height, width))[:, 0]
     of_classes = functional.kl_div(
         logits.log_softmax(1), teacher_logits.log_softmax(1), reduction="none", log_target=True
     )
