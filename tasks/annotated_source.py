@@ -1,4 +1,4 @@
-"""What sources of boxes and of masks have in common: a folder, and notes on what is left out of it."""
+"""What sources of boxes and of masks have in common: a folder, notes on what is left out of it, sizes of students."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from kinglet.data.label_corrections import read_corrections
 from kinglet.data.sources import kind_of, open_unlabelled
 from kinglet.errors import KingletError
 from tasks.data_settings import Data
+from tasks.settings_section import AUTO
+from tasks.training_settings import Student
 
 FINDINGS_SHOWN = 5
 
@@ -48,3 +50,22 @@ def tell_findings(what: str, findings: Sequence[Finding]) -> None:
         shown = "; ".join(f"{finding.place}: {finding.reason}" for finding in findings[:FINDINGS_SHOWN])
         more = f"; and {len(findings) - FINDINGS_SHOWN} more" if len(findings) > FINDINGS_SHOWN else ""
         print(f"note: {len(findings)} {what}: {shown}{more}", file=sys.stderr)
+
+
+def sizes_of_students(students: dict[str, Student], teacher: int, smallest: int) -> dict[str, int]:
+    """Return the edge length in pixels that each student takes images at; "auto" is the teacher's, in `teacher`.
+
+    The teacher answers the very pictures that a student learns from, place by place, so both see as many pixels.
+    smallest: the size down to which it can.
+    Raises KingletError for a student of another size.
+    """
+    sizes = {name: teacher if one.input_size == AUTO else one.input_size for name, one in students.items()}
+    for name, size in sizes.items():
+        if not smallest <= size <= teacher:
+            raise KingletError(
+                f"params.yaml: distill.students.{name}.input_size is {size}, and the teacher, which takes {teacher} "
+                f"pixels, can teach at {f'{smallest} to {teacher}' if smallest < teacher else teacher} only.",
+                f"Take {f'a multiple of 32 from {smallest} to {teacher}, or ' if smallest < teacher else ''}auto, or "
+                "change finetune.input_size.",
+            )
+    return sizes

@@ -39,7 +39,7 @@ def run(parameters: Parameters) -> None:
 
 
 def keep_nothing(_: Parameters) -> None:
-    """Write that there are no answers: none is asked for, or a detector gives them while its students are trained."""
+    """Write that there are no answers: none is asked for, or the teacher gives them while its students are trained."""
     write_answers(torch.empty(0, 0, 0))
 
 

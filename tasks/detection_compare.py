@@ -30,7 +30,7 @@ from tasks.detection_answers import SIDES, BoxedImages, read_boxed, read_found
 from tasks.detection_scores import HEADLINE
 from tasks.image_scores import (
     comparison_head,
-    difference,
+    control_comparisons,
     hurt_slices,
     json_interval,
     json_of,
@@ -93,18 +93,13 @@ def compare_detectors(parameters: Parameters) -> None:
             name: comparison(drawn[name], differences[name], flips[name], by_slice[name], classes, parameters)
             for name in others
         },
-        # What a teacher was worth: students beside the same networks trained from the labels alone.
-        "controls": [
-            {
-                "name": student,
-                "control": name,
-                "difference": difference(
-                    drawn[student], drawn[name], found[student].is_same(found[name]), HEADLINE, settings
-                ),
-            }
-            for name, of_model in evaluation["models"].items()
-            if (student := of_model["control_for"]) in drawn
-        ],
+        "controls": control_comparisons(
+            evaluation["models"],
+            drawn,
+            lambda name, other: found[name].is_same(found[other]),
+            HEADLINE,
+            settings,
+        ),
     }
     write_json(COMPARE / "comparisons.json", comparisons)
 

@@ -40,7 +40,6 @@ def page_on_detectors(parameters: Parameters) -> str:
     page = page_of(found, words_of(test, shown_from, parameters.evaluate.confidence), parameters)
     page |= {
         "shown_from": shown_from,
-        "controls": control_rows(found.comparisons["controls"], page["rows"]),
         "by_class": class_rows(found.evaluation["models"], classes, found.teacher, found.chosen),
         "detections": detections.chapter(
             found.names,
@@ -81,14 +80,6 @@ def words_of(test: dict[str, Any], shown_from: float, confidence: float) -> Word
         counted="Objects",
         packages=("pycocotools",),
     )
-
-
-def control_rows(controls: list[dict[str, Any]], rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the models that have a control beside them, as `compare` left them. rows: of all models."""
-    return [
-        {**control, "kind": rows[control["name"]]["kind"], "made": rows[control["control"]]["made"]}
-        for control in controls
-    ]
 
 
 def class_rows(scores: dict[str, Any], classes: list[str], teacher: str, chosen: str) -> list[dict[str, Any]]:

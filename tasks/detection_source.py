@@ -30,12 +30,17 @@ from kinglet.data.sources import Record, Source
 from kinglet.data.sources.folder import list_files, read_file
 from kinglet.data.sources.records import printable
 from kinglet.errors import KingletError
-from tasks.annotated_source import folder_of, notes_on_unlabelled, refuse_corrections, tell_findings
+from tasks.annotated_source import (
+    folder_of,
+    notes_on_unlabelled,
+    refuse_corrections,
+    sizes_of_students,
+    tell_findings,
+)
 from tasks.artifacts import BOXES, InputSizes
 from tasks.opened_source import OpenedSource, tell
 from tasks.parameters import Parameters
 from tasks.settings_section import AUTO
-from tasks.training_settings import Student
 
 WHAT_IS_READ = f"Name a folder with {', '.join(READERS)}, or set problem to classification."
 NOT_ANNOTATED = "image files that no annotation uses"
@@ -159,33 +164,15 @@ def sizes_for(images: Sequence[AnnotatedImage], short_side: int, parameters: Par
     size = parameters.finetune.input_size
     if size == AUTO:
         size = chosen_size(images)
+    low = low_resolution_of_detector(size)
     return InputSizes(
         teacher=size,
-        low_resolution=low_resolution_of_detector(size) if parameters.finetune.low_resolution_share else size,
+        low_resolution=low if parameters.finetune.low_resolution_share else size,
         student=student_size(short_side),
-        students=sizes_of_students(parameters.distill.students, size),
+        # Below the size that the first part of its own training has, a teacher misses what a student should learn.
+        students=sizes_of_students(parameters.distill.students, size, low),
         candidates=[],
     )
-
-
-def sizes_of_students(students: dict[str, Student], teacher: int) -> dict[str, int]:
-    """Return the edge length in pixels that each student takes images at; "auto" is the teacher's, in `teacher`.
-
-    The teacher answers the very pictures that a student learns from, place by place, so both see as many pixels. It
-    can do that down to the size that the first part of its own training has: below, it misses what the student should
-    learn from it.
-    Raises KingletError for a student of another size.
-    """
-    smallest = low_resolution_of_detector(teacher)
-    sizes = {name: teacher if one.input_size == AUTO else one.input_size for name, one in students.items()}
-    for name, size in sizes.items():
-        if not smallest <= size <= teacher:
-            raise KingletError(
-                f"params.yaml: distill.students.{name}.input_size is {size}, and the teacher, which takes {teacher} "
-                f"pixels, can teach at {smallest} to {teacher} only.",
-                f"Take a multiple of 32 from {smallest} to {teacher}, or auto, or change finetune.input_size.",
-            )
-    return sizes
 
 
 def chosen_size(images: Sequence[AnnotatedImage]) -> int:

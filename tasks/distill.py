@@ -21,8 +21,8 @@ from tasks.artifacts import (
     read_input_sizes,
     untaught,
 )
-from tasks.detection_distill import train_students
 from tasks.distillation import train_from_teacher
+from tasks.image_distill import train_students
 from tasks.models import (
     image_set,
     load_model,
@@ -116,13 +116,13 @@ def train_classifiers(parameters: Parameters) -> None:
 
 
 def train_nothing(_: Parameters) -> None:
-    """Train no student: none of a segmenter or of clips is offered."""
+    """Train no student: none for clips is offered."""
 
 
 TRAININGS = {
     "classification": train_classifiers,
     "detection": train_students,
-    "segmentation": train_nothing,
+    "segmentation": train_students,
     "video": train_nothing,
 }
 

@@ -113,6 +113,7 @@ def page_of(found: Found, words: Words, parameters: Parameters) -> dict[str, Any
         "scored_on": f"{test[words.shown]:,} {words.shown} on {test['n']:,} images",
         "charts": charts(rows, scores, teacher, headline, parameters),
         "comparisons": comparison_chapter(found.comparisons, chosen, headline.word),
+        "controls": control_rows(found.comparisons["controls"], rows),
         "scores": score_rows(chosen, teacher, words.scores),
         "by_domain": by_domain.chapter(scores, teacher, chosen, headline.name, headline.word),
         "slices": slice_chapter(found.comparisons, chosen, headline.name, words.shown),
@@ -132,6 +133,14 @@ def page_of(found: Found, words: Words, parameters: Parameters) -> dict[str, Any
             **{name: version(name) for name in ("onnxruntime", "numpy", "pillow", *words.packages)},
         },
     }
+
+
+def control_rows(controls: list[dict[str, Any]], rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the models that have a control beside them, as `compare` left them. rows: of all models."""
+    return [
+        {**control, "kind": rows[control["name"]]["kind"], "made": rows[control["control"]]["made"]}
+        for control in controls
+    ]
 
 
 def headline_of(

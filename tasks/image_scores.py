@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from kinglet.evidence.bootstrap import Interval
@@ -115,6 +116,29 @@ def comparison_head(teacher: str, headline: Headline, parameters: Parameters) ->
         "power": parameters.plan.power,
         "correction": parameters.compare.correction,
     }
+
+
+def control_comparisons(
+    models: dict[str, Any],
+    drawn: dict[str, DrawnScores],
+    is_same: Callable[[str, str], bool],
+    name: str,
+    settings: Evaluate,
+) -> list[dict[str, Any]]:
+    """Return what a teacher was worth: students beside the same networks trained from the labels alone, JSON-ready.
+
+    models: their facts, as in scores.json. drawn: the scores of each. is_same: whether two of them answered the very
+    same. name: of the score whose paired difference it is.
+    """
+    return [
+        {
+            "name": student,
+            "control": control,
+            "difference": difference(drawn[student], drawn[control], is_same(student, control), name, settings),
+        }
+        for control, of_model in models.items()
+        if (student := of_model["control_for"]) in drawn
+    ]
 
 
 def seen_and_unseen(

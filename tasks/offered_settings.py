@@ -23,20 +23,16 @@ OFF_BESIDE_CLASSES: dict[str, Any] = {
     "quantize.qat_epochs": 0,
     "export.runtimes": [],
 }
-# What detectors and segmenters have as well.
-OF_DOMAINS = ("adapt.models", "domains.most")
+# Of these, what detectors and segmenters have as well; what their students and cuts do without.
+OF_IMAGES = ("distill.students", "prune.models", "adapt.models", "domains.most")
+OFF_OF_IMAGES: dict[str, Any] = {
+    **{key: off for key, off in OFF_BESIDE_CLASSES.items() if key not in OF_IMAGES},
+    "distill.hints": "none",
+    "prune.blocks": 0,
+}
 OFF: dict[str, dict[str, Any]] = {
-    "detection": {
-        **{
-            key: off
-            for key, off in OFF_BESIDE_CLASSES.items()
-            if key not in ("distill.students", "prune.models", *OF_DOMAINS)
-        },
-        "distill.hints": "none",
-        "prune.blocks": 0,
-        "crossvalidate.folds": [],
-    },
-    "segmentation": {key: off for key, off in OFF_BESIDE_CLASSES.items() if key not in OF_DOMAINS},
+    "detection": {**OFF_OF_IMAGES, "crossvalidate.folds": []},
+    "segmentation": OFF_OF_IMAGES,
     "video": {**OFF_BESIDE_CLASSES, "quantize.stored_weights": []},
 }
 # What the parameter file of a data set is written from.

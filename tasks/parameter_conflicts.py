@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from tasks.parameters import Parameters
 
 
+ON_A_BACKBONE = f"one of {', '.join(BACKBONES)}"
 # What a student is, by the problem that networks are made for: the key, its words, and what it may be. Other problems
 # have none.
 STUDENTS = {
     "classification": ("stages", "a table of stages", "a list of stages, each with a width, a stride and its blocks"),
-    "detection": ("backbone", "a detector on a backbone", f"one of {', '.join(BACKBONES)}"),
+    "detection": ("backbone", "a detector on a backbone", ON_A_BACKBONE),
+    "segmentation": ("backbone", "a segmenter on a backbone", ON_A_BACKBONE),
 }
 
 
@@ -58,7 +60,8 @@ def refuse_students_of_another_problem(parameters: Parameters, path: Path) -> No
     own, words, allowed = STUDENTS[parameters.network]
     for name, student in parameters.distill.students.items():
         key, why = f"distill.students.{name}", f"problem is {parameters.problem}, and a student is {words} there"
-        wrong = [other for other, *_ in STUDENTS.values() if other != own and getattr(student, other)]
+        others = dict.fromkeys(other for other, *_ in STUDENTS.values() if other != own)
+        wrong = [other for other in others if getattr(student, other)]
         if wrong:
             raise KingletError(f"{path}: {key} has {', '.join(wrong)}; {why}.", f"Put {own} in its place, {allowed}.")
         if not getattr(student, own):

@@ -18,7 +18,6 @@ from kinglet.compression.depth import Removal, damage, log_answers, removable_bl
 from kinglet.compression.latency import Latency, is_faster
 from kinglet.compression.pruning import prune_channels, reestimate_batch_norms
 from kinglet.compression.width_steps import PROBE_WIDTHS, probe, width_step
-from kinglet.data.boxed_images import BoxedImages
 from kinglet.errors import KingletError
 from kinglet.models.registry import architecture_of
 from kinglet.training.loop import ImageSet
@@ -32,8 +31,9 @@ from tasks.artifacts import (
     refuse_unknown_models,
 )
 from tasks.compression_settings import Prune
-from tasks.detection_prune import read_whole_detector, refuse_rival_of_detector, train_detector_back
 from tasks.distillation import train_from_teacher
+from tasks.image_networks import Images
+from tasks.image_prune import read_whole_network, refuse_rival, train_network_back
 from tasks.models import prepare_training
 from tasks.parameters import Parameters
 from tasks.rivals import has_none, read_whole, recovery, refuse_impossible_rival, train_rival
@@ -224,10 +224,10 @@ def train_pruned(pruned: Cut, whole: Whole[ImageSet], parameters: Parameters) ->
     )
 
 
-def train_pruned_detector(pruned: Cut, whole: Whole[BoxedImages], parameters: Parameters) -> None:
-    """Train a pruned detector back and save it beside the others."""
+def train_pruned_network(pruned: Cut, whole: Whole[Images], parameters: Parameters) -> None:
+    """Train a pruned detector or segmenter back and save it beside the others."""
     settings = parameters.prune
-    train_detector_back(pruned.network, whole, parameters, facts_of(pruned, settings), pruned.notes(settings))
+    train_network_back(pruned.network, whole, parameters, facts_of(pruned, settings), pruned.notes(settings))
 
 
 def facts_of(pruned: Cut, settings: Prune) -> dict[str, Any]:
@@ -253,11 +253,13 @@ class Way:
     rounding: str = "down"
 
 
+# Integer kernels like steps of 16 channels, and the backbones begin with 16, 24 and 40.
+IMAGES = Way(read_whole_network, refuse_rival, has_none, train_pruned_network, "nearest")
 # By the problem that networks are made for; of those that are not here, nothing is cut.
 WAYS = {
     "classification": Way(read_whole, refuse_impossible_rival, train_rival, train_pruned),
-    # Integer kernels like steps of 16 channels, and the backbone begins with 16, 24 and 40.
-    "detection": Way(read_whole_detector, refuse_rival_of_detector, has_none, train_pruned_detector, "nearest"),
+    "detection": IMAGES,
+    "segmentation": IMAGES,
 }
 
 

@@ -20,6 +20,7 @@ from kinglet.evidence.slices import Slice, slices_of
 from tasks.artifacts import COMPARE, EVALUATE
 from tasks.image_scores import (
     comparison_head,
+    control_comparisons,
     defined,
     hurt_slices,
     json_interval,
@@ -87,6 +88,13 @@ def compare_segmenters(parameters: Parameters) -> None:
             }
             for name in others
         },
+        "controls": control_comparisons(
+            evaluation["models"],
+            drawn,
+            lambda name, other: counts[name].is_same(counts[other]),
+            HEADLINE,
+            settings,
+        ),
     }
     write_json(COMPARE / "comparisons.json", comparisons)
 

@@ -19,19 +19,24 @@ from kinglet.data.masks.formats import read_masked_images
 from kinglet.data.masks.masked_images import MaskedImage, MaskedSet, without_classes
 from kinglet.data.masks.packing import MaskJob, create_packed_masks, pack_masks
 from kinglet.data.masks.tiling import TileOf, tiled
-from kinglet.data.resolutions import segmenter_size, student_size
+from kinglet.data.resolutions import segmenter_size, smallest_taught_segmenter, student_size
 from kinglet.data.sources import Record, Source
 from kinglet.data.sources.folder import list_files, read_file
 from kinglet.data.sources.records import printable
 from kinglet.errors import KingletError
 from kinglet.runtime.preprocessing import TILE
-from tasks.annotated_source import folder_of, notes_on_unlabelled, refuse_corrections, tell_findings
+from tasks.annotated_source import (
+    folder_of,
+    notes_on_unlabelled,
+    refuse_corrections,
+    sizes_of_students,
+    tell_findings,
+)
 from tasks.artifacts import CORE, MASK_CLASSES, MASKS, TILES, InputSizes, packed_masks
 from tasks.opened_source import OpenedSource, tell
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.settings_section import AUTO
-from tasks.training_settings import Finetune
 from tasks.worker_processes import in_processes, job_ranges
 
 WHAT_IS_READ = (
@@ -53,7 +58,7 @@ def open_masked(parameters: Parameters) -> OpenedSource:
     found = masks_in(folder_of(data.source, "masks", WHAT_IS_READ), data.max_pixels)
     found, ignored = without_ignored(found, data.ignore_classes)
     short_side = usual([min(image.width, image.height) for image in found.images if image.width])
-    sizes = sizes_for(found.images, short_side, parameters.finetune)
+    sizes = sizes_for(found.images, short_side, parameters)
     if data.fit == TILE:
         found = tiled(found, sizes.teacher)
     domains = read_domains(Path(data.source))
@@ -134,13 +139,24 @@ def without_ignored(found: MaskedSet, ignore: list[str]) -> tuple[MaskedSet, dic
     return without_classes(found, ignore) if ignore else found, {name: counts[name] for name in sorted(set(ignore))}
 
 
-def sizes_for(images: Sequence[MaskedImage], short_side: int, settings: Finetune) -> InputSizes:
-    """Return the edge lengths that the models take, "auto" chosen by the size of the images."""
-    size = settings.input_size
+def sizes_for(images: Sequence[MaskedImage], short_side: int, parameters: Parameters) -> InputSizes:
+    """Return the edge lengths that the models take, "auto" chosen by the size of the images.
+
+    Raises KingletError for a student whose pictures the teacher could not answer.
+    """
+    size = parameters.finetune.input_size
     if size == AUTO:
         size = chosen_size(images)
-    # The windows that a training begins with are cut out of images of this size.
-    return InputSizes(teacher=size, low_resolution=size, student=student_size(short_side), students={}, candidates=[])
+    # Tiles are as large as the teacher's input, and shown at their own scale alone.
+    smallest = size if parameters.data.fit == TILE else smallest_taught_segmenter(size)
+    return InputSizes(
+        teacher=size,
+        # The windows that a training begins with are cut out of images of this size.
+        low_resolution=size,
+        student=student_size(short_side),
+        students=sizes_of_students(parameters.distill.students, size, smallest),
+        candidates=[],
+    )
 
 
 def chosen_size(images: Sequence[MaskedImage]) -> int:

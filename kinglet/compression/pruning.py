@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from kinglet.models.detector import Detector
 from kinglet.models.registry import architecture_of, rebuild
+from kinglet.models.segmenter import Segmenter
 
 # Inputs, float32 (n, channels, height, width), and the n targets that a loss knows.
 Batch = tuple[Tensor, Any]
@@ -107,7 +108,7 @@ class RoundingToNearest(torch_pruning.pruner.MetaPruner):
 
 def answering_layers(network: nn.Module) -> list[nn.Module]:
     """Return the layers whose channels are the network's answer: nothing of them can go."""
-    if isinstance(network, Detector):
+    if isinstance(network, Detector | Segmenter):
         return network.answering_layers()
     return [module for module in network.modules() if isinstance(module, nn.Linear)]
 

@@ -53,7 +53,7 @@ def detector_size(small_share: float, long_side: int) -> int:
 
 def low_resolution_of_detector(input_size: int) -> int:
     """Return the edge in pixels, a multiple of 32, for the first, cheaper part of a detector's training."""
-    return min(_multiple(input_size * LOW_RESOLUTION, DETECTOR_STEP, DETECTOR_STEP), input_size)
+    return _two_thirds(input_size)
 
 
 # Masks have details of a few pixels, which smaller pictures do not show. Time grows with the area, so that the
@@ -77,6 +77,14 @@ def window_of_segmenter(input_size: int) -> int:
     Half of `input_size`, 128 at least; `input_size` itself where that is less.
     """
     return min(_multiple(input_size / 2, DETECTOR_STEP, SMALLEST_WINDOW), input_size)
+
+
+def smallest_taught_segmenter(teacher: int) -> int:
+    """Return the least edge in pixels, a multiple of 32, of whole images that a segmenter answers for its students.
+
+    Two thirds of its own: what trains it on other scales goes about so far down.
+    """
+    return _two_thirds(teacher)
 
 
 # Below three quarters of a picture's own size, and half of a pretrained network's, accuracy falls fast.
@@ -104,6 +112,10 @@ def rival_sizes(size: int) -> list[int]:
     """Return smaller edges in pixels, ascending, at which a whole network may be as fast as without channels."""
     sizes = {_multiple(size * share, STUDENT_STEP, SMALLEST_STUDENT) for share in RIVAL_SHARES}
     return sorted(smaller for smaller in sizes if smaller < size)
+
+
+def _two_thirds(size: int) -> int:
+    return min(_multiple(size * LOW_RESOLUTION, DETECTOR_STEP, DETECTOR_STEP), size)
 
 
 def _multiple(pixels: float, of: int, at_least: int) -> int:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kinglet.models.inverted_residual import ConvBatchNorm, InvertedResidualNet, read_blocks
-from kinglet.models.trunk import SeparableConv, SpecOnBackbone, Trunk, load_trunk
+from kinglet.models.inverted_residual import ConvBatchNorm, InvertedResidualNet
+from kinglet.models.trunk import SeparableConv, SpecOnBackbone, Trunk, load_trunk, read_trunk
 
 STRIDES = (8, 16, 32)
 # What a place says before it has learnt anything: hardly ever an object, and a box four strides wide.
@@ -175,14 +175,11 @@ class Detector(nn.Module):
 
 def read_spec(network: Detector) -> DetectorSpec:
     """Return the specification that the layers of `network` have now, after channels were removed."""
-    spec, blocks = network.spec, network.backbone.blocks
     width = network.pyramid.lateral[0][0].out_channels  # type: ignore[index]
     tower = tuple(step[1][0].out_channels for step in network.head.towers[0].children())  # type: ignore[index]
     return replace(
-        spec,
-        stem=network.backbone.stem[0].out_channels,  # type: ignore[arg-type]
-        # Behind the last of them are those that no map needs.
-        blocks=(*read_blocks(blocks, spec.blocks[: len(blocks)]), *spec.blocks[len(blocks) :]),
+        network.spec,
+        **read_trunk(network.backbone, network.spec),
         width=width,
         tower=() if set(tower) <= {width} else tower,
     )

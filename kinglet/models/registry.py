@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kinglet.errors import KingletError
-from kinglet.models import detector, efficientnet_lite, inverted_residual, mobilenet_v2, residual_cnn
+from kinglet.models import detector, efficientnet_lite, inverted_residual, mobilenet_v2, residual_cnn, segmenter
 from kinglet.models.clip_classifier import ClipClassifier, ClipClassifierSpec, clip_classifier_on
 from kinglet.models.detector import Detector, DetectorSpec, detector_on
 from kinglet.models.inverted_residual import InvertedResidualNet, InvertedResidualSpec
@@ -152,7 +152,7 @@ def architecture_of(network: nn.Module) -> dict[str, Any]:
     if isinstance(network, Detector):
         return {"family": "detector", "spec": detector.read_spec(network).to_dict()}
     if isinstance(network, Segmenter):
-        return {"family": "segmenter", "spec": network.spec.to_dict()}
+        return {"family": "segmenter", "spec": segmenter.read_spec(network).to_dict()}
     if isinstance(network, ClipClassifier):
         return {"family": "clip-classifier", "spec": network.spec.to_dict()}
     if isinstance(network, ZooClassifier):

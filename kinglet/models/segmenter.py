@@ -16,7 +16,7 @@ Ronneberger et al. 2015, "U-Net" (skips from every resolution).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kinglet.models.inverted_residual import ConvBatchNorm, InvertedResidualNet
-from kinglet.models.trunk import SeparableConv, SpecOnBackbone, Trunk, load_trunk
+from kinglet.models.trunk import SeparableConv, SpecOnBackbone, Trunk, load_trunk, read_trunk
 
 STRIDES = (2, 4, 8, 16, 32)
 # Pixels of an image for one place of the answer, along either axis.
@@ -35,10 +35,24 @@ OUTPUT_STRIDE = STRIDES[0]
 class SegmenterSpec(SpecOnBackbone):
     """Everything needed to rebuild a segmenter.
 
-    widths: channels of the decoder at each of `STRIDES`, the finest first. The rest is as in `SpecOnBackbone`.
+    widths: channels of the decoder at each of `STRIDES`, the finest first. answer: channels of the map that the classes
+    are read from where they are not the finest's, as after pruning; else 0. The rest is as in `SpecOnBackbone`.
     """
 
     widths: tuple[int, ...] = (32, 48, 64, 96, 128)
+    answer: int = 0
+
+    @property
+    def answer_width(self) -> int:
+        """The channels of the map that the classes are read from."""
+        return self.answer or self.widths[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the specification as JSON-ready values."""
+        fields = {**super().to_dict(), "widths": list(self.widths)}
+        if not self.answer:
+            del fields["answer"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> SegmenterSpec:
@@ -47,22 +61,27 @@ class SegmenterSpec(SpecOnBackbone):
 
 
 class Decoder(nn.Module):
-    """One map out of several, the coarsest enlarged step by step; each step is a factor of 2."""
+    """One map out of several, the coarsest enlarged step by step; each step is a factor of 2.
 
-    def __init__(self, channels: Sequence[int], widths: Sequence[int], batch_norm: dict[str, Any]) -> None:
+    channels: of the maps, the finest first. widths: that they are brought to. answer_width: of the map that comes out.
+    """
+
+    def __init__(
+        self, channels: Sequence[int], widths: Sequence[int], answer_width: int, batch_norm: dict[str, Any]
+    ) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(
             ConvBatchNorm(of_map, width, 1, activation=False, **batch_norm)
             for of_map, width in zip(channels, widths, strict=True)
         )
-        # Each to the width of the next finer map; the finest stays as it is.
-        finer = [widths[0], *widths[:-1]]
+        # Each to the width of the next finer map.
+        finer = [answer_width, *widths[:-1]]
         self.mixing = nn.ModuleList(
             SeparableConv(width, next_width, 1, batch_norm) for width, next_width in zip(widths, finer, strict=True)
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return one map (n, width, height, width) as fine as the finest of those given, which is the first."""
+        """Return one map (n, answer_width, height, width) as fine as the finest of those given, which is the first."""
         x = self.mixing[-1](self.lateral[-1](maps[-1]))
         for index in range(len(maps) - 2, -1, -1):
             # Nearest, as integers are enlarged at no loss; the 5x5 convolution behind it smooths the steps.
@@ -82,8 +101,8 @@ class Segmenter(nn.Module):
         super().__init__()
         self.spec = spec
         self.backbone = Trunk(spec, STRIDES)
-        self.decoder = Decoder(self.backbone.widths, spec.widths, spec.batch_norm)
-        self.classes = nn.Conv2d(spec.widths[0], spec.n_classes, 1)
+        self.decoder = Decoder(self.backbone.widths, spec.widths, spec.answer_width, spec.batch_norm)
+        self.classes = nn.Conv2d(spec.answer_width, spec.n_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits of images."""
@@ -92,6 +111,22 @@ class Segmenter(nn.Module):
     def depth_groups(self) -> list[nn.Module]:
         """Return the parts from input to output, for learning rates that grow with depth."""
         return [self.backbone.stem, *self.backbone.blocks, self.decoder, self.classes]
+
+    def answering_layers(self) -> list[nn.Module]:
+        """Return the last layers, whose channels are the answer itself."""
+        return [self.classes]
+
+
+def read_spec(network: Segmenter) -> SegmenterSpec:
+    """Return the specification that the layers of `network` have now, after channels were removed."""
+    widths = tuple(lateral[0].out_channels for lateral in network.decoder.lateral)  # type: ignore[index]
+    answer = network.classes.in_channels
+    return replace(
+        network.spec,
+        **read_trunk(network.backbone, network.spec),
+        widths=widths,
+        answer=0 if answer == widths[0] else answer,
+    )
 
 
 def segmenter_on(classifier: InvertedResidualNet, n_classes: int, seed: int) -> Segmenter:

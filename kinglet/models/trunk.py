@@ -15,6 +15,7 @@ from kinglet.models.inverted_residual import (
     InvertedResidualNet,
     InvertedResidualSpec,
     SpecOfBlocks,
+    read_blocks,
 )
 
 
@@ -95,6 +96,16 @@ def load_trunk(trunk: Trunk, classifier: InvertedResidualNet) -> None:
     """Take a classifier's weights as far as the trunk goes."""
     given = classifier.state_dict()
     trunk.load_state_dict({name: given[name] for name in trunk.state_dict()})
+
+
+def read_trunk(trunk: Trunk, spec: SpecOnBackbone) -> dict[str, Any]:
+    """Return the fields of `spec` on the backbone as the layers of `trunk` have them, after channels were removed."""
+    n_blocks = len(trunk.blocks)
+    return {
+        "stem": trunk.stem[0].out_channels,
+        # Behind the last of them are those that no map needs.
+        "blocks": (*read_blocks(trunk.blocks, spec.blocks[:n_blocks]), *spec.blocks[n_blocks:]),
+    }
 
 
 class SeparableConv(nn.Sequential):

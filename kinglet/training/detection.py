@@ -19,12 +19,12 @@ from kinglet.reporting import Report, silent
 from kinglet.runtime.detection import SCORED_FROM, Detections, decode_detections
 from kinglet.runtime.preprocessing import placement
 from kinglet.training.checkpoints import Checkpoint
-from kinglet.training.detection_distillation import Answer, Teaching, taught_loss
+from kinglet.training.detection_distillation import Answer, taught_loss
 from kinglet.training.detection_losses import detection_loss
-from kinglet.training.devices import autocast
 from kinglet.training.epochs import Epoch, Objective, Recipe, plan_epochs, train
 from kinglet.training.loop import evaluation_batch
 from kinglet.training.parallel import ALONE, Team
+from kinglet.training.teaching import Teaching, answered
 from kinglet.training.validation_precision import mean_average_precision
 
 # Of the epochs, those at the end whose pictures are no mosaics: what is judged is none either.
@@ -64,8 +64,7 @@ def fit_detector(
     """
     n_epochs = len(plan_epochs(recipe, len(training)))
     centres = {size: places(size)[0] for _, size in recipe.phases}
-
-    teacher = None if teaching is None else teaching.teacher.eval().to(device)
+    teacher = None if teaching is None else teaching.teacher_on(device)
 
     def pictures(epoch: Epoch, positions: NDArray[np.int64]) -> tuple[Tensor, Shown]:
         share = MOSAIC_SHARE if epoch.index < (1 - LAST_WITHOUT_MOSAIC) * n_epochs else 0.0
@@ -85,9 +84,7 @@ def fit_detector(
         n_examples=len(training),
         show=pictures,
         loss=loss,
-        score=lambda average: mean_average_precision(
-            detections(average, validation, mean, std, device), validation.objects, n_classes
-        ),
+        score=lambda average: map_50(average, validation, n_classes, mean, std, device),
         score_name="map_50",
         slack=lambda _: 0.0,
     )
@@ -115,14 +112,11 @@ def pictures_of(
     return shown, objects
 
 
-@torch.no_grad()
-def answered(teacher: nn.Module | None, inputs: Tensor, precision: str) -> Answer | None:
-    """Return a teacher's logits and boxes, float32, for a batch of inputs; None without one."""
-    if teacher is None:
-        return None
-    with autocast(inputs.device, precision):
-        logits, boxes = teacher(inputs)
-    return logits.float(), boxes.float()
+def map_50(
+    network: nn.Module, images: BoxedImages, n_classes: int, mean: list[float], std: list[float], device: torch.device
+) -> float:
+    """Return the average precision at an IoU of 0.5 of a detector on packed images, mean over the classes."""
+    return mean_average_precision(detections(network, images, mean, std, device), images.objects, n_classes)
 
 
 @torch.inference_mode()

@@ -9,24 +9,15 @@ object, also where the scores agree already, and the overlap is the generalized 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from kinglet.data.boxed_images import Objects
 from kinglet.training.detection_losses import BOX_WEIGHT, detection_loss, giou_loss
 
 Answer = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Teaching:
-    """The detector to learn from, in evaluation mode, and its share of the loss, [0, 1]; the rest is the labels'."""
-
-    teacher: nn.Module
-    share: float
 
 
 def binary_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:

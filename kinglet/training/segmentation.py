@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,7 +22,9 @@ from kinglet.training.checkpoints import Checkpoint
 from kinglet.training.epochs import Epoch, Objective, Recipe, train
 from kinglet.training.loop import evaluation_batch
 from kinglet.training.parallel import ALONE, Team
+from kinglet.training.segmentation_distillation import taught_loss
 from kinglet.training.segmentation_losses import balancing_weights, segmentation_loss
+from kinglet.training.teaching import Teaching, answered
 
 # Pictures of an epoch, at the least: few images are shown several times, each time another way. Otherwise an epoch of
 # twenty images would be three steps, and be over before the average of the weights has followed.
@@ -31,6 +34,14 @@ SHOWN_IN_AN_EPOCH = 128
 def times_shown(n_images: int) -> int:
     """Return how many pictures of each image an epoch shows."""
     return max(1, math.ceil(SHOWN_IN_AN_EPOCH / n_images))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a loss knows of a batch: the masks of its pictures, uint8 (n, size, size), and the teacher's answer."""
+
+    masks: Tensor
+    answer: Tensor | None
 
 
 def fit_segmenter(
@@ -45,27 +56,35 @@ def fit_segmenter(
     device: torch.device,
     label_smoothing: float = 0.0,
     team: Team = ALONE,
+    teaching: Teaching | None = None,
     checkpoint: Checkpoint | None = None,
     report: Report = silent,
 ) -> tuple[nn.Module, list[dict[str, float]]]:
     """Train the segmenter `network`; return its weights of the epoch with the best validation mIoU, and the history.
 
     validation: packed at the size that the network is used at. The sizes of the recipe's phases are multiples of 32,
-    of pictures made from the training images as they are packed. The rest is as `train` says.
+    of pictures made from the training images as they are packed. teaching: another segmenter, which answers every
+    picture that it is shown as it is. The rest is as `train` says.
     """
+    by_labels = segmentation_loss(balancing_weights(training.counts(n_classes)), label_smoothing)
+    teacher = None if teaching is None else teaching.teacher_on(device)
 
-    def pictures(epoch: Epoch, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def pictures(epoch: Epoch, positions: NDArray[np.int64]) -> tuple[Tensor, Shown]:
         seeds = (recipe.seed, epoch.index)
-        shown, masks = pictures_of(training, positions, epoch.input_size, recipe.augment, seeds, device)
-        return standardize(shown, mean, std), masks
+        pixels, masks = pictures_of(training, positions, epoch.input_size, recipe.augment, seeds, device)
+        inputs = standardize(pixels, mean, std)
+        return inputs, Shown(masks, answered(teacher, inputs, recipe.precision))
+
+    def loss(logits: Tensor, shown: Shown) -> Tensor:
+        if teaching is None or shown.answer is None:
+            return by_labels(logits, shown.masks)
+        return taught_loss(by_labels, teaching.share)(logits, shown.masks, shown.answer)
 
     objective = Objective(
         n_examples=len(training) * times_shown(len(training)),
         show=pictures,
-        loss=segmentation_loss(balancing_weights(training.counts(n_classes)), label_smoothing),
-        score=lambda average: float(
-            np.nan_to_num(mean_iou(confusions(average, validation, n_classes, mean, std, device).sum(0)))
-        ),
+        loss=loss,
+        score=lambda average: miou(average, validation, n_classes, mean, std, device),
         score_name="miou",
         slack=lambda _: 0.0,
     )
@@ -90,6 +109,13 @@ def pictures_of(
     if COLOR in augment:
         shown = color(shown, random_colors(*seeds, positions).to(device))
     return shown, masks.to(device)
+
+
+def miou(
+    network: nn.Module, images: MaskedImages, n_classes: int, mean: list[float], std: list[float], device: torch.device
+) -> float:
+    """Return a segmenter's intersection over union on packed images, mean over the classes; 0 if all is void."""
+    return float(np.nan_to_num(mean_iou(confusions(network, images, n_classes, mean, std, device).sum(0))))
 
 
 @torch.inference_mode()

@@ -15,6 +15,8 @@ from kinglet.models.inverted_residual import BlockSpec, InvertedResidualNet, Inv
 from kinglet.models.onnx_graph import DETECTOR_OUTPUTS
 from kinglet.models.registry import BACKBONES, architecture_of, pretrained, rebuild
 from kinglet.models.residual_cnn import ResidualCnn, ResidualCnnSpec, ResidualStage
+from kinglet.models.segmenter import Segmenter, SegmenterSpec
+from tests.unit.models.segmenter_files import lively_segmenter
 from tests.unit.models.small_networks import NETWORKS, live_in, residual_cnn
 from tests.unit.models.test_detector import lively, small_detector
 
@@ -149,7 +151,20 @@ def detector_pair():
     return build(1), build(2), halves(*((size, 2 * size) for size in sizes))
 
 
-@pytest.mark.parametrize("pair", [residual_pair, inverted_pair, detector_pair])
+def segmenter_pair():
+    def build(factor):
+        blocks = tuple(
+            BlockSpec(expanded * factor, out * factor, 3, stride, True, False)
+            for expanded, out, stride in ((9, 4, 1), (10, 5, 2), (11, 6, 2), (13, 7, 2), (17, 18, 2))
+        )
+        widths = tuple(width * factor for width in (12, 14, 15, 16, 19))
+        return Segmenter(SegmenterSpec(3, 8 * factor, blocks, 3, widths=widths, answer=20 * factor))
+
+    sizes = (8, 9, 4, 10, 5, 11, 6, 13, 7, 17, 18, 12, 14, 15, 16, 19, 20)
+    return build(1), build(2), halves(*((size, 2 * size) for size in sizes))
+
+
+@pytest.mark.parametrize("pair", [residual_pair, inverted_pair, detector_pair, segmenter_pair])
 @pytest.mark.parametrize("importance", list(IMPORTANCES))
 def test_channels_that_do_nothing_are_those_that_go(pair, importance):
     torch.manual_seed(0)
@@ -157,7 +172,7 @@ def test_channels_that_do_nothing_are_those_that_go(pair, importance):
     if isinstance(small, Detector):
         lively(small)
     scatter(live_in(small), large, indices)
-    loss = sum_of_squares if isinstance(small, Detector) else functional.cross_entropy
+    loss = sum_of_squares if isinstance(small, Detector | Segmenter) else functional.cross_entropy
     pruned = prune_channels(large, EXAMPLE, 0.5, importance, 1, batches(), loss=loss)
     assert widths(pruned) == widths(small)
     assert architecture_of(pruned) == architecture_of(small)
@@ -169,7 +184,7 @@ def test_channels_that_do_nothing_are_those_that_go(pair, importance):
 
 
 def sum_of_squares(outputs, labels):
-    """A loss of a detector's logits and boxes that all its channels have a part in."""
+    """A loss of a detector's logits and boxes, or of a segmenter's logits, that all channels have a part in."""
     del labels
     return sum(output.square().mean() for output in outputs)
 
@@ -190,6 +205,27 @@ def test_a_detector_is_cut_through_backbone_pyramid_and_head_and_computes_what_i
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     for found, wanted in zip(session.run(None, {"images": images.numpy()}), expected, strict=True):
         np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("scope", "rounding"), [("layer", "down"), ("global", "nearest")])
+def test_a_segmenter_is_cut_through_backbone_and_decoder_and_computes_what_is_left(scope, rounding):
+    whole = lively_segmenter()
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    taken = [(images, None)]
+    pruned = prune_channels(whole, images, 0.4, "taylor", 2, taken, scope, 1, sum_of_squares, rounding)
+    assert all(new.expanded < old.expanded for new, old in zip(pruned.spec.blocks, whole.spec.blocks, strict=True))
+    if scope == "layer":
+        assert (pruned.spec.stem, pruned.spec.widths, pruned.spec.answer) == (4, (4, 4, 6, 8, 8), 0)
+        assert "answer" not in architecture_of(pruned)["spec"]
+    again = rebuild(json.loads(json.dumps(architecture_of(pruned))), pruned.state_dict())
+    with torch.inference_mode():
+        expected = again(images)
+        assert expected.shape == whole(images).shape
+    session = onnxruntime.InferenceSession(
+        to_onnx(pruned, 64, 3, {}).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (found,) = session.run(None, {"images": images.numpy()})
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from kinglet.errors import KingletError
 from kinglet.training.checkpoints import Checkpoint
 from tasks import prune, quantize
 from tasks.artifacts import FINETUNE, PRUNE, QUANTIZE, read_card
-from tasks.detection_prune import recovery_of_detector
 from tasks.detection_quantize import judged_detectors
+from tasks.image_prune import recovery_of
 from tasks.models import load_model, save_model
 from tasks.parameters import Parameters
 from tasks.training_settings import Distill
@@ -146,9 +146,9 @@ def test_what_cannot_be_done_to_a_detector_is_said_first(
 
 def test_a_recovery_of_automatic_length_costs_about_the_same_for_every_data_set(teacher: Path) -> None:
     whole = prune.WAYS["detection"].read(TEACHER, cutting())
-    recipe = recovery_of_detector(whole, cutting(epochs=3, learning_rate=0.004))
+    recipe = recovery_of(whole, cutting(epochs=3, learning_rate=0.004))
     assert (recipe.phases, recipe.batch_size, recipe.learning_rate) == (((3, SIZE),), 4, 0.004)
-    assert recovery_of_detector(whole, cutting(epochs="auto")).phases == ((45, SIZE),)
+    assert recovery_of(whole, cutting(epochs="auto")).phases == ((45, SIZE),)
 
 
 def test_a_detector_is_timed_in_both_precisions_before_it_is_trained(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import torch
 from kinglet.atomic import read_json
 from kinglet.models.registry import pretrained_detector
 from kinglet.training.checkpoints import Checkpoint
-from tasks import detection_distill, distill, prune, quantize
+from tasks import detection_training, distill, prune, quantize
 from tasks.artifacts import DISTILL, FINETUNE, PRUNE, QUANTIZE, SOURCE_FACTS, read_card
 from tasks.chapters.settings import settings_rows
-from tasks.detection_distill import recipe_of_student
+from tasks.image_distill import recipe_of_student
+from tasks.image_networks import IMAGE_NETWORKS
 from tasks.models import load_model, save_model
 from tasks.parameters import Parameters
 from tests.unit.models.test_detector import lively, small_detector
@@ -30,13 +32,16 @@ SMALL, CONTROL = DISTILL / "small", DISTILL / "small-untaught"
 TAUGHT = {"students": {"small": {"backbone": "mobilenet-v2"}}, "epochs": 1, "batch_size": 4, "learning_rate": 0.002}
 
 
+def start_from(monkeypatch: pytest.MonkeyPatch, pretrained: Any) -> None:
+    networks = replace(IMAGE_NETWORKS["detection"], pretrained=pretrained)
+    monkeypatch.setitem(IMAGE_NETWORKS, "detection", networks)
+
+
 @pytest.fixture
 def taught(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with a small detector as its teacher, whose students are small detectors too."""
     monkeypatch.setattr(distill, "prepare_training", torch.manual_seed)  # what it sets would outlive the test
-    monkeypatch.setattr(
-        detection_distill, "pretrained_detector", lambda _, channels, n, seed: (small_detector(n, channels), {})
-    )
+    start_from(monkeypatch, lambda _, channels, n, seed: (small_detector(n, channels), {}))
     facts = read_json(SOURCE_FACTS)
     facts["input_sizes"]["students"] = {"small": SIZE}
     SOURCE_FACTS.write_text(json.dumps(facts))
@@ -68,7 +73,7 @@ def content(folder: Path) -> bytes:
 def test_a_student_starts_from_its_backbones_weights_and_is_a_detector_like_its_teacher(
     teacher: Path, taught: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(detection_distill, "pretrained_detector", pretrained_detector)
+    start_from(monkeypatch, pretrained_detector)
     # So short that the backbone is still about where it began.
     distill.run(teaching(epochs=0.1, learning_rate=1e-6))
     network, card = load_model(SMALL)
@@ -192,4 +197,4 @@ def test_a_training_of_automatic_length_passes_as_many_pixels_as_the_teachers() 
         for (epochs, _) in recipe_of_student(teaching(epochs="auto"), size, n).phases
     )
     assert few == pytest.approx(many, rel=0.05) == pytest.approx(small, rel=0.05)
-    assert few == pytest.approx(detection_distill.BUDGET.pixels, rel=0.05)
+    assert few == pytest.approx(detection_training.BUDGET.pixels, rel=0.05)

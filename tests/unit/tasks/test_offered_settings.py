@@ -21,7 +21,8 @@ SETTINGS: dict[str, Any] = {
     "domains": {"most": 0},
     "quantize": {"qat_epochs": 0},
 }
-# What only classification offers, switched on; detectors are pruned too, by channels, and have other students.
+# What only classification offers, switched on; detectors and segmenters are pruned too, by channels, and have other
+# students.
 ON: dict[str, dict[str, Any]] = {
     "search": {"survivors": 1},
     "distill": {"students": {"small": {"stages": [{"width": 8, "stride": 2}]}}},
@@ -59,12 +60,13 @@ def test_domains_of_boxes_and_masks_are_left_out(tmp_path: Path, problem: str) -
     assert loaded(tmp_path, problem, domains={"most": 8}).domains.most == 8
 
 
-def test_detectors_are_pruned(tmp_path: Path) -> None:
-    assert loaded(tmp_path, "detection", prune={"models": ["teacher"], "baseline": "none"}).prune.models == ["teacher"]
+@pytest.mark.parametrize("problem", ["detection", "segmentation"])
+def test_detectors_and_segmenters_are_pruned(tmp_path: Path, problem: str) -> None:
+    assert loaded(tmp_path, problem, prune={"models": ["teacher"], "baseline": "none"}).prune.models == ["teacher"]
 
 
-@pytest.mark.parametrize("problem", ["detection", "tracking"])
-def test_students_of_detectors_are_named_by_a_backbone_and_pass_through_the_steps_behind(
+@pytest.mark.parametrize("problem", ["detection", "segmentation", "tracking"])
+def test_students_of_detectors_and_segmenters_are_named_by_a_backbone_and_pass_through_the_steps_behind(
     tmp_path: Path, problem: str
 ) -> None:
     students = {"small": {"backbone": "mobilenet-v2", "input_size": 256}, "other": {"backbone": "efficientnet-lite0"}}
@@ -95,6 +97,12 @@ STAGES = {"stages": [{"width": 8, "stride": 2}]}
             "detection",
             {**STAGES, "backbone": "mobilenet-v2"},
             r"small has stages; problem is detection",
+            "Put backbone",
+        ),
+        (
+            "segmentation",
+            STAGES,
+            r"small has stages; problem is segmentation, and a student is a segmenter on",
             "Put backbone",
         ),
         ("tracking", {}, r"small\.backbone is missing; problem is tracking", "one of efficientnet-lite0, "),
@@ -135,12 +143,11 @@ def test_boxes_and_masks_are_adapted_to_a_domain_by_statistics_and_by_labels(tmp
             (problem, section, values)
             for problem in OFF
             for section, values in ON.items()
-            if (problem, section) != ("detection", "distill")
+            if section != "distill" or problem == "video"
         ],
-        ("detection", "distill", {"hints": "attention"}),
+        *[(problem, "distill", {"hints": "attention"}) for problem in ("detection", "segmentation")],
+        *[(problem, "prune", {"blocks": 1}) for problem in ("detection", "segmentation")],
         ("detection", "crossvalidate", {"folds": [1, 2]}),
-        ("detection", "prune", {"blocks": 1}),
-        ("segmentation", "prune", {"models": ["teacher"]}),
         ("video", "adapt", {"models": ["teacher"]}),
         ("video", "domains", {"most": 8}),
     ],

@@ -281,3 +281,33 @@ def test_the_thirty_masks_of_membrane_are_read(tmp_path: Path, monkeypatch: pyte
     first = pd.read_parquet("artifacts/ingest/manifest.parquet")["path"].iloc[0]
     stored = np.asarray(Image.open(whole / first.replace("/image/", "/label/")))
     np.testing.assert_array_equal(np.asarray(Image.open("artifacts/ingest/masks/0.png")), stored == 255)
+
+
+def student(input_size: int | str) -> dict[str, Any]:
+    """Return the settings of a student `small` that takes images of this size."""
+    return {"students": {"small": {"backbone": "mobilenet-v2", "input_size": input_size}}}
+
+
+def test_images_and_masks_are_packed_at_the_sizes_of_students_too(shapes: Path) -> None:
+    ingest.run(settings(finetune={"input_size": 96}, distill=student(64)))
+    assert content_of("ingest/source.json")["input_sizes"]["students"] == {"small": 64}
+    packed = {path.stem: np.load(path, mmap_mode="r").shape[1] for path in Path("artifacts/ingest").glob("*.npy")}
+    assert packed == {"images_64": 64, "images_96": 96, "masks_64": 64, "masks_96": 96}
+
+
+@pytest.mark.parametrize(
+    ("fit", "wanted", "said", "hint"),
+    [
+        ("pad", 32, "can teach at 64 to 96 only", "a multiple of 32 from 64 to 96, or auto"),
+        ("pad", 128, "can teach at 64 to 96 only", "a multiple of 32 from 64 to 96, or auto"),
+        # A smaller student would see tiles at another scale.
+        ("tile", 64, "can teach at 96 only", "Take auto, or change"),
+    ],
+)
+def test_a_student_of_a_size_at_which_its_teacher_cannot_teach_is_refused(
+    shapes: Path, fit: str, wanted: int, said: str, hint: str
+) -> None:
+    with pytest.raises(KingletError, match=rf"small\.input_size is {wanted}, and the teacher.*{said}") as caught:
+        ingest.run(settings(data={"fit": fit}, finetune={"input_size": 96}, distill=student(wanted)))
+    assert hint in (caught.value.hint or "")
+    assert not Path("artifacts/ingest").exists()

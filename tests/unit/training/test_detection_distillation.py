@@ -14,9 +14,10 @@ from kinglet.compression.pruning import reestimate_batch_norms
 from kinglet.data.batches import standardize
 from kinglet.data.boxed_images import BoxedImages, Objects
 from kinglet.models.detector import INITIAL_PROBABILITY, places
-from kinglet.training.detection import answered, fit_detector
-from kinglet.training.detection_distillation import Teaching, distance_from_teacher, taught_loss
+from kinglet.training.detection import fit_detector
+from kinglet.training.detection_distillation import distance_from_teacher, taught_loss
 from kinglet.training.detection_losses import BOX_WEIGHT, detection_loss
+from kinglet.training.teaching import Teaching, answered
 from tests.unit.data.painted_rectangles import painted
 from tests.unit.models.test_detector import lively
 from tests.unit.training.test_detection import CPU, MEAN, STD, network, recipe

@@ -1,4 +1,4 @@
-"""Training of detectors from labels and from the teacher's answers, as the steps distill and prune share it."""
+"""Training of detectors and segmenters from labels and from the teacher's answers, as distill and prune share it."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 
 from torch import nn
 
-from kinglet.data.boxed_images import BoxedImages
 from kinglet.models.export import fold_batch_norms
-from kinglet.training.detection import fit_detector
-from kinglet.training.detection_distillation import Teaching
 from kinglet.training.devices import pick_device
 from kinglet.training.epochs import Recipe
-from tasks.artifacts import BOXES, FINETUNE, TEACHER, ModelCard, packed_images
+from kinglet.training.teaching import Teaching
+from tasks.artifacts import FINETUNE, TEACHER, ModelCard, packed_images
 from tasks.distillation import save_like
+from tasks.image_networks import IMAGE_NETWORKS, Images
 from tasks.models import load_model, open_checkpoint
 from tasks.progress import progress
+from tasks.training_settings import Finetune
 
 
-def train_detector_from_teacher(
+def train_taught_network(
     network: nn.Module,
     output: Path,
     card: ModelCard,
-    images: tuple[BoxedImages, BoxedImages],
+    images: tuple[Images, Images],
     recipe: Recipe,
+    finetune: Finetune,
     share: float,
     *,
     parent: str,
@@ -35,22 +36,34 @@ def train_detector_from_teacher(
     notes: dict[str, Any],
     control_for: str = "",
 ) -> None:
-    """Train a detector and save it as `output`, a folder STEP/NAME.
+    """Train a detector or a segmenter and save it as `output`, a folder STEP/NAME.
 
     card: of a model that takes images as this one will, but for their size. images: training and validation, packed
-    at that size. share: of the teacher's answers in the loss, [0, 1], the rest is the labels'; 0 asks no teacher.
-    facts, files: what decides the training besides the recipe, the images and the teacher. parent: the model it is
-    made from or taught by. notes, control_for: for its own card, beside the history.
+    at that size. finetune: by which the teacher learned from the labels. share: of the teacher's answers in the loss,
+    [0, 1], the rest is the labels'; 0 asks no teacher. facts, files: what decides the training besides the recipe, the
+    images and the teacher. parent: the model it is made from or taught by. notes, control_for: for its own card,
+    beside the history.
     """
-    step, (training, validation) = output.parent.name, images
+    step, (training, validation), networks = output.parent.name, images, IMAGE_NETWORKS[card.problem]
     teaching = Teaching(fold_batch_norms(load_model(FINETUNE / TEACHER)[0]), share) if share else None
+    size = training.size
     checkpoint = open_checkpoint(
         f"{step}-{output.name}",
-        {"recipe": asdict(recipe), "soft_weight": share, **facts},
-        [packed_images(training.size), BOXES, *([FINETUNE / TEACHER / "model.pt"] if share else []), *files],
+        {
+            "recipe": asdict(recipe),
+            "soft_weight": share,
+            "label_smoothing": finetune.label_smoothing,
+            **facts,
+        },
+        [
+            packed_images(size),
+            networks.annotations(size),
+            *([FINETUNE / TEACHER / "model.pt"] if share else []),
+            *files,
+        ],
     )
     with progress(f"{step} {output.name}") as report:
-        trained, history = fit_detector(
+        trained, history = networks.fit(finetune)(
             network,
             training,
             validation,
@@ -68,7 +81,7 @@ def train_detector_from_teacher(
         trained,
         card,
         parent=parent,
-        input_size=training.size,
+        input_size=size,
         notes={"history": history, **notes},
         control_for=control_for,
     )
