@@ -18,25 +18,17 @@ OFF_BESIDE_CLASSES: dict[str, Any] = {
     "search.survivors": 0,
     "distill.students": {},
     "prune.models": [],
-    "adapt.models": [],
-    "domains.most": 0,
     "quantize.qat_epochs": 0,
     "export.runtimes": [],
 }
-# What detectors and segmenters have as well.
-OF_DOMAINS = ("adapt.models", "domains.most")
 OFF: dict[str, dict[str, Any]] = {
     "detection": {
-        **{
-            key: off
-            for key, off in OFF_BESIDE_CLASSES.items()
-            if key not in ("distill.students", "prune.models", *OF_DOMAINS)
-        },
+        **{key: off for key, off in OFF_BESIDE_CLASSES.items() if key not in ("distill.students", "prune.models")},
         "distill.hints": "none",
         "prune.blocks": 0,
         "crossvalidate.folds": [],
     },
-    "segmentation": {key: off for key, off in OFF_BESIDE_CLASSES.items() if key not in OF_DOMAINS},
+    "segmentation": OFF_BESIDE_CLASSES,
     "video": {**OFF_BESIDE_CLASSES, "quantize.stored_weights": []},
 }
 # What the parameter file of a data set is written from.
@@ -44,7 +36,7 @@ EXAMPLES = {problem: f"params/{problem}.yaml" for problem in (*OFF, "tracking")}
 # How models that draw into images are adapted: self-training knows classes of images only, and the made camera would
 # change the borders around an image as well.
 ADAPTED_BY = ("batch_norm", "finetune")
-# What an image loses at its edges, and who takes only some sizes.
+# What an image loses at its edges, and who draws into images and takes only some sizes.
 CUT_INTO_TILES = ("segmentation",)
 CUT_AWAY = {"detection": "boxes", "segmentation": "parts of masks"}
 NETWORKS = {"detection": "a detector", "segmentation": "a segmenter"}
@@ -70,13 +62,13 @@ def refuse_what_is_not_offered(parameters: Parameters, path: Path) -> None:
             f"{path}: problem is {problem}, which does not offer {', '.join(on)} yet.",
             f"Set {'; '.join(f'{key}: {off[key]}' for key in on)}. {EXAMPLES[problem]} has all of them off.",
         )
-    refuse_other_adaptation(parameters, path)
     if parameters.data.fit == "crop" and network in CUT_AWAY:
         raise KingletError(
             f"{path}: problem is {problem}, and data.fit: crop would cut {CUT_AWAY[network]} away.",
             "Set data.fit to pad or stretch.",
         )
     if network in NETWORKS:
+        refuse_other_adaptation(parameters, path)
         refuse_sizes_between_strides(parameters, path)
 
 
