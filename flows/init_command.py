@@ -217,6 +217,8 @@ def show_videos(found: VideoLook, location: str, console: Console) -> None:
         "input size": f"{found.input_size} px",
         f"unusable ({len(problems):,})": findings_in_words(problems) or "none",
     }
+    if found.domains:
+        rows["domains"] = str(found.domains)
     for reason, names in found.found.left_out.items():
         rows[f"left out ({len(names):,})"] = reason
     cut = in_words(found.found, found.seen, found.cutting)

@@ -28,6 +28,7 @@ def run(parameters: Parameters) -> None:
             "classification": adaptation.adapt_models,
             "detection": image_adaptation.adapt_models,
             "segmentation": image_adaptation.adapt_models,
+            "video": adaptation.adapt_models,
         }
         scores, found = work[parameters.network](parameters)
         pictures = NO_PICTURES if found is None else found

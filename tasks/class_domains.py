@@ -1,4 +1,7 @@
-"""Leaving a domain out where images have classes: how a classifier is trained for it, and what it is right about."""
+"""Leaving a domain out where images have classes: how a classifier is trained for it, and what it is right about.
+
+What answers are worth is the same where clips of videos have classes (`clip_domains.py`).
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,11 @@ class Answers:
     correct: NDArray[np.bool_]
     labels: NDArray[np.int64]
 
+    @classmethod
+    def to(cls, labels: NDArray[np.int64], probabilities: NDArray[np.float32]) -> Answers:
+        """Return what these probabilities, float32 (n, n_classes), are worth."""
+        return cls(np.asarray(probabilities.argmax(axis=1) == labels, bool), labels)
+
 
 def recipe_for(parameters: Parameters, n_training: int) -> Recipe:
     """Return how every one of the classifiers is trained. n_training: images of all domains."""
@@ -46,7 +54,7 @@ def files_learnt_from() -> list[Path]:
     return [packed_images(read_input_sizes().teacher)]
 
 
-def answers_of(run: DomainRun, tests: list[pd.DataFrame]) -> list[Answers]:
+def answers_of(run: DomainRun[Recipe], tests: list[pd.DataFrame]) -> list[Answers]:
     """Train a classifier; return whether it is right about the images of each of `tests`, rows of the manifest."""
     settings, n_classes, sizes = run.parameters.finetune, len(read_classes()), read_input_sizes()
     training, validation = (
@@ -59,7 +67,7 @@ def answers_of(run: DomainRun, tests: list[pd.DataFrame]) -> list[Answers]:
     for test in tests:
         images = image_set(test, "test", [sizes.teacher])
         found = probabilities_of(network, images, sizes.teacher, fit, n_classes, threads, run.report)
-        answers.append(Answers(np.asarray(found.argmax(axis=1) == images.labels, bool), images.labels))
+        answers.append(Answers.to(images.labels, found))
     return answers
 
 

@@ -6,13 +6,14 @@ import copy
 import hashlib
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from kinglet.data.batches import images_in_a_row
 from kinglet.data.views import Views
 from kinglet.models.clip_classifier import ClipClassifier
 from kinglet.models.registry import normalization, pretrained_clip_classifier
@@ -36,6 +37,8 @@ from tasks.training_settings import Finetune
 
 # About ten minutes on two cores.
 BUDGET = EpochBudget(pixels=250e6, fewest=1, most=30)
+# How clips are shown where nobody says it. Nothing mirrors them: left and right may be classes.
+AUGMENT = ("shift", "color")
 # Of the part behind the backbone: clips that it is shown, and the fewest and most epochs.
 SHOWN_CLIPS, FEWEST_EPOCHS, MOST_EPOCHS = 40_000, 5, 60
 
@@ -54,10 +57,20 @@ class ClipRecipe:
     whole: Recipe | None
 
     @property
+    def phases(self) -> tuple[tuple[float, int], ...]:
+        """Of all together, as in `Recipe`; where that is not trained, of the part behind."""
+        return (self.whole or self.behind).phases
+
+    @property
+    def seed(self) -> int:
+        """Of both parts."""
+        return self.behind.seed
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What decides a training, JSON-ready."""
-        whole = asdict(self.whole) if self.whole else None
-        return {"behind": asdict(self.behind), "whole": whole, "recurrent": self.recurrent.model_dump()}
+        whole = self.whole.facts if self.whole else None
+        return {"behind": self.behind.facts, "whole": whole, "recurrent": self.recurrent.model_dump()}
 
 
 Checkpoints = Callable[[str, dict[str, Any]], Checkpoint]
@@ -69,7 +82,8 @@ def train_clip_classifier(parameters: Parameters, team: Team, device: torch.devi
     prepare_training(parameters.seed, team.size if device.type == "cpu" else 1)
     classes, size, manifest = read_classes(), read_input_sizes().teacher, read_manifest()
     training, validation = (image_set(manifest, split, [size], packed_clips) for split in ("train", "validation"))
-    recipe = clip_recipe(settings, parameters.recurrent, training, size, parameters.seed)
+    n_frames = images_in_a_row(training.packed[size])
+    recipe = clip_recipe(settings, parameters.recurrent, len(training.rows), n_frames, size, parameters.seed)
     facts = {"finetune": settings.model_dump(), "recipe": recipe.facts, "channels": channels_of(training)}
 
     def checkpoint(part: str, further: dict[str, Any]) -> Checkpoint:
@@ -186,19 +200,29 @@ def fine_tuned_clips(
     return (trained if is_better else network).cpu().eval(), parts, [places, whole]
 
 
+def forget_places(checkpoint: Checkpoint) -> None:
+    """Delete the maps of clips beside the state of a training that is done: where several are kept, they fill a disk.
+
+    checkpoint: of the part behind the backbone. The training goes on from it as before; the maps are written anew.
+    """
+    for file in checkpoint.folder.glob("*.npy"):
+        file.unlink()
+
+
 def clip_recipe(
     settings: Finetune,
     recurrent: Recurrent,
-    training: ImageSet,
+    n_clips: int,
+    n_frames: int,
     size: int,
     seed: int,
     budget: EpochBudget = BUDGET,
 ) -> ClipRecipe:
-    """Return how a clip classifier is trained.
+    """Return how a clip classifier is trained with this many clips.
 
-    size: edge of a frame in pixels. budget: what epochs of the whole network may cost where they are left to "auto".
+    n_frames: of a clip. size: edge of a frame in pixels. budget: what epochs of the whole network may cost where they
+    are left to "auto".
     """
-    n_clips = len(training.rows)
     augment = augmentations_of(settings)
     views = recurrent.views if augment else 1
     behind = Recipe(
@@ -215,8 +239,7 @@ def clip_recipe(
         seed=seed,
     )
     # All frames of a clip pass through the network: a clip costs as much as so many images.
-    n_images = n_clips * training.packed[size].shape[1]
-    phases = phases_between(settings, size, size, n_images, budget)
+    phases = phases_between(settings, size, size, n_clips * n_frames, budget)
     whole = teacher_recipe(settings, phases, augment, seed) if settings.epochs else None
     return ClipRecipe(recurrent, behind, views, whole)
 
@@ -229,8 +252,8 @@ def recurrent_epochs(recurrent: Recurrent, n_shown: int) -> float:
 
 
 def augmentations_of(settings: Finetune) -> tuple[str, ...]:
-    """Return the names of the augmentations. None mirrors: left and right may be classes."""
-    return ("shift", "color") if settings.augment == AUTO else tuple(settings.augment)
+    """Return the names of the augmentations."""
+    return AUGMENT if settings.augment == AUTO else tuple(settings.augment)
 
 
 def weights_digest(network: nn.Module) -> str:

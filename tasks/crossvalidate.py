@@ -70,7 +70,7 @@ def answer_classes(given: FoldRun) -> None:
         n=len(held_out.rows),
         n_training=len(training.rows),
         n_validation=len(validation.rows),
-        recipe=recipe,
+        phases=recipe.phases,
         history=history,
     )
     checkpoint.clear()

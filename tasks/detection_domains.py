@@ -47,7 +47,7 @@ def files_learnt_from() -> list[Path]:
     return [packed_images(read_input_sizes().teacher), BOXES]
 
 
-def answers_of(run: DomainRun, tests: list[pd.DataFrame]) -> list[Found]:
+def answers_of(run: DomainRun[Recipe], tests: list[pd.DataFrame]) -> list[Found]:
     """Train a detector; return what it finds in the images of each of `tests`, rows of the manifest.
 
     Raises KingletError if the images that it learns from show no object.

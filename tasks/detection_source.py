@@ -20,13 +20,13 @@ from kinglet.data.annotations import (
     annotation_format,
     read_annotations,
 )
-from kinglet.data.annotations.domains import NamedDomains, read_domains
 from kinglet.data.annotations.facts import box_areas, coordinates
 from kinglet.data.annotations.image_files import ImageFiles
 from kinglet.data.annotations.mot import FORMAT as SEQUENCES
 from kinglet.data.annotations.mot import read_frame
 from kinglet.data.resolutions import detector_size, low_resolution_of_detector, student_size
 from kinglet.data.sources import Record, Source
+from kinglet.data.sources.domains import NamedDomains, read_domains
 from kinglet.data.sources.folder import list_files, read_file
 from kinglet.data.sources.records import printable
 from kinglet.errors import KingletError

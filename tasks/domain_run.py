@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
 
 import onnxruntime
 import pandas as pd
@@ -13,23 +15,47 @@ from kinglet.reporting import Report
 from kinglet.runtime.preprocessing import Preprocessing
 from kinglet.runtime.sessions import open_session
 from kinglet.training.checkpoints import Checkpoint
-from kinglet.training.epochs import Recipe
 from tasks.models import OUTPUTS, exported
 from tasks.parameters import Parameters
 
 
+class AnyRecipe(Protocol):
+    """How networks of any problem are trained."""
+
+    @property
+    def phases(self) -> tuple[tuple[float, int], ...]:
+        """(epochs, input size in pixels), one after the other."""
+
+    @property
+    def seed(self) -> int:
+        """Of all random numbers."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decides a training, JSON-ready."""
+
+
+SomeRecipe = TypeVar("SomeRecipe", bound=AnyRecipe)
+
+
 @dataclass(frozen=True)
-class DomainRun:
+class DomainRun(Generic[SomeRecipe]):
     """The teacher's recipe on the images of all domains, or of all but one.
 
-    images: rows of the manifest, with their splits. checkpoint: where the training goes on if it was interrupted.
+    images: rows of the manifest, with their splits. checkpoint_of: from the name of a part of the training, "" for a
+    training of one part, and what else decides it, to where it goes on if it was interrupted.
     """
 
     parameters: Parameters
     images: pd.DataFrame
-    recipe: Recipe
-    checkpoint: Checkpoint
+    recipe: SomeRecipe
+    checkpoint_of: Callable[[str, dict[str, Any]], Checkpoint]
     report: Report
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where a training of one part goes on."""
+        return self.checkpoint_of("", {})
 
     def served(self, network: nn.Module, size: int, channels: int, classes: list[str]) -> onnxruntime.InferenceSession:
         """Return a session of the network's ONNX file, on one thread, as it would be served."""

@@ -39,10 +39,10 @@ def run(parameters: Parameters) -> None:
     """Write scores.json; where there is nothing to leave out, with the reason and without scores."""
     named = sorted({name for split in SPLITS for name in read_domains(split)} - {""})
     scores: dict[str, Any] = {"named": named, "left_out": [], "not_left_out": {}}
-    reason = nothing_to_leave_out(named, parameters.domains)
+    reason = nothing_to_leave_out(named, parameters.domains, parameters.several)
     if not reason:
         parts = {split: read_part(split, parameters.network) for split in SPLITS}
-        scores["not_left_out"] = not_left_out(named, parts, parameters.domains)
+        scores["not_left_out"] = not_left_out(named, parts, parameters.domains, parameters.several)
         judged = [name for name in named if name not in scores["not_left_out"]]
         if not judged:
             reason = "None of the domains can be left out: " + "; ".join(
@@ -113,36 +113,42 @@ SHOWS: dict[str, Callable[[pa.Table], NDArray[np.bool_]]] = {
     "classification": shown_by_labels,
     "detection": shown_by_boxes,
     "segmentation": shown_by_masks,
+    "video": shown_by_labels,
 }
 
 
-def nothing_to_leave_out(named: list[str], settings: Domains) -> str:
-    """Return in a sentence why no domain is left out; "" if domains are."""
+def nothing_to_leave_out(named: list[str], settings: Domains, several: str) -> str:
+    """Return in a sentence why no domain is left out; "" if domains are. several: what is of a domain."""
     if not named:
-        return "No image has a domain, so that none is left out; a table names it in its column `domain`."
+        return (
+            f"No {several.removesuffix('s')} has a domain, so that none is left out; a table names it in its column "
+            "`domain`, a folder of videos, or one with boxes or masks, in its domains.csv."
+        )
     if len(named) == 1:
         return (
-            f"All images that have a domain are of one, {named[0]}: leaving it out would leave nothing to learn from, "
-            "and nothing can be said about another camera or site."
+            f"All {several} that have a domain are of one, {named[0]}: leaving it out would leave nothing to learn "
+            "from, and nothing can be said about another camera or site."
         )
     if not settings.most:
         return f"domains.most is 0: none of the {len(named)} domains is left out."
     return ""
 
 
-def not_left_out(named: list[str], parts: dict[str, Part], settings: Domains) -> dict[str, str]:
+def not_left_out(
+    named: list[str], parts: dict[str, Part], settings: Domains, several: str = "images"
+) -> dict[str, str]:
     """Return {domain: why it is not left out}: too few test images or none that shows anything, nothing to learn from
-    without it, too many.
+    without it, too many. several: what the parts consist of.
     """
     why, test = {}, parts["test"]
     n_test = {name: len(np.unique(test.wholes[test.domains == name])) for name in named}
     for name in named:
         if n_test[name] < settings.min_test_images:
-            why[name] = f"{n_test[name]} test images, domains.min_test_images is {settings.min_test_images}"
+            why[name] = f"{n_test[name]} test {several}, domains.min_test_images is {settings.min_test_images}"
         elif not test.shows[test.domains == name].any():
-            why[name] = "its test images show nothing of any class"
+            why[name] = f"its test {several} show nothing of any class"
         elif any(not parts[split].shows[parts[split].domains != name].any() for split in ("train", "validation")):
-            why[name] = "without it no image is left to learn from"
+            why[name] = f"without it no {several.removesuffix('s')} is left to learn from"
     left = sorted((name for name in named if name not in why), key=lambda name: (-n_test[name], name))
     return why | dict.fromkeys(left[settings.most :], f"domains.most is {settings.most}")
 

@@ -76,14 +76,20 @@ class FoldRun:
         return open_checkpoint(f"crossvalidate-{self.name}", facts, [*files, FOLDS])
 
     def keep_facts(
-        self, *, n: int, n_training: int, n_validation: int, recipe: Recipe, history: list[dict[str, float]]
+        self,
+        *,
+        n: int,
+        n_training: int,
+        n_validation: int,
+        phases: tuple[tuple[float, int], ...],
+        history: list[dict[str, float]],
     ) -> None:
-        """Write fold.json: how many images had which part, and how the training went."""
+        """Write fold.json: how many images had which part, and how the training went. phases: of its recipe."""
         facts: dict[str, Any] = {
             "n": n,
             "n_training": n_training,
             "n_validation": n_validation,
-            "epochs": round(sum(epochs for epochs, _ in recipe.phases), 2),
+            "epochs": round(sum(epochs for epochs, _ in phases), 2),
             "history": history,
         }
         write_json(self.folder / "fold.json", facts)

@@ -30,7 +30,6 @@ from kinglet.evidence.gate import (
     incomparable,
     is_accepted,
 )
-from kinglet.runtime import bundles
 from kinglet.runtime.device import this_device
 from tasks.artifacts import (
     BENCHMARK,
@@ -65,8 +64,6 @@ from tasks.segmentation_gate import judge_segmenter
 from tasks.stage import run_stage
 
 CHAMPION, TEACHER_WORD = "champion", "teacher"
-# What is answered where it is no image.
-SHOWN = {bundles.VIDEO: "clips"}
 
 
 @dataclass(frozen=True)
@@ -228,8 +225,7 @@ def comparison_checks(
     """Return what the images say about the challenger: against the reference, and class by class."""
     policy, confidence = parameters.gate, parameters.evaluate.confidence
     of_reference = predicted if reference.predicted is None else reference.predicted
-    shown = SHOWN.get(parameters.network, "images")
-    answers = Answers(part.labels, predicted, of_reference, reference.word, reference.same_model, shown)
+    answers = Answers(part.labels, predicted, of_reference, reference.word, reference.same_model, parameters.several)
     floor = class_floor_check(answers, classes, policy.min_class_accuracy)
     if reference.predicted is None:
         return [incomparable("accuracy", reference.problem), floor]
@@ -255,10 +251,10 @@ def champion_robustness(
 
 def shown_beside(parameters: Parameters) -> dict[str, Any]:
     """Return what the verdict's words call the images, where they are none; nothing for images."""
-    if parameters.network not in SHOWN:
+    if parameters.several == "images":
         return {}
     generated = "generated " if "generated" in read_json(SOURCE_FACTS) else ""
-    return {"shown": f"{generated}test {SHOWN[parameters.network]}"}
+    return {"shown": f"{generated}test {parameters.several}"}
 
 
 JUDGES = {

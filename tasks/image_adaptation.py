@@ -79,9 +79,7 @@ class Work:
     @property
     def recipe(self) -> AdaptationRecipe:
         """How the network goes on with the labelled images."""
-        return adaptation_recipe(
-            self.parameters.adapt, BUDGET, len(self.labelled), self.card.input_size, self.parameters.seed
-        )
+        return adaptation_recipe(self.parameters, BUDGET, len(self.labelled), self.card.input_size)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from kinglet.training.checkpoints import Checkpoint
-from kinglet.training.epochs import Recipe
-from tasks import class_domains, detection_domains, segmentation_domains
-from tasks.domain_run import DomainRun
+from tasks import class_domains, clip_domains, detection_domains, segmentation_domains
+from tasks.domain_run import AnyRecipe, DomainRun
 from tasks.models import open_checkpoint, prepare_training, read_manifest
 from tasks.parameters import Parameters
 from tasks.progress import progress
@@ -23,13 +21,13 @@ class Problem(Protocol):
 
     HEADLINE: str
 
-    def recipe_for(self, parameters: Parameters, n_training: int) -> Recipe:
+    def recipe_for(self, parameters: Parameters, n_training: int) -> AnyRecipe:
         """Return how every one of the models is trained. n_training: images of all domains."""
 
     def files_learnt_from(self) -> list[Path]:
         """Return what decides a training beside the manifest."""
 
-    def answers_of(self, run: DomainRun, tests: list[pd.DataFrame]) -> list[Any]:
+    def answers_of(self, run: DomainRun[Any], tests: list[pd.DataFrame]) -> list[Any]:
         """Train a model; return its answers to the images of each of `tests`, rows of the manifest."""
 
     def together(self, parts: list[Any]) -> Any:
@@ -39,11 +37,11 @@ class Problem(Protocol):
         """Return the scores by models that saw an image's domain and that did not, and the paired change."""
 
 
-# Clips are of no domain that could be left out.
 PROBLEMS: dict[str, Problem] = {
     "classification": class_domains,
     "detection": detection_domains,
     "segmentation": segmentation_domains,
+    "video": clip_domains,
 }
 
 
@@ -59,10 +57,14 @@ def scores_without(names: list[str], unknown: dict[str, list[str]], parameters: 
     checkpoints: list[Checkpoint] = []
 
     def answers(images: pd.DataFrame, title: str, parts: list[pd.DataFrame]) -> list[Any]:
-        checkpoints.append(checkpoint_of(images, recipe, problem.files_learnt_from(), parameters))
+        def checkpoint(part: str, further: dict[str, Any]) -> Checkpoint:
+            files = problem.files_learnt_from()
+            checkpoints.append(checkpoint_of(images, recipe, files, parameters, part, further))
+            return checkpoints[-1]
+
         prepare_training(recipe.seed)
         with progress(f"domains, {title}") as report:
-            return problem.answers_of(DomainRun(parameters, images, recipe, checkpoints[-1], report), parts)
+            return problem.answers_of(DomainRun(parameters, images, recipe, checkpoint, report), parts)
 
     seen = answers(manifest, "all domains", list(tests.values()))
     unseen = [answers(manifest[manifest["domain"] != name], f"without {name}", [tests[name]])[0] for name in names]
@@ -87,13 +89,24 @@ def scores_without(names: list[str], unknown: dict[str, list[str]], parameters: 
     }
 
 
-def checkpoint_of(images: pd.DataFrame, recipe: Recipe, files: list[Path], parameters: Parameters) -> Checkpoint:
-    """Return where the training that learns from these images, and chooses an epoch by them, goes on."""
+def checkpoint_of(
+    images: pd.DataFrame,
+    recipe: AnyRecipe,
+    files: list[Path],
+    parameters: Parameters,
+    part: str = "",
+    further: dict[str, Any] | None = None,
+) -> Checkpoint:
+    """Return where the training that learns from these images, and chooses an epoch by them, goes on.
+
+    part: its name, of a training in several. further: what decides the part besides.
+    """
     used = images.loc[images["split"].isin(["train", "validation"]), "index"]
     facts = {
         "finetune": parameters.finetune.model_dump(),
-        "recipe": asdict(recipe),
+        "recipe": recipe.facts,
         "fit": parameters.data.fit,
         "rows": used.to_numpy(np.int64).tolist(),
+        **(further or {}),
     }
-    return open_checkpoint("domains", facts, files)
+    return open_checkpoint(f"domains-{part}" if part else "domains", facts, files)

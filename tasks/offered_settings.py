@@ -18,13 +18,11 @@ OFF_BESIDE_CLASSES: dict[str, Any] = {
     "search.survivors": 0,
     "distill.students": {},
     "prune.models": [],
-    "adapt.models": [],
-    "domains.most": 0,
     "quantize.qat_epochs": 0,
     "export.runtimes": [],
 }
 # Of these, what detectors and segmenters have as well; what their students and cuts do without.
-OF_IMAGES = ("distill.students", "prune.models", "adapt.models", "domains.most")
+OF_IMAGES = ("distill.students", "prune.models")
 OFF_OF_IMAGES: dict[str, Any] = {
     **{key: off for key, off in OFF_BESIDE_CLASSES.items() if key not in OF_IMAGES},
     "distill.hints": "none",
@@ -40,7 +38,7 @@ EXAMPLES = {problem: f"params/{problem}.yaml" for problem in (*OFF, "tracking")}
 # How models that draw into images are adapted: self-training knows classes of images only, and the made camera would
 # change the borders around an image as well.
 ADAPTED_BY = ("batch_norm", "finetune")
-# What an image loses at its edges, and who takes only some sizes.
+# What an image loses at its edges, and who draws into images and takes only some sizes.
 CUT_INTO_TILES = ("segmentation",)
 CUT_AWAY = {"detection": "boxes", "segmentation": "parts of masks"}
 NETWORKS = {"detection": "a detector", "segmentation": "a segmenter"}
@@ -66,13 +64,13 @@ def refuse_what_is_not_offered(parameters: Parameters, path: Path) -> None:
             f"{path}: problem is {problem}, which does not offer {', '.join(on)} yet.",
             f"Set {'; '.join(f'{key}: {off[key]}' for key in on)}. {EXAMPLES[problem]} has all of them off.",
         )
-    refuse_other_adaptation(parameters, path)
     if parameters.data.fit == "crop" and network in CUT_AWAY:
         raise KingletError(
             f"{path}: problem is {problem}, and data.fit: crop would cut {CUT_AWAY[network]} away.",
             "Set data.fit to pad or stretch.",
         )
     if network in NETWORKS:
+        refuse_other_adaptation(parameters, path)
         refuse_sizes_between_strides(parameters, path)
 
 

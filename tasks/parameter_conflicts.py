@@ -30,17 +30,14 @@ STUDENTS = {
 def refuse_augmentations_of_another_problem(parameters: Parameters, path: Path) -> None:
     """Raise KingletError if a training names an augmentation that the problem does not have."""
     known = AUGMENTATIONS_OF[parameters.network]
-    of_teacher = [] if parameters.finetune.augment == AUTO else parameters.finetune.augment
-    of_adaptation = parameters.adapt.augment if parameters.adapt.models else []
-    for key, named, otherwise in (
-        ("finetune.augment", of_teacher, ", or auto"),
-        ("adapt.augment", of_adaptation, ""),
-    ):
+    of_adaptation = parameters.adapt.augment if parameters.adapt.models else AUTO
+    for key, augment in (("finetune.augment", parameters.finetune.augment), ("adapt.augment", of_adaptation)):
+        named = [] if augment == AUTO else augment
         unknown = [name for name in named if name not in known]
         if unknown:
             raise KingletError(
                 f"{path}: {key} names {', '.join(unknown)}, which {parameters.problem} does not have.",
-                f"Take some of {', '.join(known)}{otherwise}.",
+                f"Take some of {', '.join(known)}, or auto.",
             )
 
 

@@ -61,6 +61,11 @@ class Parameters(Section):
         """The problem that networks are made for: what is tracked is what a detector finds."""
         return "detection" if self.problem == "tracking" else self.problem
 
+    @property
+    def several(self) -> str:
+        """What the data set consists of, as sentences call it."""
+        return "clips" if self.network == "video" else "images"
+
 
 def load_parameters(path: Path = PARAMS_FILE) -> Parameters:
     """Return the checked parameters of `path`.

@@ -17,8 +17,6 @@ from tasks.stage import run_stage
 
 # Other shares of disagreement that the plan is reckoned for, as nobody knows it beforehand.
 DISAGREEMENTS = (0.01, 0.02, 0.05, 0.1)
-# What test examples are called that are no images.
-SHOWN = {"video": "clips"}
 
 
 def run(parameters: Parameters) -> None:
@@ -42,7 +40,7 @@ def plan_of_images(parameters: Parameters) -> dict[str, Any]:
         parameters.plan.power,
     )
     if not plan["is_enough"]:
-        print(f"warning: {warning(plan, SHOWN.get(parameters.network, 'images'))}", file=sys.stderr)
+        print(f"warning: {warning(plan, parameters.several)}", file=sys.stderr)
     return plan
 
 

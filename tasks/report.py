@@ -105,8 +105,8 @@ def page_on_sorters(parameters: Parameters, evidence: Evidence, further: dict[st
         "quarantined": read_quarantine(CHECK_DATA / "quarantine.csv"),
         "settings": settings_rows(parameters),
         "robustness": robustness_chapter(evidence.chosen, evidence.confidence, evidence.several),
-        "adaptation": adaptation.chapter(evidence.confidence),
-        "domains": domains.chapter(evidence.confidence),
+        "adaptation": adaptation.chapter(evidence.confidence, evidence.several),
+        "domains": domains.chapter(evidence.confidence, evidence.several),
         "origin": "the files under artifacts/",
     }
     return render(page)

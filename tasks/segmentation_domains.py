@@ -35,7 +35,7 @@ def files_learnt_from() -> list[Path]:
     return [packed_images(size), packed_masks(size)]
 
 
-def answers_of(run: DomainRun, tests: list[pd.DataFrame]) -> list[MaskCounts]:
+def answers_of(run: DomainRun[Recipe], tests: list[pd.DataFrame]) -> list[MaskCounts]:
     """Train a segmenter; return what its masks of the images of each of `tests`, rows of the manifest, are worth.
 
     Tiles of one image are no independent examples: counted are whole images.

@@ -48,7 +48,7 @@ def answer_masks(given: FoldRun) -> None:
         found = own_confusions(network, held_out, given.parameters.data.fit, len(classes), report)
     write_confusions(given.folder / "predictions.parquet", held_out.rows, found)
     given.keep_facts(
-        n=len(held_out), n_training=len(training), n_validation=len(validation), recipe=recipe, history=history
+        n=len(held_out), n_training=len(training), n_validation=len(validation), phases=recipe.phases, history=history
     )
     checkpoint.clear()
 

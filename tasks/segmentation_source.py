@@ -14,13 +14,13 @@ import pandas as pd
 
 from kinglet.atomic import atomic_folder, atomic_path, write_json
 from kinglet.data.annotations.boxes import Finding
-from kinglet.data.annotations.domains import NamedDomains, read_domains
 from kinglet.data.masks.formats import read_masked_images
 from kinglet.data.masks.masked_images import MaskedImage, MaskedSet, without_classes
 from kinglet.data.masks.packing import MaskJob, create_packed_masks, pack_masks
 from kinglet.data.masks.tiling import TileOf, tiled
 from kinglet.data.resolutions import segmenter_size, smallest_taught_segmenter, student_size
 from kinglet.data.sources import Record, Source
+from kinglet.data.sources.domains import NamedDomains, read_domains
 from kinglet.data.sources.folder import list_files, read_file
 from kinglet.data.sources.records import printable
 from kinglet.errors import KingletError

@@ -86,12 +86,15 @@ def auto_all_or_count(value: Any) -> Any:
     raise ValueError("auto, all, or a whole number above 0")
 
 
-def auto_or_augmentations(value: Any) -> Any:
-    """Return a value that is "auto" or a list of augmentations' names; raises ValueError for any other."""
-    known = tuple(dict.fromkeys(name for names in AUGMENTATIONS_OF.values() for name in names))
-    if value == AUTO or (isinstance(value, list) and all(name in known for name in value)):
-        return value
-    raise ValueError(f"auto, or a list of {', '.join(known)}")
+def auto_or_some_of(*known: str) -> Callable[[Any], Any]:
+    """Return a validator that lets "auto" and lists of these names pass, and raises ValueError for any other."""
+
+    def check(value: Any) -> Any:
+        if value == AUTO or (isinstance(value, list) and all(name in known for name in value)):
+            return value
+        raise ValueError(f"auto, or a list of {', '.join(known)}")
+
+    return check
 
 
 def auto_or_families(value: Any) -> Any:
@@ -112,7 +115,11 @@ Epochs = AutoOrPositive
 Images = Annotated[int | Literal["auto", "all"], BeforeValidator(auto_all_or_count)]
 Channels = AutoOrCount
 Views = AutoOrCount
-Augmentations = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_augmentations)]
+Augmentations = Annotated[
+    list[str] | Literal["auto"],
+    BeforeValidator(auto_or_some_of(*dict.fromkeys(name for names in AUGMENTATIONS_OF.values() for name in names))),
+]
+AdaptationAugmentations = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_some_of(*AUGMENTATIONS))]
 Families = Annotated[list[str] | Literal["auto"], BeforeValidator(auto_or_families)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")]
 

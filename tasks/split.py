@@ -47,12 +47,12 @@ def run(parameters: Parameters) -> None:
     """
     images = usable_images()
     classes = CLASSES_OF[parameters.network](images)
-    is_target = images_of(parameters.adapt.domain, images)
+    is_target = images_of(parameters.adapt.domain, images, parameters.several)
     assigned = assigned_parts(images, classes.shown, is_target, parameters)
     parts = (*SPLITS, SEALED) if parameters.split.sealed else SPLITS
     refuse_missing(missing_classes(classes, assigned, parts))
     if is_target.any():
-        refuse_small_target(parameters.adapt.target, assigned)
+        refuse_small_target(parameters.adapt.target, assigned, parameters.several)
         parts = (*parts, ADAPTATION, TARGET_TEST)
     images["split"] = assigned
     images["label_index"] = classes.label_index
@@ -66,27 +66,27 @@ def run(parameters: Parameters) -> None:
     write_json(COUNTS, split_counts(classes, assigned, parts))
 
 
-def images_of(domain: str | None, images: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return which images are of the domain, bool (n,); None: none are.
+def images_of(domain: str | None, images: pd.DataFrame, several: str) -> NDArray[np.bool_]:
+    """Return which images are of the domain, bool (n,); None: none are. several: what the images are.
 
     Raises KingletError if no image is, or if all are.
     """
     domains = images["domain"].to_numpy(object)
     if domain is None:
         return np.zeros(len(images), bool)
-    found = np.asarray(domains == domain, bool)
+    found, one = np.asarray(domains == domain, bool), several.removesuffix("s")
     if not found.any():
         known = sorted(set(domains) - {""})
-        there = f"known domains: {', '.join(known)}" if known else "no image has a domain"
+        there = f"known domains: {', '.join(known)}" if known else f"no {one} has a domain"
         raise KingletError(
-            f"params.yaml: adapt.target is {domain!r}, and no image is of that domain; {there}.",
-            "A table names the domain of an image in its column `domain`, a folder with boxes or masks in its "
+            f"params.yaml: adapt.target is {domain!r}, and no {one} is of that domain; {there}.",
+            "A table names domains in its column `domain`, a folder of videos, or one with boxes or masks, in its "
             "domains.csv.",
         )
     if found.all():
         raise KingletError(
-            f"params.yaml: adapt.target is {domain!r}, and all images are of that domain: none is left to train on.",
-            "Add images of other domains, or set adapt.target to demonstration.",
+            f"params.yaml: adapt.target is {domain!r}, and all {several} are of that domain: none is left to train on.",
+            f"Add {several} of other domains, or set adapt.target to demonstration.",
         )
     return found
 
@@ -137,16 +137,16 @@ def assigned_parts(
     return assigned
 
 
-def refuse_small_target(target: str, assigned: NDArray[np.object_]) -> None:
-    """Raise KingletError if the target domain has too few images in one of its parts."""
+def refuse_small_target(target: str, assigned: NDArray[np.object_], several: str) -> None:
+    """Raise KingletError if the target domain has too few images in one of its parts. several: what the images are."""
     n_adaptation, n_judging = (int((assigned == part).sum()) for part in (ADAPTATION, TARGET_TEST))
     if n_adaptation >= FEWEST_TO_ADAPT and n_judging >= FEWEST_TO_JUDGE:
         return
     raise KingletError(
-        f"The domain {target!r} has {n_adaptation} images to adapt to and {n_judging} to judge that; "
-        f"{FEWEST_TO_ADAPT} and {FEWEST_TO_JUDGE} are needed. Images that resemble or belong together with images of "
+        f"The domain {target!r} has {n_adaptation} {several} to adapt to and {n_judging} to judge that; "
+        f"{FEWEST_TO_ADAPT} and {FEWEST_TO_JUDGE} are needed. Those that resemble or belong together with {several} of "
         "other domains judge nothing.",
-        "Add images of that domain, or change adapt.held_out.",
+        f"Add {several} of that domain, or change adapt.held_out.",
     )
 
 

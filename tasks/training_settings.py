@@ -10,6 +10,7 @@ from tasks.setting_values import (
     ADAPTATION_METHODS,
     DEMONSTRATION,
     NO_HINTS,
+    AdaptationAugmentations,
     AdaptationMethod,
     Augmentation,
     Augmentations,
@@ -151,7 +152,8 @@ class Adapt(Section):
     target: a value of the images' domain, which is then in no training and no test but those of `adapt`, or
     "demonstration": the held-out images as a made camera would take them. held_out: of a domain's images, those that
     judge. source_share: of the source's batch statistics, in the mixture with the target's. confidence: from which
-    answers count as sure. labelled_images: that fine-tuning learns from.
+    answers count as sure. labelled_images: that fine-tuning learns from. augment: "auto" mirrors images, and moves and
+    colours clips.
     """
 
     models: list[str] = []
@@ -164,7 +166,7 @@ class Adapt(Section):
     epochs: Epochs = AUTO
     batch_size: Count = 64
     learning_rate: Positive = 3e-3
-    augment: list[Augmentation] = ["flip"]
+    augment: AdaptationAugmentations = AUTO
 
     @property
     def domain(self) -> str | None:

@@ -47,6 +47,11 @@ class VideoLook:
         return dict(counts)
 
     @property
+    def domains(self) -> int:
+        """How many domains the usable clips are of."""
+        return len({clip.domain for clip in self.usable} - {""})
+
+    @property
     def splits(self) -> dict[str, int]:
         """{part of the split that the set brings: its usable clips}."""
         return dict(sorted(Counter(clip.given_split for clip in self.usable if clip.given_split).items()))

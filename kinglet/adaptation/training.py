@@ -28,7 +28,8 @@ WARMUP = 0.1
 class TargetImages:
     """Images of the target domain as a network takes them.
 
-    packed: uint8 (n, size, size, channels). mean, std: one value per channel, of pixels in [0, 1].
+    packed: uint8 (n, size, size, channels), or clips (n, frames, size, size, channels). mean, std: one value per
+    channel, of pixels in [0, 1].
     """
 
     packed: NDArray[np.uint8]

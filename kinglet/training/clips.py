@@ -19,7 +19,7 @@ from kinglet.models.clip_classifier import BehindBackbone, ClipClassifier
 from kinglet.reporting import Report, silent
 from kinglet.training.checkpoints import Checkpoint
 from kinglet.training.epochs import Epoch, Objective, Recipe, train
-from kinglet.training.loop import ImageSet, evaluation_batch, standard_error
+from kinglet.training.loop import ImageSet, rows_at_once, standard_error
 from kinglet.training.losses import Loss
 from kinglet.training.parallel import ALONE, Team
 
@@ -50,7 +50,7 @@ def write_places(
         packed, rows = clips.packed[size], clips.rows
         views = views or Views([], len(rows), 1, seed=0)
         n_frames, n_shown = images_in_a_row(packed), len(rows) * views.n_views
-        at_once = max(1, evaluation_batch(size) // n_frames)
+        at_once = rows_at_once(packed)
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(file) as temporary:
             written = None

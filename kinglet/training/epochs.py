@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,11 @@ class Recipe:
     precision: str
     seed: int
     views: int | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decides a training, JSON-ready."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

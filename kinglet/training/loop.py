@@ -96,6 +96,11 @@ def evaluation_batch(input_size: int) -> int:
     return min(EVALUATION_BATCH, max(8, EVALUATION_PIXELS // input_size**2))
 
 
+def rows_at_once(packed: NDArray[np.uint8]) -> int:
+    """Return how many rows of packed images, or of clips, pass through the network at once when nothing is learnt."""
+    return max(1, evaluation_batch(packed.shape[-2]) // images_in_a_row(packed))
+
+
 @torch.inference_mode()
 def predict(
     network: nn.Module,
@@ -108,7 +113,7 @@ def predict(
     """Return the logits, float32 (len(rows), n_classes) on the CPU, of packed images, or of clips."""
     network.eval()
     outputs = []
-    batch_size = max(1, evaluation_batch(packed.shape[-2]) // images_in_a_row(packed))
+    batch_size = rows_at_once(packed)
     for start in range(0, len(rows), batch_size):
         pixels = gather(packed, rows[start : start + batch_size]).to(device)
         outputs.append(network(standardize(pixels, mean, std)).float().cpu())

@@ -20,8 +20,11 @@ METHODS = {
 SMALLEST_SMOOTH = 64  # pixels: pictures below this show their pixels
 
 
-def chapter(confidence: float) -> dict[str, Any] | None:
-    """Return what the template shows, None where nothing was to be adapted. confidence: of the intervals."""
+def chapter(confidence: float, several: str = "images") -> dict[str, Any] | None:
+    """Return what the template shows, None where nothing was to be adapted.
+
+    confidence: of the intervals. several: what is of a domain.
+    """
     scores = read_json(ADAPT / "scores.json")
     if not scores["models"] and "reason" not in scores:
         return None
@@ -33,7 +36,7 @@ def chapter(confidence: float) -> dict[str, Any] | None:
         "word": word,
         "confidence": confidence,
         "reason": scores.get("reason", ""),
-        "verdicts": [verdict(model, of_model, scores, word) for model, of_model in models.items()],
+        "verdicts": [verdict(model, of_model, scores, word, several) for model, of_model in models.items()],
         "models": {model: rows(of_model) for model, of_model in models.items()},
         "images": {model: of_model["images"] for model, of_model in models.items()},
         "before": models,
@@ -62,10 +65,10 @@ def rows(of_model: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def verdict(name: str, of_model: dict[str, Any], scores: dict[str, Any], word: str) -> str:
+def verdict(name: str, of_model: dict[str, Any], scores: dict[str, Any], word: str, several: str) -> str:
     """Return in a few sentences what the domain cost a model, and what the best method made of it.
 
-    of_model: as `plain` returns it. word: for the score.
+    of_model: as `plain` returns it. word: for the score. several: what is of a domain.
     """
     before = of_model["target"]
     method, best = max(of_model["methods"].items(), key=lambda item: item[1]["target"]["value"])
@@ -74,13 +77,13 @@ def verdict(name: str, of_model: dict[str, Any], scores: dict[str, Any], word: s
     is_share = word == "accuracy"
     said = f"{percent(before['value'], 1)} % ({between(before, 1)})"
     said = f"{name} is right on {said} of" if is_share else f"{name} reaches an {word} of {said} on"
-    said += f" the held-out images {where}"
+    said += f" the held-out {several} {where}"
     if of_model["cost"]:
-        said += f", on {percent(of_model['source']['value'], 1)} % of the same images without it"
+        said += f", on {percent(of_model['source']['value'], 1)} % of the same {several} without it"
     else:
         there = f"{percent(of_model['source']['value'], 1)} %"
         said += f", and on {there} of" if is_share else f", and of {there} on"
-        said += " the test images of the others"
+        said += f" the test {several} of the others"
     after, change, forgotten = best["target"], best["target_change"], best["source_change"]
     said += (
         f". After {title} (on {needs.format(**of_model['images'])}) it {'is right on' if is_share else 'reaches'} "

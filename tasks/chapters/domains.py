@@ -10,8 +10,11 @@ from tasks.report_rows import percent, signed, signed_between
 from tasks.select import ACCURACY, WORDS
 
 
-def chapter(confidence: float) -> dict[str, Any] | None:
-    """Return what the template shows, None where no image has a domain. confidence: of the intervals."""
+def chapter(confidence: float, several: str = "images") -> dict[str, Any] | None:
+    """Return what the template shows, None where no image has a domain.
+
+    confidence: of the intervals. several: what is of a domain.
+    """
     scores = read_json(DOMAINS / "scores.json")
     if not scores["named"]:
         return None
@@ -21,18 +24,21 @@ def chapter(confidence: float) -> dict[str, Any] | None:
         "word": word,
         "is_share": word == WORDS[ACCURACY],
         "confidence": confidence,
-        "verdict": scores["reason"] or verdict(scores, word),
+        "verdict": scores["reason"] or verdict(scores, word, several),
     }
 
 
-def verdict(scores: dict[str, Any], word: str) -> str:
-    """Return in a sentence or two what unseen domains cost, and which costs most. word: for the score."""
+def verdict(scores: dict[str, Any], word: str, several: str = "images") -> str:
+    """Return in a sentence or two what unseen domains cost, and which costs most.
+
+    word: for the score. several: what is of a domain.
+    """
     pooled, rows = scores["all"], scores["left_out"]
     worst = min(rows, key=lambda row: row["change"]["value"])
     seen, unseen = (f"{percent(pooled[key]['value'], 1)} %" for key in ("seen", "unseen"))
     known, new = "On a domain that it was trained on the recipe", "on one that it never saw"
     if word == WORDS[ACCURACY]:
-        said = f"{known} is right about {seen} of the test images, {new} about {unseen}"
+        said = f"{known} is right about {seen} of the test {several}, {new} about {unseen}"
     else:
         said = f"{known} reaches an {word} of {seen} on the test images, {new} of {unseen}"
     return (

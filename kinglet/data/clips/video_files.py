@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from kinglet.data.sources import kind_of
+from kinglet.data.sources.domains import NAMES, read_domains
 from kinglet.data.sources.folder import list_files
 from kinglet.data.sources.layout import NOT_A_CLASS, NOT_IN_A_CLASS, arrange, is_hidden
 from kinglet.data.sources.records import SPLIT_NAMES, Record, printable
@@ -67,7 +68,8 @@ def find_videos(location: str, videos: str, aside: Sequence[str] = ()) -> VideoS
     """Return the videos at `location`, a folder or a table, with their classes.
 
     videos: the folder in which a table's paths are looked for first. aside: names of files in the folder that say
-    something of the set as a whole. Raises KingletError for a location that holds no videos with classes.
+    something of the set as a whole. Raises KingletError for a location that holds no videos with classes, and for what
+    `videos_in_folder` and `videos_in_table` refuse.
     """
     kind = kind_of(location)
     if kind == "folder":
@@ -80,16 +82,20 @@ def find_videos(location: str, videos: str, aside: Sequence[str] = ()) -> VideoS
 def videos_in_folder(root: Path, aside: Sequence[str] = ()) -> VideoSet:
     """Return the videos of a folder with one sub-folder per class (or with train, validation, test above them).
 
-    Raises KingletError for a folder that holds no video of a class.
+    Their domains are those of a domains.csv in it. Raises KingletError for a folder that holds no video of a class, and
+    for a domains.csv that cannot be understood.
     """
-    paths = [path for path in list_files(root) if path not in aside]
+    paths, domains = [path for path in list_files(root) if path not in (*aside, NAMES)], read_domains(root)
     records, left_out = arrange(paths, is_video_name, has_suffix=is_video_name)
     if not records:
         loose = [path for path in left_out.get(NOT_IN_A_CLASS, []) if is_video_name(path)]
         what = f"{len(loose)} videos but no folder of a class" if loose else "no videos"
         raise KingletError(f"data.source: the folder {root} holds {what}.", LAYOUT_HINT)
     without = sorted({*left_out.pop(NOT_A_CLASS, []), *empty_folders(root, paths)})
-    parts = [VideoPart(in_its_group(replace(record, location=str(root / record.location)))) for record in records]
+    located = [
+        replace(record, location=str(root / record.location), domain=domains.of(record.location)) for record in records
+    ]
+    parts = [VideoPart(in_its_group(record)) for record in located]
     return VideoSet("folder", parts, {**left_out, **({WITHOUT_VIDEO: without} if without else {})}, [])
 
 

@@ -258,11 +258,14 @@ def test_videos_become_a_parameter_file_for_clips(tmp_path: Path, checkout: Path
     shutil.copy(ROOT / "params" / "video.yaml", checkout / "params")
     write_videos(tmp_path / "set", per_class=2, n_frames=17)
     (tmp_path / "set" / "darker" / "words.mp4").write_text("words")
+    (tmp_path / "set" / "domains.csv").write_text("path,domain\ndarker,hall\nbrighter/0.mp4,yard\n")
     shown = kinglet_init("set", "--size-mb", "3")
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.strip() == "params/set.yaml"
     words = " ".join(shown.stderr.split())
     assert "problem video" in words
+    assert "domains 2" in words
+    assert "left out" not in words
     assert "clips 4 of 2 classes" in words
     assert "brighter 2, darker 2" in words
     assert "unusable (1) darker/words.mp4: it is no video that FFmpeg can read" in words

@@ -12,7 +12,7 @@ from kinglet.atomic import read_json, write_json
 from kinglet.runtime import bundles
 from kinglet.runtime.device import this_device
 from kinglet.runtime.preprocessing import model_input
-from tasks.artifacts import BENCHMARK, CLIPS, INGEST, SOURCE_FACTS, SPLIT, ModelCard, packed_clips, write_card
+from tasks.artifacts import BENCHMARK, CLIPS, DOMAINS, INGEST, SOURCE_FACTS, SPLIT, ModelCard, packed_clips, write_card
 from tasks.opened_models import digest_of
 from tasks.parameters import Parameters
 from tests.unit.models.clip_files import (
@@ -67,7 +67,13 @@ def build_clip_project(root: Path, n: int = 72, recipes: tuple[Recipe, ...] = RE
         for index in range(n)
     ]
     pd.DataFrame(rows).to_parquet(root / CLIPS, index=False)
-    pd.read_parquet(root / SPLIT / "manifest.parquet").to_parquet(root / INGEST / "manifest.parquet", index=False)
+    domains = np.array(["hall", "yard"])[np.arange(n) // (3 * len(CLASSES)) % 2]
+    manifest = pd.read_parquet(root / SPLIT / "manifest.parquet").assign(domain=domains)
+    for step in (INGEST, SPLIT):
+        manifest.to_parquet(root / step / "manifest.parquet", index=False)
+    left_out = read_json(root / DOMAINS / "scores.json")
+    left_out["not_left_out"] = {"attic": "3 test clips, domains.min_test_images is 20"}
+    write_json(root / DOMAINS / "scores.json", left_out)
     facts = read_json(root / SOURCE_FACTS)
     facts |= {"clips": {"frames": FRAMES, "frames_per_second": RATE}, "generated": {"made_by": "a test"}}
     write_json(root / SOURCE_FACTS, facts)

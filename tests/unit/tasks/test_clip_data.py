@@ -14,7 +14,7 @@ import pytest
 from kinglet.errors import KingletError
 from kinglet.runtime.preprocessing import resize
 from kinglet.runtime.videos import Video
-from tasks import ingest, profile
+from tasks import ingest, profile, split
 from tests.unit.tasks.video_folder import HEIGHT, WIDTH, run_all, settings, write_changing, write_videos
 from tests.unit.tracking.made_videos import damage_packet, turn_clockwise, write_sound, write_video
 
@@ -123,6 +123,28 @@ def test_several_clips_of_a_video_have_numbers_and_stay_together(videos: Path) -
     table = pd.read_parquet("artifacts/ingest/clips.parquet")
     numbers = table.loc[table["video"] == "darker/long.mp4", "frame_numbers"].tolist()
     assert [found.tolist() for found in numbers] == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
+
+
+def test_a_target_domain_of_videos_is_set_apart_by_recording(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(5, 14):
+        for seed, label in enumerate(("brighter", "darker")):
+            write_changing(videos / label / "yard" / f"{number}.mp4", label, 300 * seed + number, n_frames=13)
+    lines = [f"{label}/yard,yard" for label in ("brighter", "darker")]
+    (videos / "domains.csv").write_text("\n".join(["path,domain", *lines]) + "\n")
+    given = settings(clips={"frames": 4, "per_video": 3}, adapt={"models": ["teacher"], "target": "yard"})
+    run_all(given)
+    rows = pd.read_parquet("artifacts/split/manifest.parquet")
+    of_yard = rows["path"].str.contains("/yard/")
+    assert (rows["domain"] == np.where(of_yard, "yard", "")).all()
+    assert (rows["split"].isin(["adaptation", "target_test"]) == of_yard).all()
+    assert rows[of_yard].groupby("group")["split"].nunique().eq(1).all()
+    assert rows[of_yard]["group"].nunique() == 18
+    assert "domains.csv" not in capsys.readouterr().err
+    elsewhere = given.adapt.model_copy(update={"target": "roof"})
+    with pytest.raises(KingletError, match=r"is 'roof', and no clip is of that domain; known domains: yard\."):
+        split.run(given.model_copy(update={"adapt": elsewhere}))
+    with pytest.raises(KingletError, match=r"The domain 'yard' has 3 clips to adapt to and 0 to judge that; 16 and 20"):
+        split.refuse_small_target("yard", np.array(["adaptation"] * 3, object), "clips")
 
 
 def test_a_table_cuts_clips_out_of_the_parts_it_names(videos: Path) -> None:

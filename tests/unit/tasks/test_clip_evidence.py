@@ -75,6 +75,20 @@ def test_scores_have_the_layout_of_classifiers_and_what_is_known_early(scored):
     }
 
 
+def test_clips_are_scored_in_each_domain_and_compared_there(scored):
+    of_model = read_json(scored / EVALUATE / "scores.json")["models"]["teacher"]
+    domains = pd.read_parquet(scored / SPLIT / "manifest.parquet").set_index("index")["domain"]
+    table = pd.read_parquet(scored / EVALUATE / "predictions.parquet")
+    own = table[(table["model"] == "teacher") & (table["split"] == "test")]
+    right = (own["label"] == own["predicted"]).groupby(own["index"].map(domains))
+    assert {name: (found["n"], found["accuracy"]["value"]) for name, found in of_model["by_domain"].items()} == {
+        name: (count, pytest.approx(right.mean()[name], abs=1e-6)) for name, count in right.size().items()
+    }
+    assert right.ngroups == 2
+    slices = pd.read_csv(scored / COMPARE / "slices.csv")
+    assert set(slices.loc[slices["column"] == "domain", "value"]) == {"hall", "yard"}
+
+
 def test_what_is_scored_is_what_a_stream_answers(scored, tmp_path):
     packed = np.load(scored / packed_clips(SIZE))
     table = pd.read_parquet(scored / EVALUATE / "predictions.parquet")
@@ -236,9 +250,11 @@ def page(judged):
 def test_the_report_speaks_of_clips_and_says_that_they_are_generated(page):
     assert page.count("The videos are generated") == 2
     assert "24 test clips" in page
+    assert "Accuracy on the test clips of every domain" in page
+    assert "the same clips without it" in page
     assert "ms per frame" in page
-    # Those of other cameras and of domains are of the project that this one is made from.
-    told = re.sub(r'(?s)<section id="(?:adaptation|domains|cross-validation|settings|data)".*?</section>', "", page)
+    # These are of the project that this one is made from.
+    told = re.sub(r'(?s)<section id="(?:cross-validation|settings|data)".*?</section>', "", page)
     text = re.sub(r"(?s)<style>.*?</style>|<[^>]*>", " ", told)
     assert re.findall(r".{20}\bimages?\b", text) == []
 

@@ -12,6 +12,7 @@ import yaml
 from kinglet.errors import KingletError
 from tasks.offered_settings import EXAMPLES, OFF
 from tasks.parameters import Parameters, load_parameters
+from tasks.setting_values import ADAPTATION_METHODS
 
 SETTINGS: dict[str, Any] = {
     "problem": "detection",
@@ -55,8 +56,8 @@ def test_masks_are_cross_validated(tmp_path: Path) -> None:
     assert loaded(tmp_path, "segmentation", crossvalidate={"folds": [1, 2]}).crossvalidate.folds == [1, 2]
 
 
-@pytest.mark.parametrize("problem", ["detection", "segmentation", "tracking"])
-def test_domains_of_boxes_and_masks_are_left_out(tmp_path: Path, problem: str) -> None:
+@pytest.mark.parametrize("problem", ["detection", "segmentation", "tracking", "video"])
+def test_domains_of_all_problems_are_left_out(tmp_path: Path, problem: str) -> None:
     assert loaded(tmp_path, problem, domains={"most": 8}).domains.most == 8
 
 
@@ -136,6 +137,14 @@ def test_boxes_and_masks_are_adapted_to_a_domain_by_statistics_and_by_labels(tmp
             loaded(tmp_path, problem, adapt={**wanted, **changes})
 
 
+def test_clips_are_adapted_by_every_method_and_to_the_made_camera_too(tmp_path: Path) -> None:
+    wanted = {"models": ["teacher"], "target": "demonstration", "methods": list(ADAPTATION_METHODS)}
+    assert loaded(tmp_path, "video", adapt=wanted).adapt.augment == "auto"
+    assert loaded(tmp_path, "video", adapt={**wanted, "target": "yard"}).adapt.domain == "yard"
+    with pytest.raises(KingletError, match=r"adapt\.augment names erase, which video does not have"):
+        loaded(tmp_path, "video", adapt={**wanted, "augment": ["erase"]})
+
+
 @pytest.mark.parametrize(
     ("problem", "section", "values"),
     [
@@ -148,8 +157,6 @@ def test_boxes_and_masks_are_adapted_to_a_domain_by_statistics_and_by_labels(tmp
         *[(problem, "distill", {"hints": "attention"}) for problem in ("detection", "segmentation")],
         *[(problem, "prune", {"blocks": 1}) for problem in ("detection", "segmentation")],
         ("detection", "crossvalidate", {"folds": [1, 2]}),
-        ("video", "adapt", {"models": ["teacher"]}),
-        ("video", "domains", {"most": 8}),
     ],
 )
 def test_a_step_that_knows_classes_only_is_refused_when_it_is_on(

@@ -47,6 +47,23 @@ def test_train_and_test_folders_are_a_split(tmp_path: Path) -> None:
     }
 
 
+def test_a_file_in_the_folder_names_the_domains_of_videos_and_is_none_itself(tmp_path: Path) -> None:
+    touch(tmp_path, "train/run/a.mp4", "train/walk/hall/b.mp4", "test/run/hall/c.mp4", "test/walk/d.mp4")
+    names = tmp_path / "domains.csv"
+    names.write_text("path,domain\ntrain/run/a.mp4,yard\ntrain/walk/hall,hall\ntest/run,yard\ntest/run/hall,hall\n")
+    found = find_videos(str(tmp_path), "")
+    assert found.left_out == {}
+    assert {part.record.path: part.record.domain for part in found.parts} == {
+        "train/run/a.mp4": "yard",
+        "train/walk/hall/b.mp4": "hall",
+        "test/run/hall/c.mp4": "hall",
+        "test/walk/d.mp4": "",
+    }
+    names.write_text("path,domain\ntrain/run/e.mp4,yard\n")
+    with pytest.raises(KingletError, match=r"domains\.csv, line 2: train/run/e\.mp4 is not in "):
+        find_videos(str(tmp_path), "")
+
+
 @pytest.mark.parametrize(
     ("name", "group"),
     [

@@ -1,6 +1,7 @@
-"""Which domain (camera, site, season) the images of a folder with boxes or masks are of: a file domains.csv in it.
+"""Which domain (camera, site, season) the images or videos of a folder are of: a file domains.csv in it.
 
-Annotation formats have no place for it. A row names an image, or a folder whose images are all of the domain.
+A folder of videos, or of images with boxes or masks, has no table that could say it. A row names an image or a video,
+or a folder in which all are of the domain.
 """
 
 from __future__ import annotations
@@ -17,19 +18,21 @@ COLUMNS = ("path", "domain")
 
 @dataclass(frozen=True)
 class NamedDomains:
-    """The domains of a data set. by_path: {path of an image or a folder, relative, with forward slashes: domain}."""
+    """The domains of a data set. by_path: {path of an image, a video or a folder, relative, with forward
+    slashes: domain}.
+    """
 
     by_path: dict[str, str]
 
     def of(self, path: str) -> str:
-        """Return the domain of an image, "" where none is named; the nearest row above counts."""
-        image = PurePosixPath(path)
-        above = (str(place) for place in (image, *image.parents))
+        """Return the domain of an image or a video, "" where none is named; the nearest row above counts."""
+        named = PurePosixPath(path)
+        above = (str(place) for place in (named, *named.parents))
         return next((self.by_path[place] for place in above if place in self.by_path), "")
 
 
 def read_domains(root: Path) -> NamedDomains:
-    """Return the domains of the images below a folder, none where it holds no domains.csv.
+    """Return the domains of what lies below a folder, none where it holds no domains.csv.
 
     Raises KingletError with file and line for a column that is missing, an empty cell, a path that is not there or
     has two domains, and a file that is no CSV.
@@ -63,6 +66,6 @@ def add_row(found: dict[str, str], row: dict[str, str | None], root: Path, place
         raise KingletError(f"{place}: path or domain is empty.", "Fill it in or remove the row.")
     path = str(PurePosixPath(path.replace("\\", "/")))
     if not (root / path).exists():
-        raise KingletError(f"{place}: {path} is not in {root}.", "Name an image or a folder, relative to this file.")
+        raise KingletError(f"{place}: {path} is not in {root}.", "Name a file or a folder, relative to this file.")
     if found.setdefault(path, domain) != domain:
         raise KingletError(f"{place}: {path} is of the domain {found[path]!r} before, and {domain!r} here.")

@@ -1,4 +1,4 @@
-"""Domains of a folder with boxes or masks: which row holds for an image, and what a bad file is told."""
+"""Domains of a folder: which row of its domains.csv holds for an image or a video, and what a bad file is told."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kinglet.data.annotations.domains import read_domains
+from kinglet.data.sources.domains import read_domains
 from kinglet.errors import KingletError
 
 
