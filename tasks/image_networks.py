@@ -120,7 +120,7 @@ IMAGE_NETWORKS = {
         score=miou,
         score_name="miou",
         budget=segmentation_training.BUDGET,
-        # A quarter of a teacher's, as of a detector's; not measured for masks.
+        # A quarter of a teacher's, as of a detector's: enough to lose nothing on cell membranes (docs/segmentation.md).
         recovery_budget=EpochBudget(pixels=100e6, fewest=3, most=15),
         targets=masks_at,
         loss=loss_of_masks,

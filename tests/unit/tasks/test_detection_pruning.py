@@ -15,7 +15,6 @@ import torch
 from kinglet.atomic import read_json
 from kinglet.compression.latency import Latency
 from kinglet.errors import KingletError
-from kinglet.training.checkpoints import Checkpoint
 from tasks import prune, quantize
 from tasks.artifacts import FINETUNE, PRUNE, QUANTIZE, read_card
 from tasks.detection_quantize import judged_detectors
@@ -25,6 +24,7 @@ from tasks.parameters import Parameters
 from tasks.training_settings import Distill
 from tasks.untrained_latency import PRECISIONS, untrained_latencies
 from tests.unit.models.test_detector import lively, small_detector
+from tests.unit.tasks.killed_training import assert_it_goes_on
 from tests.unit.tasks.test_detection_training import CLASSES, PARTS, SIZE, project, settings
 
 __all__ = ["project"]
@@ -90,22 +90,7 @@ def test_a_detector_is_pruned_trained_back_and_quantized_the_same_every_time(tea
 
 
 def test_a_recovery_goes_on_where_it_was_killed(teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    prune.run(cutting())
-    whole = (PRUNED / "model.onnx").read_bytes()
-    save = Checkpoint.save
-
-    def killed(checkpoint: Checkpoint, state: dict[str, Any]) -> None:
-        save(checkpoint, state)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoint, "save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        prune.run(cutting())
-    (checkpoint,) = Path(".kinglet/checkpoints").glob("prune-teacher-pruned-*")
-    monkeypatch.setattr(Checkpoint, "save", save)
-    prune.run(cutting())
-    assert (PRUNED / "model.onnx").read_bytes() == whole
-    assert not checkpoint.exists() or not list(checkpoint.iterdir())
+    assert_it_goes_on(lambda: prune.run(cutting()), PRUNED / "model.onnx", monkeypatch)
 
 
 def test_what_the_teacher_says_has_its_share_in_the_recovery(teacher: Path) -> None:

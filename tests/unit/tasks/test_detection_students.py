@@ -14,7 +14,6 @@ import torch
 
 from kinglet.atomic import read_json
 from kinglet.models.registry import pretrained_detector
-from kinglet.training.checkpoints import Checkpoint
 from tasks import detection_training, distill, prune, quantize
 from tasks.artifacts import DISTILL, FINETUNE, PRUNE, QUANTIZE, SOURCE_FACTS, read_card
 from tasks.chapters.settings import settings_rows
@@ -23,6 +22,7 @@ from tasks.image_networks import IMAGE_NETWORKS
 from tasks.models import load_model, save_model
 from tasks.parameters import Parameters
 from tests.unit.models.test_detector import lively, small_detector
+from tests.unit.tasks.killed_training import assert_it_goes_on
 from tests.unit.tasks.test_detection_pruning import CUT, teacher
 from tests.unit.tasks.test_detection_training import CLASSES, SIZE, project, settings
 
@@ -119,24 +119,7 @@ def test_without_the_teachers_share_a_student_is_its_control(taught: Path) -> No
 
 
 def test_a_training_goes_on_where_it_was_killed(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    distill.run(teaching(epochs=2))
-    whole = content(SMALL)
-    save = Checkpoint.save
-
-    def killed(checkpoint: Checkpoint, state: dict[str, Any]) -> None:
-        save(checkpoint, state)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoint, "save", killed)
-    (SMALL / "model.onnx").unlink()
-    with pytest.raises(KeyboardInterrupt):
-        distill.run(teaching(epochs=2))
-    (checkpoint,) = Path(".kinglet/checkpoints").glob("distill-small-*")
-    assert not (SMALL / "model.onnx").exists()
-    monkeypatch.setattr(Checkpoint, "save", save)
-    distill.run(teaching(epochs=2))
-    assert content(SMALL) == whole
-    assert not checkpoint.exists() or not list(checkpoint.iterdir())
+    assert_it_goes_on(lambda: distill.run(teaching(epochs=2)), SMALL / "model.onnx", monkeypatch)
 
 
 def test_a_student_takes_smaller_images_than_its_teacher_which_is_said_to_know_less_of_them(

@@ -16,7 +16,6 @@ from kinglet.atomic import read_json
 from kinglet.compression.latency import Latency
 from kinglet.errors import KingletError
 from kinglet.models.registry import pretrained_segmenter
-from kinglet.training.checkpoints import Checkpoint
 from tasks import distill, prune, quantize, segmentation_training
 from tasks.artifacts import DISTILL, FINETUNE, PRUNE, QUANTIZE, SOURCE_FACTS, read_card
 from tasks.image_distill import recipe_of_student
@@ -24,6 +23,7 @@ from tasks.image_networks import IMAGE_NETWORKS
 from tasks.models import load_model, save_model
 from tasks.parameters import Parameters
 from tests.unit.models.segmenter_files import lively_segmenter, small_segmenter
+from tests.unit.tasks.killed_training import assert_it_goes_on
 from tests.unit.tasks.test_segmentation_training import CLASSES, PARTS, SIZE, project, settings
 
 __all__ = ["project"]
@@ -128,24 +128,7 @@ def test_a_student_and_its_control_differ_by_the_teacher_alone_and_are_the_same_
 
 
 def test_a_training_goes_on_where_it_was_killed(taught: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    distill.run(teaching(epochs=1.5))
-    whole = content(SMALL)
-    save = Checkpoint.save
-
-    def killed(checkpoint: Checkpoint, state: dict[str, Any]) -> None:
-        save(checkpoint, state)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoint, "save", killed)
-    (SMALL / "model.onnx").unlink()
-    with pytest.raises(KeyboardInterrupt):
-        distill.run(teaching(epochs=1.5))
-    (checkpoint,) = Path(".kinglet/checkpoints").glob("distill-small-*")
-    assert not (SMALL / "model.onnx").exists()
-    monkeypatch.setattr(Checkpoint, "save", save)
-    distill.run(teaching(epochs=1.5))
-    assert content(SMALL) == whole
-    assert not checkpoint.exists() or not list(checkpoint.iterdir())
+    assert_it_goes_on(lambda: distill.run(teaching(epochs=1.5)), SMALL / "model.onnx", monkeypatch)
 
 
 def test_a_student_takes_smaller_images_than_its_teacher_which_is_said_to_know_less_of_them(

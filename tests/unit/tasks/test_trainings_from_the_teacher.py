@@ -14,11 +14,11 @@ from kinglet.compression.latency import Latency
 from kinglet.data.batches import standardize
 from kinglet.errors import KingletError
 from kinglet.runtime.latency import Timing
-from kinglet.training.checkpoints import Checkpoint
 from tasks import answer, distill, prune, rivals, untrained_latency
 from tasks.artifacts import ANSWERS, read_card
 from tasks.models import image_set, load_model, read_manifest, save_model
 from tests.unit.models.small_networks import inverted_residual, residual_cnn
+from tests.unit.tasks.killed_training import assert_it_goes_on
 from tests.unit.tasks.small_project import build_training_project, parameters
 
 N_TRAINING = 96
@@ -129,20 +129,7 @@ def test_students_learn_from_what_the_teacher_sees_and_are_the_same_every_time(p
 def test_a_training_with_hints_goes_on_where_it_was_killed(project, monkeypatch, hints):
     settings = parameters(distill={**SMALL, "hints": hints})
     answer.run(settings)
-    distill.run(settings)
-    whole = Path("artifacts/distill/student/model.onnx").read_bytes()
-    save = Checkpoint.save
-
-    def killed(checkpoint, state):
-        save(checkpoint, state)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(Checkpoint, "save", killed)
-    with pytest.raises(KeyboardInterrupt):
-        distill.run(settings)
-    monkeypatch.setattr(Checkpoint, "save", save)
-    distill.run(settings)
-    assert Path("artifacts/distill/student/model.onnx").read_bytes() == whole
+    assert_it_goes_on(lambda: distill.run(settings), Path("artifacts/distill/student/model.onnx"), monkeypatch)
 
 
 @pytest.mark.parametrize("loss", ["dist", "dkd"])
