@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import io
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,10 @@ COLUMNS = (
 )
 
 
+class OverBudgetError(KingletError):
+    """No candidate is as fast as the settings ask for."""
+
+
 def run(parameters: Parameters) -> None:
     """Write trials.csv with everything tried, and one folder per survivor: its network before the full training."""
     settings = parameters.search
@@ -89,7 +94,7 @@ def run(parameters: Parameters) -> None:
     found: list[Tried] = []
     for family, state in states.items():
         found += bench.search(family, state.folder / "journal.log", max(1, settings.trials // len(families)))
-    survivors = survivors_of(found, settings.survivors, parameters.select.latency_ms)
+    survivors = survivors_beside(parameters, found)
     for name, survivor in zip(searched_students(settings.survivors), survivors, strict=False):
         bench.save(name, survivor)
     write_text(SEARCH / "trials.csv", trials_csv(found, survivors, len(bench.validation.rows)))
@@ -107,10 +112,27 @@ def families_of(families: list[str] | str, n_training: int) -> list[str]:
     return list(families)
 
 
+def survivors_beside(parameters: Parameters, found: list[Tried]) -> list[Tried]:
+    """Return the finalists; none where the latency budget left none and the settings have students of their own.
+
+    Raises KingletError as `survivors_of` does.
+    """
+    try:
+        return survivors_of(found, parameters.search.survivors, parameters.select.latency_ms)
+    except OverBudgetError as error:
+        students = parameters.distill.students
+        if not students:
+            raise
+        # They may be fast enough; in the end `select` says so.
+        print(f"warning: {error} Without it go on: {', '.join(students)}.", file=sys.stderr)
+        return []
+
+
 def survivors_of(found: list[Tried], n_survivors: int, budget_ms: float | None) -> list[Tried]:
     """Return the finalists of highest utility, best first.
 
-    Raises KingletError, with the three nearest candidates, if none was within the budget.
+    Raises OverBudgetError, with the three nearest candidates, if none was within the budget, and KingletError if none
+    could be trained.
     """
     finalists = [one for one in found if one.is_finalist]
     if not finalists:
@@ -119,7 +141,7 @@ def survivors_of(found: list[Tried], n_survivors: int, budget_ms: float | None) 
             failures = "; ".join(one.outcome for one in found)
             raise KingletError(f"search: no candidate could be trained ({failures}).", "Lower distill.learning_rate.")
         nearest = sorted(measured, key=lambda one: one.latency.high if one.latency else np.inf)[:3]
-        raise KingletError(
+        raise OverBudgetError(
             f"search: no candidate is within select.latency_ms = {budget_ms:g}. Nearest: "
             + "; ".join(f"{one.candidate.description}, {one.latency.high:.3g} ms" for one in nearest if one.latency)
             + ".",

@@ -10,7 +10,8 @@ from kinglet.compression.candidates import Candidate
 from kinglet.compression.latency import Latency
 from kinglet.compression.search import Tried
 from kinglet.errors import KingletError
-from tasks.search import families_of, survivors_of, trials_csv
+from tasks.parameters import Parameters
+from tasks.search import OverBudgetError, families_of, survivors_beside, survivors_of, trials_csv
 
 CHOICES = {"width": 16, "first_blocks": 1, "blocks": 2, "stages": 3}
 
@@ -60,6 +61,26 @@ def test_budget_that_nothing_meets_names_the_three_nearest() -> None:
     assert "0.66 ms" in message
     assert "0.77 ms" in message
     assert "0.99 ms" not in message
+
+
+def test_students_of_the_settings_go_on_where_the_budget_leaves_no_candidate(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    slow, student = [one(0, 0.9, (), None, "over the budget")], {"stages": [{"width": 8, "stride": 2}]}
+    sections = {
+        "data": {"source": "photos", "images": "photos"},
+        "finetune": {"backbone": "mobilenet-v2"},
+        "search": {"survivors": 1},
+        "select": {"latency_ms": 0.2},
+    }
+    alone = Parameters.model_validate(sections)
+    with pytest.raises(OverBudgetError):
+        survivors_beside(alone, slow)
+    beside = Parameters.model_validate({**sections, "distill": {"students": {"tiny": student}}})
+    assert survivors_beside(beside, slow) == []
+    said = capsys.readouterr().err
+    assert said.startswith("warning: search: no candidate is within select.latency_ms = 0.2. Nearest: ")
+    assert said.endswith("Without it go on: tiny.\n")
 
 
 def test_search_in_which_every_training_failed_says_so() -> None:
