@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def train_from_teacher(
         subject, loss = guided_by(maps, network, loss, settings, (card.channels, size, size), recipe.seed)
     checkpoint = open_checkpoint(
         f"{step}-{output.name}",
-        {"distill": settings.model_dump(exclude={"students"}), "recipe": asdict(recipe), **facts},
+        {"distill": settings.model_dump(exclude={"students"}), "recipe": recipe.facts, **facts},
         [packed_images(size), UNLABELLED, ANSWERS, *maps, *files],
     )
     with progress(f"{step} {output.name}") as report:

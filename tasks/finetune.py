@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict
 
 import torch
 from torch import nn
@@ -145,7 +144,7 @@ def train_teacher(parameters: Parameters, team: Team, device: torch.device) -> N
     mean, std = normalization(channels)
     checkpoint = open_checkpoint(
         "finetune",
-        {"finetune": settings.model_dump(), "recipe": asdict(recipe), "channels": channels},
+        {"finetune": settings.model_dump(), "recipe": recipe.facts, "channels": channels},
         [packed_images(sizes.teacher)],
     )
     with progress("finetune") if team.leads else nullcontext(silent) as report:

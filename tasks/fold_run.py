@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class FoldRun:
         """Return where its training goes on if it was interrupted. files: packed, that it learns from."""
         facts = {
             "finetune": self.parameters.finetune.model_dump(),
-            "recipe": asdict(recipe),
+            "recipe": recipe.facts,
             "threads": self.threads,
         }
         return open_checkpoint(f"crossvalidate-{self.name}", facts, [*files, FOLDS])

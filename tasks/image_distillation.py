@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,7 @@ def train_taught_network(
     checkpoint = open_checkpoint(
         f"{step}-{output.name}",
         {
-            "recipe": asdict(recipe),
+            "recipe": recipe.facts,
             "soft_weight": share,
             "label_smoothing": finetune.label_smoothing,
             **facts,

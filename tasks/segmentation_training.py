@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -51,7 +50,7 @@ def train_segmenter(parameters: Parameters, team: Team, device: torch.device) ->
     channels = training.packed.shape[3]
     checkpoint = open_checkpoint(
         "finetune",
-        {"finetune": settings.model_dump(), "recipe": asdict(recipe), "channels": channels, "fit": parameters.data.fit},
+        {"finetune": settings.model_dump(), "recipe": recipe.facts, "channels": channels, "fit": parameters.data.fit},
         [packed_images(size), packed_masks(size)],
     )
     with progress("finetune") if team.leads else nullcontext(silent) as report:
