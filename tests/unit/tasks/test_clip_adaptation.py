@@ -29,6 +29,7 @@ from tasks.models import load_model
 from tasks.parameters import Parameters
 from tasks.setting_values import ADAPTATION_METHODS
 from tests.unit.models.clip_classifier_files import CLASSES, FRAMES, SIZE, small_clip_classifier
+from tests.unit.tasks.adapted_statistics import SOURCE_SHARE, assert_statistics_alone_are_mixed
 from tests.unit.tasks.moving_domains import VIDEO, filmed, write_moving
 
 N_OF = {"train": 36, "validation": 18, "test": 21, "adaptation": 18, "target_test": 24}
@@ -40,7 +41,7 @@ FOLDERS = {method: ADAPTED_MODELS / f"teacher-{method.replace('_', '-')}" for me
 
 def settings(**adapt: Any) -> Parameters:
     training = {"backbone": "mobilenet-v2", "input_size": SIZE, "batch_size": 6, "ema_decay": 0.9, "augment": []}
-    given = {"models": ["teacher"], "target": "yard", "methods": list(ADAPTATION_METHODS), "source_share": 0.25}
+    given = {"models": ["teacher"], "target": "yard", "methods": list(ADAPTATION_METHODS), "source_share": SOURCE_SHARE}
     return Parameters.model_validate(
         {
             **VIDEO,
@@ -111,18 +112,7 @@ def test_the_statistics_of_the_frame_part_are_a_mixture_with_those_of_the_clips_
     assert (adapted.problem, adapted.step, adapted.parent) == ("video", "adapt", "teacher")
     frames = np.load(packed_clips(SIZE))[PARTS == "adaptation"].reshape(-1, SIZE, SIZE, 3)
     inputs = standardize(torch.from_numpy(frames.transpose(0, 3, 1, 2)).float(), card.mean, card.std)
-    seen = []
-    first, mixed = (
-        next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
-        for network in (before, after)
-    )
-    first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    with torch.no_grad():
-        before(inputs)
-    expected = 0.75 * seen[0].mean((0, 2, 3)) + 0.25 * first.running_mean
-    torch.testing.assert_close(mixed.running_mean, expected, atol=1e-4, rtol=1e-3)
-    for (name, one), (_, other) in zip(before.named_parameters(), after.named_parameters(), strict=True):
-        assert torch.equal(one, other), name  # nothing is trained
+    assert_statistics_alone_are_mixed(before, after, inputs)
     parts = [[(folder / name).read_bytes() for folder in (TEACHER, FOLDERS["batch_norm"])] for name in FILES]
     assert [one == other for one, other in parts] == [False, True]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from kinglet.atomic import read_json, write_json
 from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import Interval
 from kinglet.evidence.corruptions.kinds import KINDS
-from tasks.artifacts import read_card, write_card
 from tests.unit.tasks.detector_project import (
     BAD,
     SMALL,
@@ -34,6 +32,7 @@ from tests.unit.tasks.detector_project import (
     write_bundle,
     write_detector,
 )
+from tests.unit.tasks.page_of_controls import assert_a_control_is_on_the_page
 from tests.unit.tasks.test_report import Tags
 
 SCORES, VERDICT = Path("artifacts/robustness/scores.json"), Path("artifacts/gate/verdict.json")
@@ -206,25 +205,9 @@ def test_pictures_show_what_each_of_two_detectors_has_right_and_wrong(project):
 
 
 def test_a_student_is_held_against_its_control_on_the_page(copied):
-    assert 'id="controls"' not in REPORT.read_text()
     control = Recipe("student-untaught", "distill", "", 0.42, 0.0, 1.0, 1.0)
     folder = write_detector(copied, control)
-    write_card(folder, replace(read_card(folder), control_for=BAD.name))
-    latency = read_json(Path("artifacts/benchmark/latency.json"))
-    latency["models"][control.name] = latency_of(copied, control)
-    write_json(Path("artifacts/benchmark/latency.json"), latency)
-    for step in (tasks.evaluate, tasks.compare, tasks.select, tasks.report):
-        step.run(parameters())
-    (row,) = read_json(Path("artifacts/compare/comparisons.json"))["controls"]
-    assert (row["name"], row["control"]) == (BAD.name, control.name)
-    models = read_json(Path("artifacts/evaluate/scores.json"))["models"]
-    student, alone = (models[name]["test"]["map_50"]["value"] for name in (BAD.name, control.name))
-    assert student < alone
-    assert row["difference"]["value"] == pytest.approx(student - alone, abs=2e-6)
-    assert row["difference"]["low"] <= row["difference"]["value"] <= row["difference"]["high"]
-    page = REPORT.read_text()
-    chapter = page[page.index('<section id="controls"') : page.index('<section id="tradeoff"')]
-    assert f'<td class="name">{control.name}</td><td>trained from labels alone</td>' in chapter
+    assert_a_control_is_on_the_page(folder, BAD.name, latency_of(copied, control), parameters(), "map_50")
 
 
 def test_the_teacher_alone_has_a_page(copied):

@@ -25,6 +25,7 @@ from tasks.models import load_model, save_model
 from tasks.parameters import Parameters
 from tests.unit.models.segmenter_files import lively_segmenter
 from tests.unit.models.test_detector import lively, small_detector
+from tests.unit.tasks.adapted_statistics import SOURCE_SHARE, assert_statistics_alone_are_mixed
 from tests.unit.tasks.painted_domains import CLASSES, SIZE, pictures, write_painted
 
 PARTS = np.array(["train"] * 4 + ["validation"] * 4 + ["test"] * 12 + ["adaptation"] * 16 + ["target_test"] * 10)
@@ -45,7 +46,7 @@ def settings(problem: str, **adapt: Any) -> Parameters:
                 "models": ["teacher"],
                 "target": "yard",
                 "methods": ["batch_norm", "finetune"],
-                "source_share": 0.25,
+                "source_share": SOURCE_SHARE,
                 "labelled_images": 8,
                 "epochs": 1,
                 "batch_size": 4,
@@ -134,18 +135,7 @@ def test_the_first_statistics_are_a_mixture_with_those_of_the_images_to_adapt_to
     after, _ = load_model(ADAPTED_MODELS / "teacher-batch-norm")
     packed = np.load(INGEST / f"images_{SIZE}.npy")[PARTS == "adaptation"]
     inputs = standardize(torch.from_numpy(packed.transpose(0, 3, 1, 2)).float(), card.mean, card.std)
-    seen = []
-    first, adapted = (
-        next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
-        for network in (before, after)
-    )
-    first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    with torch.no_grad():
-        before(inputs)
-    expected = 0.75 * seen[0].mean((0, 2, 3)) + 0.25 * first.running_mean
-    torch.testing.assert_close(adapted.running_mean, expected, atol=1e-4, rtol=1e-3)
-    for (name, one), (_, other) in zip(before.named_parameters(), after.named_parameters(), strict=True):
-        assert torch.equal(one, other), name  # nothing is trained
+    assert_statistics_alone_are_mixed(before, after, inputs)
 
 
 @PROBLEMS

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import re
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +28,10 @@ from kinglet.evidence.bootstrap import Interval
 from kinglet.evidence.corruptions.kinds import KINDS
 from kinglet.runtime.segmentation import VOID
 from kinglet.runtime.watched_answers import SHARED_WEIGHT
-from tasks.artifacts import BUNDLE, mask_file, read_card, write_card
+from tasks.artifacts import BUNDLE, mask_file, read_card
 from tasks.monitoring_reference import monitoring_reference
 from tests.unit.tasks.detector_project import latency_of
+from tests.unit.tasks.page_of_controls import assert_a_control_is_on_the_page
 from tests.unit.tasks.segmenter_project import (
     BAD,
     CLASSES,
@@ -370,25 +370,9 @@ def test_pictures_show_truth_both_models_and_what_is_wrong_the_worst_first(proje
 
 
 def test_a_student_is_held_against_its_control_on_the_page(copied):
-    assert 'id="controls"' not in REPORT.read_text()
     control = Recipe("student-untaught", "distill", "", 0.42, 0, 1.0)
     folder = write_segmenter(copied, control)
-    write_card(folder, replace(read_card(folder), control_for=BAD.name))
-    latency = read_json(Path("artifacts/benchmark/latency.json"))
-    latency["models"][control.name] = latency_of(copied, control)
-    write_json(Path("artifacts/benchmark/latency.json"), latency)
-    for step in (tasks.evaluate, tasks.compare, tasks.select, tasks.report):
-        step.run(parameters())
-    (row,) = read_json(COMPARISONS)["controls"]
-    assert (row["name"], row["control"]) == (BAD.name, control.name)
-    models = read_json(SCORES)["models"]
-    student, alone = (models[name]["test"]["miou"]["value"] for name in (BAD.name, control.name))
-    assert student < alone
-    assert row["difference"]["value"] == pytest.approx(student - alone, abs=2e-6)
-    assert row["difference"]["low"] <= row["difference"]["value"] <= row["difference"]["high"]
-    page = REPORT.read_text()
-    chapter = page[page.index('<section id="controls"') : page.index('<section id="tradeoff"')]
-    assert f'<td class="name">{control.name}</td><td>trained from labels alone</td>' in chapter
+    assert_a_control_is_on_the_page(folder, BAD.name, latency_of(copied, control), parameters(), "miou")
 
 
 def test_the_teacher_alone_has_a_page(copied):
