@@ -6,7 +6,7 @@ import copy
 import csv
 import io
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ from tasks.progress import progress
 from tasks.recipes import student_recipe
 from tasks.settings_section import AUTO
 from tasks.stage import run_stage
-from tasks.untrained_latency import untrained_latency
+from tasks.untrained_latency import fastest, untrained_latencies
 
 # From so many training images on a network learns from them alone what a pretrained one brings along.
 IMAGES_FOR_RANDOM_WEIGHTS = 20_000
@@ -65,6 +65,7 @@ COLUMNS = (
     "latency_ms",
     "latency_low_ms",
     "latency_high_ms",
+    "size_mb",
     "rungs",
     "accuracy",
     "accuracy_low",
@@ -76,7 +77,7 @@ COLUMNS = (
 
 
 class OverBudgetError(KingletError):
-    """No candidate is as fast as the settings ask for."""
+    """No candidate is as fast and as small as the settings ask for."""
 
 
 def run(parameters: Parameters) -> None:
@@ -113,22 +114,27 @@ def families_of(families: list[str] | str, n_training: int) -> list[str]:
 
 
 def survivors_beside(parameters: Parameters, found: list[Tried]) -> list[Tried]:
-    """Return the finalists; none where the latency budget left none and the settings have students of their own.
+    """Return the finalists; none where the budget left none and the settings have students of their own.
 
     Raises KingletError as `survivors_of` does.
     """
     try:
-        return survivors_of(found, parameters.search.survivors, parameters.select.latency_ms)
+        return survivors_of(found, parameters.search.survivors, goal_of(parameters))
     except OverBudgetError as error:
         students = parameters.distill.students
         if not students:
             raise
-        # They may be fast enough; in the end `select` says so.
+        # They may be fast and small enough; in the end `select` says so.
         print(f"warning: {error} Without it go on: {', '.join(students)}.", file=sys.stderr)
         return []
 
 
-def survivors_of(found: list[Tried], n_survivors: int, budget_ms: float | None) -> list[Tried]:
+def goal_of(parameters: Parameters) -> Goal:
+    """Return what the settings ask for: of the step `select`, that candidates be within its budget."""
+    return Goal(parameters.select.latency_ms, parameters.search.points_per_halving, parameters.select.size_mb)
+
+
+def survivors_of(found: list[Tried], n_survivors: int, goal: Goal) -> list[Tried]:
     """Return the finalists of highest utility, best first.
 
     Raises OverBudgetError, with the three nearest candidates, if none was within the budget, and KingletError if none
@@ -136,16 +142,19 @@ def survivors_of(found: list[Tried], n_survivors: int, budget_ms: float | None) 
     """
     finalists = [one for one in found if one.is_finalist]
     if not finalists:
-        measured = [one for one in found if one.latency and one.latency.high > (budget_ms or np.inf)]
-        if not measured:
+        measured = [(one.latency, one.candidate.description) for one in found if one.latency]
+        over = [(latency, words) for latency, words in measured if goal.misses(latency)]
+        if not over:
             failures = "; ".join(one.outcome for one in found)
             raise KingletError(f"search: no candidate could be trained ({failures}).", "Lower distill.learning_rate.")
-        nearest = sorted(measured, key=lambda one: one.latency.high if one.latency else np.inf)[:3]
+        limits = {"latency_ms": goal.budget_ms, "size_mb": goal.budget_mb}
+        asked = [f"select.{name} = {limit:g}" for name, limit in limits.items() if limit is not None]
+        nearest = sorted(over, key=lambda one: goal.excess(one[0]))[:3]
         raise OverBudgetError(
-            f"search: no candidate is within select.latency_ms = {budget_ms:g}. Nearest: "
-            + "; ".join(f"{one.candidate.description}, {one.latency.high:.3g} ms" for one in nearest if one.latency)
+            f"search: no candidate is within {' and '.join(asked)}. Nearest: "
+            + "; ".join(f"{words}, {one.high:.3g} ms, {one.size_bytes / 1e6:.3g} MB" for one, words in nearest)
             + ".",
-            "Raise select.latency_ms, or search.trials, in params.yaml.",
+            f"Raise {' or '.join(one.split()[0] for one in asked)}, or search.trials, in params.yaml.",
         )
     return sorted(finalists, key=lambda one: -(one.utility or 0.0))[:n_survivors]
 
@@ -173,6 +182,7 @@ def trials_csv(found: list[Tried], survivors: list[Tried], n_validation: int) ->
                 "latency_ms": latency.value,
                 "latency_low_ms": latency.low,
                 "latency_high_ms": latency.high,
+                "size_mb": round(latency.size_bytes / 1e6, 3),
             }
         if one.accuracies:
             right = np.arange(n_validation) < round(one.accuracies[-1] * n_validation)
@@ -209,6 +219,7 @@ class Bench:
             self.batches,
         )
         self.loss = teacher_loss(parameters.distill, self.taught.labels)
+        self.goal = goal_of(parameters)
 
     def batches(self, input_size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return training images that decide which parts of the teacher go."""
@@ -225,7 +236,7 @@ class Bench:
                 partial(FAMILIES[family].propose, task=self.task),
                 self.latency,
                 self.train,
-                goal=Goal(self.parameters.select.latency_ms, settings.points_per_halving),
+                goal=self.goal,
                 n_trials=n_trials,
                 n_rungs=settings.rungs,
                 first=FAMILIES[family].first(self.task),
@@ -238,7 +249,7 @@ class Bench:
         facts = {
             "search": self.parameters.search.model_dump(exclude={"survivors", "families"}),
             "distill": self.parameters.distill.model_dump(exclude={"students"}),
-            "latency_ms": self.parameters.select.latency_ms,
+            "goal": asdict(self.goal),
             "threads": self.parameters.benchmark.threads,
             "device": this_device().fingerprint,
             "optuna": optuna.__version__,
@@ -257,9 +268,15 @@ class Bench:
         return copy.deepcopy(self.built[key])
 
     def latency(self, candidate: Candidate) -> Latency:
-        """Return a candidate's latency in the precision that is faster, from the table where it is known."""
+        """Return a candidate's latency in the faster precision of those small enough, from the table where known.
+
+        If none is small enough: in the precision of the smallest file.
+        """
         images = self.batches(candidate.input_size)[0][0].numpy()
-        return untrained_latency(self.build(candidate), images, self.parameters.benchmark.threads, self.parameters.seed)
+        threads, seed = self.parameters.benchmark.threads, self.parameters.seed
+        (found,) = untrained_latencies([(self.build(candidate), images)], threads, seed)
+        small = {precision: latency for precision, latency in found.items() if self.goal.fits(latency)}
+        return fastest(small) if small else min(found.values(), key=lambda latency: latency.size_bytes)
 
     def train(self, candidate: Candidate, rung: int) -> float:
         """Return the validation accuracy after a training of this rung.

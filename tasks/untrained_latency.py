@@ -37,15 +37,6 @@ PRECISIONS = (FP32, INT8)
 Untrained = tuple[nn.Module, NDArray[np.float32]]
 
 
-def untrained_latency(network: nn.Module, images: NDArray[np.float32], threads: int, seed: int) -> Latency:
-    """Return a network's latency at batch 1 in the precision that is faster; the network is left as it is.
-
-    images: as the network takes them, float32 (n, channels, size, size); a few of them set the int8 file's ranges.
-    """
-    (latency,) = untrained_latencies([(network, images)], threads, seed)
-    return fastest(latency)
-
-
 def untrained_latencies(
     subjects: Sequence[Untrained], threads: int, seed: int, precisions: Sequence[str] = PRECISIONS
 ) -> list[dict[str, Latency]]:
@@ -63,7 +54,11 @@ def untrained_latencies(
     return [
         {
             precision: Latency(
-                found[digest]["p50_ms"], found[digest]["p50_low_ms"], found[digest]["p50_high_ms"], precision
+                found[digest]["p50_ms"],
+                found[digest]["p50_low_ms"],
+                found[digest]["p50_high_ms"],
+                precision,
+                len(contents[digest]),
             )
             for precision, digest in named.items()
         }

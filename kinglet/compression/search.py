@@ -32,12 +32,34 @@ RANDOM_TRIALS = 4
 class Goal:
     """What the search is after.
 
-    budget_ms: candidates that may take longer are not trained; None for no limit. points_per_halving: what a
-    halving of the latency is worth, in accuracy [0, 1].
+    budget_ms, budget_mb: candidates that may take longer, or whose file is larger, are not trained; None for no
+    limit. points_per_halving: what a halving of the latency is worth, in accuracy [0, 1].
     """
 
     budget_ms: float | None
     points_per_halving: float
+    budget_mb: float | None = None
+
+    def misses(self, latency: Latency) -> str:
+        """Return in words what of the budget a candidate misses, "" for nothing."""
+        missed = []
+        # In doubt the wider bound counts.
+        if self.budget_ms is not None and latency.high > self.budget_ms:
+            missed.append(f"up to {latency.high:.3g} ms, over the budget of {self.budget_ms:g} ms")
+        if not self.fits(latency):
+            missed.append(f"{latency.size_bytes / 1e6:.3g} MB, over the budget of {self.budget_mb:g} MB")
+        return " and ".join(missed)
+
+    def fits(self, latency: Latency) -> bool:
+        """Return whether a candidate's file is small enough."""
+        return self.budget_mb is None or latency.size_bytes <= 1e6 * self.budget_mb
+
+    def excess(self, latency: Latency) -> float:
+        """Return how many times as slow or large as allowed a candidate is, whichever is worse."""
+        return max(
+            latency.high / self.budget_ms if self.budget_ms is not None else 0.0,
+            latency.size_bytes / (1e6 * self.budget_mb) if self.budget_mb is not None else 0.0,
+        )
 
     def utility(self, accuracy: float, latency_ms: float) -> float:
         """Return what a candidate is worth: within a budget its accuracy, else also how fast it is.
@@ -143,9 +165,8 @@ def run_trial(
         return
     latency = measure(candidate)
     trial.set_user_attr("latency", vars(latency))
-    # In doubt the wider bound counts.
-    if goal.budget_ms is not None and latency.high > goal.budget_ms:
-        end(study, trial, f"up to {latency.high:.3g} ms, over the budget of {goal.budget_ms:g} ms: not trained")
+    if missed := goal.misses(latency):
+        end(study, trial, f"{missed}: not trained")
         return
     accuracies: list[float] = list(trial.user_attrs.get("accuracies", []))
     for rung in range(len(accuracies), n_rungs):

@@ -34,6 +34,10 @@ def milliseconds(candidate: Candidate) -> float:
     return candidate.input_size**2 * candidate.choices["width"] / 1e5
 
 
+def size_bytes(candidate: Candidate) -> int:
+    return 10_000 * int(candidate.choices["width"])
+
+
 def final_accuracy(candidate: Candidate) -> float:
     return 0.95 - 0.3 / candidate.choices["width"] - 1 / candidate.input_size
 
@@ -47,7 +51,7 @@ class Laboratory:
 
     def measure(self, candidate: Candidate) -> Latency:
         value = milliseconds(candidate)
-        return Latency(value, 0.95 * value, 1.05 * value, "fp32")
+        return Latency(value, 0.95 * value, 1.05 * value, "fp32", size_bytes(candidate))
 
     def train(self, candidate: Candidate, rung: int) -> float:
         if self.killed_at == len(self.trained):
@@ -82,6 +86,16 @@ def test_candidate_over_the_budget_is_never_trained(tmp_path: Path) -> None:
     assert slow
     assert all("over the budget of 0.1 ms: not trained" in one.outcome and not one.accuracies for one in slow)
     assert all(1.05 * milliseconds(candidate) <= 0.1 for candidate, _ in laboratory.trained)
+
+
+def test_candidate_whose_file_is_too_large_is_never_trained(tmp_path: Path) -> None:
+    laboratory = Laboratory()
+    found = laboratory.search(tmp_path / "journal.log", Goal(0.1, 0.01, budget_mb=0.16))
+    large = [one for one in found if one.latency and one.latency.size_bytes > 160_000]
+    assert any(one.outcome.startswith("up to ") and " MB, over the budget of 0.16 MB: " in one.outcome for one in large)
+    assert any(one.outcome == "0.24 MB, over the budget of 0.16 MB: not trained" for one in large)
+    assert laboratory.trained
+    assert all(size_bytes(candidate) <= 160_000 for candidate, _ in laboratory.trained)
 
 
 def test_worse_half_goes_after_every_rung_and_the_outcome_says_so(tmp_path: Path) -> None:

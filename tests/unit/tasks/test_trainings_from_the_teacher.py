@@ -332,9 +332,11 @@ def test_latency_of_an_untrained_network_is_measured_and_remembered(project):
     images = np.zeros((4, 3, 16, 16), np.float32)
     network = residual_cnn()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    first = untrained_latency.untrained_latency(network, images, 1, 0)
+    (found,) = untrained_latency.untrained_latencies([(network, images)], 1, 0)
+    first = untrained_latency.fastest(found)
     assert 0 < first.low <= first.value <= first.high < 100
-    assert untrained_latency.untrained_latency(network, images, 1, 0) == first
+    assert 0 < found["int8"].size_bytes < found["fp32"].size_bytes
+    assert untrained_latency.untrained_latencies([(network, images)], 1, 0) == [found]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
