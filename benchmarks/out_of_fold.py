@@ -124,7 +124,9 @@ def outcome(checkout: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         checkout / EVALUATE / "predictions.parquet", columns=["model", "split", "path", "label", "predicted"]
     )
     answers = answers[answers["split"] == "test"]
-    wide = answers.pivot(index=["path", "label"], columns="model", values="predicted").reset_index()
+    of_model = {name: of.set_index("path").sort_index() for name, of in answers.groupby("model")}
+    pairs = of_model[TEACHER][["label", "predicted"]].rename(columns={"predicted": TEACHER})
+    pairs["chosen"] = of_model[chosen]["predicted"]
     timings = read_timings(checkout / ".kinglet")
     models = {
         part: {
@@ -135,7 +137,7 @@ def outcome(checkout: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         }
         for part, name in (("teacher", TEACHER), ("chosen", chosen))
     }
-    return wide.rename(columns={chosen: "chosen"})[["path", "label", TEACHER, "chosen"]], {
+    return pairs.reset_index(), {
         **models,
         "training_seconds": round(
             sum(timings[step]["ended"] - timings[step]["started"] for step in TRAINING_STEPS if step in timings), 1

@@ -27,6 +27,7 @@ from benchmarks.tables.runs import (
     PROBLEM_GOALS,
     backbone_rows,
     nothing_rows,
+    out_of_fold_rows,
     problem_rows,
     run_rows,
 )
@@ -61,6 +62,7 @@ OPTIONAL: dict[str, Callable[[dict[str, Any]], Rows]] = {
     "container": container_rows,
     "full_run": lambda figures: run_rows(figures, FULL_RUN),
     "folder_run": lambda figures: run_rows(figures, FOLDER_RUN),
+    "out_of_fold": out_of_fold_rows,
     "robustness_speed": robustness_rows,
     "int8_of_backbones": backbone_rows,
     **dict.fromkeys((f"problem_{problem}" for problem in PROBLEM_GOALS), problem_rows),

@@ -112,6 +112,25 @@ def problem_rows(figures: dict[str, Any]) -> Rows:
     return [(what, PROBLEM_GOALS.get(problem, ""), measured)]
 
 
+def out_of_fold_rows(figures: dict[str, Any]) -> Rows:
+    """Return the row of out_of_fold.json."""
+    folds, faster, smaller = figures["folds"], figures["times_faster"], figures["times_smaller"]
+    sizes = " or ".join(f"{size} px" for size in sorted({fold["teacher"]["input_size"] for fold in folds}))
+    budget = f", {' and '.join(figures['set'])}" if figures["set"] else ""
+    longest = max(fold["training_seconds"] for fold in folds)
+    measured = (
+        f"teacher {accuracy_in_words(figures['teacher'])}; chosen **{points_in_words(figures['difference'])} points**, "
+        f"**{faster['median']:.1f} times as fast** ({faster['low']:.1f} to {faster['high']:.1f}), "
+        f"**{smaller['median']:.1f} times smaller** ({smaller['low']:.1f} to {smaller['high']:.1f}); "
+        f"search and training {duration(longest)} a fold at most"
+    )
+    what = (
+        f"{figures['images']:,} photos of {figures['source']}, `{figures['params']}`{budget}, {sizes}: "
+        f"the whole recipe in each of {len(folds)} folds, judged out of fold"
+    )
+    return [(what, "lower bound above -2 points, at least 6 times as fast, 8 times smaller, at most 3 h", measured)]
+
+
 def backbone_rows(figures: dict[str, Any]) -> Rows:
     """Return the rows of int8_of_backbones.json, one a backbone."""
     version = figures["versions_of_nncf"]["nncf"]
