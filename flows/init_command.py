@@ -45,19 +45,25 @@ def init(
         float | None,
         typer.Option("--max-accuracy-drop", min=0, max=1, help="Accuracy that may be lost; 0.005: half a point."),
     ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option("--settings", help="The settings to start from: params/photographs.yaml; else the problem's own."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a parameter file that exists.")] = False,
 ) -> None:
     """Look at a data set, say what it is, and write the parameter file to start with."""
     # Here, as it needs what reads and decodes images, which no other command waits for.
     from tasks.first_look import (
-        TEMPLATES,
         annotations_in,
         look_at,
         masks_in,
         parameter_file,
         refusal_of,
+        template_for,
         write_parameters,
     )
+    from tasks.parameters import load_parameters
+    from tasks.settings_section import AUTO
     from tasks.video_look import holds_videos, look_at_videos
 
     location = str(Path(source).expanduser()) if source.startswith("~") else source
@@ -70,36 +76,41 @@ def init(
     data: dict[str, str | float] = {"source": location, **({"images": folder} if is_table or images else {})}
     if holds_videos(location):
         videos = look_at_videos(location, folder)
-        write_parameters(path, {"data": data, "select": wanted}, template=TEMPLATES["video"], overwrite=overwrite)
+        write_parameters(
+            path, {"data": data, "select": wanted}, template=template_for("video", settings), overwrite=overwrite
+        )
         show_videos(videos, location, console)
     elif annotated := annotations_in(location):
         kind, boxes = annotated
-        settings: dict[str, dict[str, str | float]] = {"data": {"source": location}, "select": wanted}
+        changes: dict[str, dict[str, str | float]] = {"data": {"source": location}, "select": wanted}
         if boxes is not None and kind.problem == "tracking":
-            write_parameters(path, settings, template=TEMPLATES["tracking"], overwrite=overwrite)
+            write_parameters(path, changes, template=template_for("tracking", settings), overwrite=overwrite)
             show_sequences(boxes, console)
         elif boxes is not None and any(image.boxes for image in boxes.images):
-            write_parameters(path, settings, template=TEMPLATES["detection"], overwrite=overwrite)
+            write_parameters(path, changes, template=template_for("detection", settings), overwrite=overwrite)
             show_boxes(boxes, console)
         elif masks := masks_in(location, kind):
             from tasks.segmentation_source import is_cut
 
             if is_cut(masks.images):
-                settings["data"]["fit"] = "tile"
-            write_parameters(path, settings, template=TEMPLATES["segmentation"], overwrite=overwrite)
+                changes["data"]["fit"] = "tile"
+            write_parameters(path, changes, template=template_for("segmentation", settings), overwrite=overwrite)
             show_masks(masks, console)
         else:
             raise refusal_of(location, kind)
     else:
         found = look_at(location, folder)
-        write_parameters(path, {"data": data, "select": wanted}, overwrite=overwrite)
-        show(found, console)
+        template = template_for("classification", settings)
+        write_parameters(path, {"data": data, "select": wanted}, template=template, overwrite=overwrite)
+        size = load_parameters(path).finetune.input_size
+        show(found, None if size == AUTO else size, console)
     print(path)
     console.print(f"Next: .venv/bin/kinglet run --params {path}", soft_wrap=True)
 
 
-def show(found: FirstLook, console: Console) -> None:
-    """Print what was seen of a data set."""
+def show(found: FirstLook, input_size: int | None, console: Console) -> None:
+    """Print what was seen of a data set. input_size: of the big network, if the parameter file says one."""
+    big, small = input_size or found.input_sizes[0], found.input_sizes[1]
     rows = {
         "problem": "classification",
         "source": found.kind,
@@ -107,7 +118,7 @@ def show(found: FirstLook, console: Console) -> None:
         "classes": classes_in_words(found.classes),
         "split": ", ".join(f"{count:,} {name}" for name, count in found.splits.items()) or "Kinglet makes one",
         "sizes": sizes_in_words(found),
-        "input size": f"{found.input_sizes[0]} px for the big network, {found.input_sizes[1]} px for small ones",
+        "input size": f"{big} px for the big network, {small} px for small ones",
     }
     if found.domains:
         rows["domains"] = str(found.domains)

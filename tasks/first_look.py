@@ -148,6 +148,22 @@ def parameter_file(location: str) -> Path:
     return PARAMETER_FOLDER / f"{name or 'images'}.yaml"
 
 
+def template_for(problem: str, asked: Path | None) -> Path:
+    """Return the parameter file that one for data of this problem starts from: `asked`, or the problem's own example.
+
+    Raises KingletError if the file asked for is none, or is for another problem.
+    """
+    if asked is None:
+        return TEMPLATES[problem]
+    found = load_parameters(asked).problem
+    if found != problem:
+        raise KingletError(
+            f"{asked} is for problem: {found}, and what is there is {problem}.",
+            f"Leave --settings out to start from {TEMPLATES[problem]}.",
+        )
+    return asked
+
+
 def write_parameters(
     path: Path, settings: dict[str, dict[str, str | float]], *, template: Path = PARAMS_FILE, overwrite: bool = False
 ) -> None:

@@ -64,6 +64,25 @@ def test_a_folder_becomes_a_parameter_file_with_all_its_comments(photos: Path, c
     assert load_parameters(checkout / "params" / "my-photos.yaml").gate.latency_ms is None
 
 
+def test_settings_to_start_from_can_be_named(photos: Path, checkout: Path) -> None:
+    (checkout / "params").mkdir()
+    shutil.copy(ROOT / "params" / "photographs.yaml", checkout / "params")
+    shown = kinglet_init("My Photos", "--settings", "params/photographs.yaml", "--size-mb", "1.5")
+    assert shown.exit_code == 0, shown.output
+    assert "224 px for the big network" in shown.stderr
+    before, after = (checkout / "params" / f"{name}.yaml" for name in ("photographs", "my-photos"))
+    changed = [line for line in after.read_text().splitlines() if line not in before.read_text().splitlines()]
+    assert changed == ["  source: 'My Photos'", "  size_mb: 1.5 # null: no limit"]
+
+
+def test_settings_for_another_problem_are_refused_and_nothing_is_written(photos: Path, checkout: Path) -> None:
+    (checkout / "params").mkdir()
+    shutil.copy(ROOT / "params" / "video.yaml", checkout / "params")
+    shown = kinglet_init("My Photos", "--settings", "params/video.yaml")
+    assert "params/video.yaml is for problem: video, and what is there is classification" in str(shown.exception)
+    assert sorted(path.name for path in (checkout / "params").iterdir()) == ["video.yaml"]
+
+
 def test_an_existing_parameter_file_is_not_lost(photos: Path, checkout: Path) -> None:
     assert kinglet_init("My Photos").exit_code == 0
     (checkout / "params" / "my-photos.yaml").write_text("mine")
