@@ -27,6 +27,7 @@ from kinglet.training.schedules import EpochBudget
 from tasks.adaptation import adaptation_recipe, save_adapted, with_statistics_of
 from tasks.artifacts import (
     ADAPTED_MODELS,
+    DISTILL,
     FINETUNE,
     PRUNE,
     SPLIT,
@@ -160,7 +161,7 @@ def adapt_models(parameters: Parameters) -> tuple[dict[str, Any], NDArray[np.uin
     """
     settings, adapting = parameters.adapt, ADAPTING[parameters.network]
     prepare_training(parameters.seed)
-    folders = {folder.name: folder for folder in model_folders(FINETUNE, PRUNE)}
+    folders = {folder.name: folder for folder in model_folders(FINETUNE, DISTILL, PRUNE)}
     refuse_unknown_models("adapt.models", settings.models, folders)
     names = list(dict.fromkeys(settings.models))
     scores = {

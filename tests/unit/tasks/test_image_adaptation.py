@@ -20,7 +20,7 @@ import tasks.image_adaptation
 from kinglet.atomic import read_json
 from kinglet.data.batches import standardize
 from kinglet.errors import KingletError
-from tasks.artifacts import ADAPT, ADAPTED_MODELS, BOXES, INGEST, SPLIT
+from tasks.artifacts import ADAPT, ADAPTED_MODELS, BOXES, INGEST, SPLIT, read_card
 from tasks.models import load_model, save_model
 from tasks.parameters import Parameters
 from tests.unit.models.segmenter_files import lively_segmenter
@@ -74,9 +74,14 @@ def write_project(problem: str) -> None:
     seen = pictures(len(PARTS))
     packed = np.where(IS_TARGET[:, None, None, None], seen // 2, seen)
     write_painted(problem, PARTS, np.where(IS_TARGET, "yard", ""), packed)
-    facts = {"step": "finetune", "parent": "", "input_size": SIZE, "channels": 3, "fit": "pad", "notes": {}}
+    save_network(problem, Path("artifacts/finetune/teacher"))
+
+
+def save_network(problem: str, folder: Path, parent: str = "") -> None:
+    """Write an untrained model as the step of its folder does."""
+    facts = {"step": folder.parent.name, "parent": parent, "input_size": SIZE, "channels": 3, "fit": "pad", "notes": {}}
     facts |= {"mean": MEAN, "std": STD, "classes": CLASSES[problem], "problem": problem}
-    save_model(Path("artifacts/finetune/teacher"), network_of(problem), **facts)
+    save_model(folder, network_of(problem), **facts)
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +173,14 @@ def test_fine_tuning_learns_from_the_labelled_images_of_the_target_and_from_no_o
     tasks.adapt.run(settings(problem, methods=["finetune"]))
     other, _ = load_model(ADAPTED_MODELS / "teacher-finetune")
     assert any(not torch.equal(value, weights[name]) for name, value in other.state_dict().items())
+
+
+def test_a_student_is_adapted_like_its_teacher(built_detection, monkeypatch):
+    monkeypatch.setattr(tasks.image_adaptation, "prepare_training", torch.manual_seed)
+    save_network("detection", Path("artifacts/distill/small"), parent="teacher")
+    tasks.adapt.run(settings("detection", models=["small"], methods=["batch_norm"]))
+    assert list(read_json(ADAPT / "scores.json")["models"]) == ["small"]
+    assert read_card(ADAPTED_MODELS / "small-batch-norm").parent == "small"
 
 
 def test_labelled_images_that_show_nothing_are_refused(built_detection, monkeypatch):
