@@ -154,13 +154,28 @@ def bca_bounds(
     return bounds[0], bounds[1]
 
 
+def joined(strata: Strata, counts: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Return strata of which those with a single example are one, and a lone one is with the smallest of the others.
+
+    Drawn from a stratum of its own an example never changes, as if nothing about it were left to chance. strata:
+    (n,), of examples or of groups of `counts` examples, int64 (n,); the result keeps the order of the others.
+    Source: Cochran 1977, "Sampling Techniques", section 5A.12 (collapsed strata).
+    """
+    names, place = np.unique(strata, return_inverse=True)
+    sizes = np.bincount(place, weights=counts)
+    single = sizes == 1
+    if single.sum() == 1 and len(names) > 1:
+        single[np.flatnonzero(~single)[np.argmin(sizes[~single])]] = True
+    return np.where(single, len(names), np.arange(len(names))).astype(np.int64)[place]
+
+
 def cells_of(*keys: NDArray[Any], strata: Strata | None = None) -> tuple[Cells, NDArray[np.int64]]:
-    """Return the cells of examples that agree in all keys (and in their stratum), and an example of each cell.
+    """Return the cells of examples that agree in all keys (and in their stratum, see `joined`), and one of each cell.
 
     keys, strata: integers or bool of shape (n_examples,). The second result points into them, int64 (n_cells,).
     Raises ValueError if lengths differ or there are no examples.
     """
-    columns = [np.zeros(len(keys[0]), np.int64) if strata is None else strata, *keys]
+    columns = [np.zeros(len(keys[0]), np.int64) if strata is None else joined(strata), *keys]
     if len({len(column) for column in columns}) > 1:
         raise ValueError(f"all columns must be of the same examples, got {[len(column) for column in columns]}")
     require_examples(len(columns[0]))
@@ -216,7 +231,10 @@ def f1_macro_interval(
     """
     n = require_examples(int(confusion.sum()))
     rows, columns = np.nonzero(confusion)
-    cells = Cells(confusion[rows, columns], rows if stratified else np.zeros_like(rows))
+    strata = joined(rows, confusion[rows, columns]) if stratified else np.zeros(len(rows), np.int64)
+    order = np.argsort(strata, kind="stable")
+    rows, columns = rows[order], columns[order]
+    cells = Cells(confusion[rows, columns], strata[order])
     classes = np.arange(len(confusion))
     of_row, of_column = (rows[:, None] == classes).astype(np.float64), (columns[:, None] == classes).astype(np.float64)
     on_diagonal = of_row * of_column

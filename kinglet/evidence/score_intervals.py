@@ -24,6 +24,7 @@ from kinglet.evidence.bootstrap import (
     bootstrap_intervals,
     cells_of,
     enclosing,
+    joined,
     paired_interval,
     require_examples,
     within,
@@ -277,7 +278,7 @@ def image_sums(labels: Labels, probabilities: Probabilities, n_bins: int) -> NDA
 
 def draw_weights(strata: Labels, resampling: Resampling) -> Iterator[NDArray[np.float32]]:
     """Yield how often each example is in each resample, float32 (n_in_block, n_examples); rows in all: resamples."""
-    n = len(strata)
+    n, strata = len(strata), joined(strata)
     order = np.argsort(strata, kind="stable")
     sizes = np.unique(strata, return_counts=True)[1].tolist()
     generator = np.random.default_rng(resampling.seed)

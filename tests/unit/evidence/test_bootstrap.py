@@ -13,6 +13,7 @@ from kinglet.evidence.bootstrap import (
     draw_counts,
     examples_to_establish,
     f1_macro_interval,
+    joined,
     leave_one_out,
     paired_interval,
 )
@@ -200,6 +201,42 @@ def test_resampling_within_classes_leaves_out_the_chance_of_the_class_mix():
     correct = labels == 0  # One class always right, the other never: within the classes nothing is left to chance.
     assert accuracy_interval(correct, strata=labels) == Interval(0.5, 0.5, 0.5)
     assert accuracy_interval(correct).high > 0.54
+
+
+def test_classes_of_a_single_example_are_drawn_together():
+    labels = np.array([0, 0, 0, 1, 2, 3, 4, 4])
+    assert joined(labels).tolist() == [0, 0, 0, 5, 5, 5, 4, 4]
+    assert joined(np.arange(4)).tolist() == [4, 4, 4, 4]
+    assert joined(np.array([0, 1, 2]), np.array([3, 1, 1])).tolist() == [0, 3, 3]
+
+
+def test_a_lone_single_example_is_drawn_with_the_smallest_class():
+    assert joined(np.array([0, 0, 0, 1, 1, 2])).tolist() == [0, 0, 0, 3, 3, 3]
+    assert joined(np.array([7])).tolist() == [1]
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_one_example_a_class_leaves_an_interval_as_wide_as_without_classes(method):
+    labels = np.arange(20)
+    correct = labels < 15
+    found = accuracy_interval(correct, strata=labels, method=method)
+    assert found == accuracy_interval(correct, method=method)
+    assert found.low < 0.6 < 0.85 < found.high
+    confusion = confusion_matrix(labels, np.where(correct, labels, 0), 20)
+    of_classes = f1_macro_interval(confusion, stratified=True, method=method)
+    assert of_classes == f1_macro_interval(confusion, method=method)
+    assert of_classes.high - of_classes.low > 0.2
+
+
+def test_intervals_of_few_examples_a_class_cover_the_truth():
+    """Forty classes of one example and one of ten; the truth is that each is right with 70 %."""
+    labels = np.concatenate([np.arange(40), np.full(10, 40)])
+    covered = 0
+    for seed in range(400):
+        correct = np.random.default_rng(seed).random(50) < 0.7
+        found = accuracy_interval(correct, strata=labels, resamples=1000, seed=seed)
+        covered += found.low <= 0.7 <= found.high
+    assert 0.9 <= covered / 400 <= 0.98
 
 
 def test_blocks_of_resamples_are_bounded_and_complete(monkeypatch):

@@ -174,9 +174,9 @@ def test_scores_of_counts_are_those_of_the_confusion_matrix_for_many_classes():
 
 
 def test_weights_draw_every_class_as_often_as_it_is_there():
-    labels = np.array([2, 0, 2, 1, 2, 0])
+    labels = np.array([2, 0, 2, 1, 2, 0, 1])
     drawn = np.concatenate(list(draw_weights(labels, Resampling(resamples=50))))
-    assert drawn.shape == (50, 6)
+    assert drawn.shape == (50, 7)
     for label in range(3):
         assert (drawn[:, labels == label].sum(axis=1) == (labels == label).sum()).all()
     assert len(np.unique(drawn, axis=0)) > 5
