@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from numpy.typing import NDArray
 
 from benchmarks.default_run import clone, environment, fetch_data, must, set_parameters
 from benchmarks.results import RESULTS, shown_command, spread, write_result
-from kinglet.atomic import atomic_path, read_json, write_json
+from kinglet.atomic import atomic_path, read_json
 from kinglet.data.folds import plan_folds
 from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import Strata, accuracy_interval, paired_interval
@@ -40,7 +39,6 @@ from tasks.stage import exit_code_of, read_timings
 
 DVC = ".venv/bin/dvc"
 TRAINING_STEPS = ("finetune", "answer", "search", "distill", "prune", "quantize")
-SECONDS = "seconds.json"
 
 
 def prepared(folder: Path, options: argparse.Namespace) -> tuple[Path, dict[str, str]]:
@@ -100,16 +98,12 @@ def run_fold(folder: Path, images: pd.DataFrame, fold: int, options: argparse.Na
     """Run everything up to `select` with a fold as the test part; return the clone."""
     table = folder / "images.csv"
     checkout, settings = prepared(folder, options)
-    if (folder / SECONDS).is_file():
-        return checkout
     write_table(table, images, fold)
     change_settings(
         checkout / PARAMS_FILE,
         [f"data.source={table.resolve()}", f"data.images={options.source.resolve()}", "split.use_given=true"],
     )
-    started = time.perf_counter()
     must([DVC, "repro", "select"], checkout, settings)
-    write_json(folder / SECONDS, round(time.perf_counter() - started, 1))
     return checkout
 
 
@@ -169,7 +163,7 @@ def measure(options: argparse.Namespace) -> None:
         folder = work / f"fold-{fold}"
         of_fold, facts = outcome(run_fold(folder, images, fold, options))
         answers.append(of_fold.assign(fold=fold))
-        folds.append({**facts, "wall_seconds": read_json(folder / SECONDS)})
+        folds.append(facts)
     ratios = {
         name: spread([fold["teacher"][key] / fold["chosen"][key] for fold in folds], 2)
         for name, key in (("times_faster", "p50_ms"), ("times_smaller", "size_bytes"))

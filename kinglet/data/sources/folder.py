@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from kinglet.data.sources.domains import NAMES, read_domains
 from kinglet.data.sources.layout import NOT_IN_A_CLASS, arrange, has_image_suffix
 from kinglet.data.sources.records import Record, Source, printable
 from kinglet.errors import KingletError
@@ -19,11 +21,13 @@ LAYOUT_HINT = "Make one sub-folder per class and put its images inside, or name 
 def open_folder(location: str, _images: str) -> Source:
     """Return the source of a folder with one sub-folder per class (or with train, validation, test above them).
 
-    _images: unused, the folder itself holds the images. Symbolic links are followed.
-    Raises KingletError for a folder that cannot be listed or holds no image of a class.
+    _images: unused, the folder itself holds the images. Symbolic links are followed. The images' domains are those of a
+    domains.csv in it.
+    Raises KingletError for a folder that cannot be listed or holds no image of a class, and for a domains.csv that
+    cannot be understood.
     """
     root = Path(location)
-    paths = list_files(root)
+    paths, domains = [path for path in list_files(root) if path != NAMES], read_domains(root)
     if not any(root.iterdir()):
         raise KingletError(f"data.source: the folder {location} is empty.", LAYOUT_HINT)
     records, left_out = arrange(paths, lambda path: starts_like_an_image(root / path))
@@ -31,6 +35,7 @@ def open_folder(location: str, _images: str) -> Source:
         loose = [path for path in left_out.get(NOT_IN_A_CLASS, []) if has_image_suffix(path)]
         what = f"{len(loose)} images but no folder of a class" if loose else "no images"
         raise KingletError(f"data.source: the folder {location} holds {what}.", LAYOUT_HINT)
+    records = [replace(record, domain=domains.of(record.location)) for record in records]
     return Source("folder", records, partial(read_file, str(root)), left_out=left_out)
 
 

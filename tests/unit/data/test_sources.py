@@ -71,6 +71,22 @@ def test_folder_is_read_through_links_and_without_suffixes(tmp_path: Path, pictu
     assert pickle.loads(pickle.dumps(source.read))(source.records[1]) == image.read_bytes()
 
 
+def test_domains_of_a_folder_stand_in_its_own_file(tmp_path: Path, picture: Picture) -> None:
+    for seed, name in enumerate(("cat/1.png", "cat/roof/2.png", "dog/3.png")):
+        picture(tmp_path / name, seed)
+    (tmp_path / "domains.csv").write_text("path,domain\ncat,street\ncat/roof/2.png,roof\n")
+    source = open_source(str(tmp_path), "unused")
+    assert [(record.path, record.domain) for record in source.records] == [
+        ("cat/1.png", "street"),
+        ("cat/roof/2.png", "roof"),
+        ("dog/3.png", ""),
+    ]
+    assert source.left_out == {}
+    (tmp_path / "domains.csv").write_text("path,domain\ncats,street\n")
+    with pytest.raises(KingletError, match=r"domains.csv, line 2: cats is not in "):
+        open_source(str(tmp_path), "unused")
+
+
 def test_file_name_that_is_no_utf8_is_read_and_printable(tmp_path: Path, picture: Picture) -> None:
     image = picture(tmp_path / "set" / "cat" / "a.png", 1)
     image.rename(image.parent / b"\xff.png".decode("utf-8", "surrogateescape"))
