@@ -2,8 +2,8 @@
 
 What: Olive, NNCF with OpenVINO, Intel Neural Compressor, ONNX Runtime's own quantizer and Torch-Pruning start
 from the fine-tuned network of a finished run, with its calibration images, and the validation images with
-which Kinglet, too, decides between variants. Torch-Pruning trains as long as the run's steps distill, prune
-and quantize took together. Each runs its own documented recipe (`recipes/`) in an environment of its own
+which Kinglet, too, decides between variants. Torch-Pruning trains as long as the run's steps search, distill,
+prune and quantize took together. Each runs its own documented recipe (`recipes/`) in an environment of its own
 with pinned versions (`requirements/`), kept for the next time. A peer that cannot be installed or does not
 run gets a row with the reason.
 
@@ -122,7 +122,7 @@ def prepare(options: argparse.Namespace, task: Path, scoring: Path) -> tuple[Fin
     with contextlib.chdir(options.run):
         run = read_run()
         seconds = 60 * options.training_minutes if options.training_minutes else training_seconds()
-        facts = write_task(task, seconds)
+        facts = write_task(task, seconds, options.data)
         written = {name: write_test_images(scoring, card) for name, (card, _) in run.models.items()}
     labels = written[TEACHER][1]
     return (
@@ -170,6 +170,7 @@ def main() -> int:
     """Read the options, measure; return the exit code."""
     parser = argparse.ArgumentParser(prog="benchmarks.peers", description="Kinglet beside its peers.")
     parser.add_argument("--run", type=Path, default=ROOT, help="checkout of a finished run (default: this one)")
+    parser.add_argument("--data", help="what the data set is called in the table (default: as its folder)")
     parser.add_argument("--only", nargs="+", choices=[peer.name for peer in PEERS], help="run these peers only")
     parser.add_argument("--training-minutes", type=float, help="for peers that train (default: as long as the run)")
     parser.add_argument("--seconds-per-model", type=float, default=5, help="timing of each load (default: 5)")

@@ -47,7 +47,7 @@ from tasks.quantize import CHOICE_IMAGES
 from tasks.stage import read_timings
 
 # The steps in which Kinglet trains after fine-tuning: a peer that trains has as long.
-COMPRESSION_STEPS = ("distill", "prune", "quantize")
+COMPRESSION_STEPS = ("search", "distill", "prune", "quantize")
 ROWS_AT_A_TIME = 1024
 
 
@@ -95,8 +95,11 @@ def training_seconds() -> float:
     return float(seconds)
 
 
-def write_task(folder: Path, seconds: float) -> dict[str, Any]:
-    """Write the task of the run in the working directory to `folder`; return what the result says about it."""
+def write_task(folder: Path, seconds: float, data: str | None = None) -> dict[str, Any]:
+    """Write the task of the run in the working directory to `folder`; return what the result says about it.
+
+    seconds: that peers may train. data: what the data set is called, if not as its source.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     parameters, manifest = load_parameters(), read_manifest()
     teacher, card = load_model(FINETUNE / TEACHER)
@@ -125,7 +128,7 @@ def write_task(folder: Path, seconds: float) -> dict[str, Any]:
     }
     write_json(folder / "task.json", facts)
     counts = {"calibration_images": len(chosen), "choice_images": len(choice), "training_images": len(training.rows)}
-    told = f"{data_set_name(parameters.data.source)}, {size} px"
+    told = f"{data or data_set_name(parameters.data.source)}, {size} px"
     return {"data": told, **counts, "training_seconds": facts["training_seconds"]}
 
 

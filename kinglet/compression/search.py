@@ -26,6 +26,8 @@ from kinglet.reporting import Report, silent
 
 # Proposals that are drawn at random before the estimator has something to go by.
 RANDOM_TRIALS = 4
+# What is over the budget takes seconds, not minutes, and is no trial; so many proposals for each one are the most.
+PROPOSALS_PER_TRIAL = 5
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,9 @@ def search(
     seed: int,
     report: Report = silent,
 ) -> list[Tried]:
-    """Try `n_trials` candidates and return what became of each, in the order of trial.
+    """Train `n_trials` candidates and return what became of each, and of those over the budget, in their order.
+
+    Where hardly any is within the budget or unlike those before, it ends after `PROPOSALS_PER_TRIAL` times as many.
 
     journal: file with the search's state; the same file goes on with the same search. propose: returns a
     trial's candidate. measure: its latency. train: the validation accuracy after a training of rung
@@ -115,15 +119,24 @@ def search(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = open_study(journal, first, seed)
-    while (number := len(study.get_trials(deepcopy=False, states=FINISHED))) < n_trials:
+    while n_trained(study) < n_trials:
+        number = len(study.get_trials(deepcopy=False, states=FINISHED))
+        if number >= PROPOSALS_PER_TRIAL * n_trials:
+            break
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed * 10_007 + number)
         trial = next(iter(interrupted(study)), None) or study.ask()
         run_trial(study, trial, propose, measure, train, goal, n_rungs)
-        report(number + 1, n_trials, progress_words(study))
+        report(n_trained(study), n_trials, progress_words(study))
     return [tried(trial) for trial in study.get_trials(states=FINISHED)]
 
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+def n_trained(study: optuna.Study) -> int:
+    """Return how many candidates were trained, or failed at it: those within the budget."""
+    ended = study.get_trials(deepcopy=False, states=FINISHED)
+    return sum("accuracies" in trial.user_attrs or trial.state == TrialState.FAIL for trial in ended)
 
 
 def open_study(journal: Path, first: list[dict[str, Any]], seed: int) -> optuna.Study:
