@@ -1,7 +1,6 @@
 """Which domain (camera, site, season) the images or videos of a folder are of: a file domains.csv in it.
 
-A folder has no table that could say it. A row names an image or a video,
-or a folder in which all are of the domain.
+A folder has no table that could say it. A row names an image or a video, or a folder in which all are of the domain.
 """
 
 from __future__ import annotations

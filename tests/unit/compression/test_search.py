@@ -98,6 +98,21 @@ def test_candidate_whose_file_is_too_large_is_never_trained(tmp_path: Path) -> N
     assert all(size_bytes(candidate) <= 160_000 for candidate, _ in laboratory.trained)
 
 
+def test_only_what_is_within_the_budget_is_a_trial(tmp_path: Path) -> None:
+    laboratory = Laboratory()
+    found = laboratory.search(tmp_path / "journal.log", Goal(0.1, 0.01), n_trials=4)
+    assert len({repr(candidate) for candidate, _ in laboratory.trained}) == 4
+    assert len(found) > 4
+    assert sum(bool(one.accuracies) for one in found) == 4
+
+
+def test_a_budget_that_nothing_meets_ends_the_search(tmp_path: Path) -> None:
+    laboratory = Laboratory()
+    found = laboratory.search(tmp_path / "journal.log", Goal(0.001, 0.01), n_trials=4)
+    assert len(found) == 20
+    assert not laboratory.trained
+
+
 def test_worse_half_goes_after_every_rung_and_the_outcome_says_so(tmp_path: Path) -> None:
     found = Laboratory().search(tmp_path / "journal.log")
     by_rungs = [sum(len(one.accuracies) > rung for one in found) for rung in range(3)]
