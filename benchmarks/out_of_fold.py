@@ -17,7 +17,7 @@ second call goes on where the first one was stopped. Expected time on 2 cores: t
 from __future__ import annotations
 
 import argparse
-import csv
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,19 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmarks.default_run import clone, environment, fetch_data, must, set_parameters
+from benchmarks.peers.task_folder import COMPRESSION_STEPS, seconds_of
+from benchmarks.problem_run import HEADLINE, model_of
 from benchmarks.results import RESULTS, shown_command, spread, write_result
 from kinglet.atomic import atomic_path, read_json
-from kinglet.data.folds import plan_folds
 from kinglet.errors import KingletError
 from kinglet.evidence.bootstrap import Strata, accuracy_interval, paired_interval
 from tasks.artifacts import BENCHMARK, EVALUATE, PROFILE, SELECT, SPLIT, TEACHER
+from tasks.assign_folds import folds_of
 from tasks.parameters import PARAMS_FILE
-from tasks.stage import exit_code_of, read_timings
+from tasks.stage import exit_code_of
 
 DVC = ".venv/bin/dvc"
-TRAINING_STEPS = ("finetune", "answer", "search", "distill", "prune", "quantize")
+TRAINING_STEPS = ("finetune", "answer", *COMPRESSION_STEPS)
 
 
 def prepared(folder: Path, options: argparse.Namespace) -> tuple[Path, dict[str, str]]:
@@ -71,27 +73,14 @@ def images_in_folds(checkout: Path, settings: dict[str, str], n_folds: int) -> p
     images = pd.read_parquet(checkout / SPLIT / "manifest.parquet")
     facts = pd.read_parquet(checkout / PROFILE / "images.parquet", columns=["index", "pixels_sha256", "near_group"])
     images = images.merge(facts, on="index").sort_values("path", ignore_index=True)
-    plan = plan_folds(
-        images["pixels_sha256"].to_numpy(object),
-        images["label_index"].to_numpy(np.int64),
-        images["group"].to_numpy(object),
-        images["near_group"].to_numpy(np.int64),
-        n_folds=n_folds,
-        repeat=1,
-        seed=0,
-    )
-    return images.assign(fold=plan.fold)[["path", "label", "fold"]]
+    return images.assign(fold=folds_of(images, n_folds, repeat=1, seed=0)["fold"])[["path", "label", "fold"]]
 
 
 def write_table(path: Path, images: pd.DataFrame, fold: int) -> None:
     """Write the table of a fold's run: its images are the test part."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["path", "label", "split"])
-        writer.writerows(
-            (path, label, "test" if of == fold else "train")
-            for path, label, of in images[["path", "label", "fold"]].itertuples(index=False)
-        )
+    table = images[["path", "label"]].assign(split=np.where(images["fold"] == fold, "test", "train"))
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def run_fold(folder: Path, images: pd.DataFrame, fold: int, options: argparse.Namespace) -> Path:
@@ -101,7 +90,11 @@ def run_fold(folder: Path, images: pd.DataFrame, fold: int, options: argparse.Na
     write_table(table, images, fold)
     change_settings(
         checkout / PARAMS_FILE,
-        [f"data.source={table.resolve()}", f"data.images={options.source.resolve()}", "split.use_given=true"],
+        [
+            f"data.source={json.dumps(str(table.resolve()))}",
+            f"data.images={json.dumps(str(options.source.resolve()))}",
+            "split.use_given=true",
+        ],
     )
     must([DVC, "repro", "select"], checkout, settings)
     return checkout
@@ -110,10 +103,8 @@ def run_fold(folder: Path, images: pd.DataFrame, fold: int, options: argparse.Na
 def outcome(checkout: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Return answers of teacher and chosen model to every test image of a run, and what both models are."""
     chosen = read_json(checkout / SELECT / "choice.json")["chosen"]
-    scores, latency = (
-        read_json(checkout / EVALUATE / "scores.json")["models"],
-        read_json(checkout / BENCHMARK / "latency.json"),
-    )
+    scores = read_json(checkout / EVALUATE / "scores.json")["models"]
+    latency = read_json(checkout / BENCHMARK / "latency.json")["models"]
     answers = pd.read_parquet(
         checkout / EVALUATE / "predictions.parquet", columns=["model", "split", "path", "label", "predicted"]
     )
@@ -121,22 +112,11 @@ def outcome(checkout: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     of_model = {name: of.set_index("path").sort_index() for name, of in answers.groupby("model")}
     pairs = of_model[TEACHER][["label", "predicted"]].rename(columns={"predicted": TEACHER})
     pairs["chosen"] = of_model[chosen]["predicted"]
-    timings = read_timings(checkout / ".kinglet")
     models = {
-        part: {
-            "name": name,
-            **{key: scores[name][key] for key in ("input_size", "precision", "parameters")},
-            "accuracy": scores[name]["test"]["accuracy"]["value"],
-            **{key: latency["models"][name][key] for key in ("p50_ms", "size_bytes")},
-        }
+        part: model_of(name, scores[name], latency[name], HEADLINE)
         for part, name in (("teacher", TEACHER), ("chosen", chosen))
     }
-    return pairs.reset_index(), {
-        **models,
-        "training_seconds": round(
-            sum(timings[step]["ended"] - timings[step]["started"] for step in TRAINING_STEPS if step in timings), 1
-        ),
-    }
+    return pairs.reset_index(), {**models, "training_seconds": round(seconds_of(TRAINING_STEPS, checkout), 1)}
 
 
 def pooled(answers: pd.DataFrame) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from tasks.artifacts import (
     MODEL_STEPS,
     SELECT,
     TEACHER,
+    WORKSPACE,
     ModelCard,
     model_folders,
     packed_images,
@@ -85,14 +87,19 @@ def training_seconds() -> float:
 
     Raises KingletError if the run left no timings.
     """
-    timings = read_timings()
-    seconds = sum(timings[step]["ended"] - timings[step]["started"] for step in COMPRESSION_STEPS if step in timings)
+    seconds = seconds_of(COMPRESSION_STEPS, Path())
     if not seconds:
         raise KingletError(
             f"{Path.cwd().name}/.kinglet/timings.json does not say how long {', '.join(COMPRESSION_STEPS)} took.",
             "Say how long peers may train with --training-minutes.",
         )
-    return float(seconds)
+    return seconds
+
+
+def seconds_of(steps: Iterable[str], checkout: Path) -> float:
+    """Return how long these steps of a checkout's run took; one that has not run took nothing."""
+    timings = read_timings(checkout / WORKSPACE)
+    return float(sum(timings[step]["ended"] - timings[step]["started"] for step in steps if step in timings))
 
 
 def write_task(folder: Path, seconds: float, data: str | None = None) -> dict[str, Any]:

@@ -119,10 +119,8 @@ def search(
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = open_study(journal, first, seed)
-    while n_trained(study) < n_trials:
-        number = len(study.get_trials(deepcopy=False, states=FINISHED))
-        if number >= PROPOSALS_PER_TRIAL * n_trials:
-            break
+    most = PROPOSALS_PER_TRIAL * n_trials
+    while n_trained(study) < n_trials and (number := len(study.get_trials(deepcopy=False, states=FINISHED))) < most:
         study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed * 10_007 + number)
         trial = next(iter(interrupted(study)), None) or study.ask()
         run_trial(study, trial, propose, measure, train, goal, n_rungs)
