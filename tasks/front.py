@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from kinglet.deployment.haproxy import (
     CANDIDATE,
     CHAMPION,
     FALLBACK,
+    PROBATION,
     ServerState,
     close,
     configuration,
@@ -39,9 +39,9 @@ SECONDS_TO_TURN = 30.0
 SECONDS_FOR_THE_OLD = 3.0
 
 
-def answers_nobody(server: str, states: dict[str, ServerState]) -> bool:
-    """Return whether a server has no request under way."""
-    return not states[server].current
+def probation_is_empty(states: dict[str, ServerState]) -> bool:
+    """Return whether no request is under way that a candidate was to answer, or its predecessor instead."""
+    return not states[PROBATION].current
 
 
 class Front:
@@ -133,6 +133,7 @@ class Front:
         self._tell(point(CHAMPION, candidate_port))
         self._refuse_silent(CHAMPION)
         self.end_probation()
+        self._tell(point(FALLBACK, candidate_port))
 
     def put_back(self, champion_port: int | None) -> None:
         """Send all requests to the container that was in production, whatever was tried since.
@@ -140,17 +141,19 @@ class Front:
         champion_port: None if there was none; nothing is answered then.
         """
         self.write_configuration(champion_port)
-        self._tell(close(CHAMPION) if champion_port is None else point(CHAMPION, champion_port))
         if champion_port is not None:
+            self._tell([*point(CHAMPION, champion_port), *point(FALLBACK, champion_port)])
             self._turns(lambda states: states[CHAMPION].is_up, SECONDS_FOR_THE_OLD)
-        self.end_probation()
+            self.end_probation()
+        else:
+            self._tell(close(CHAMPION))
+            self.end_probation()
+            self._tell(close(FALLBACK))
 
     def end_probation(self) -> None:
-        """Send all requests to the champion; what others have under way they answer."""
-        # One after the other: what the candidate still fails to answer is asked again of the fallback.
-        for server in (CANDIDATE, FALLBACK):
-            self._tell(close(server))
-            self._turns(partial(answers_nobody, server), self._settings.drain_seconds)
+        """Send all requests to the champion; what the candidate has under way it answers, or the fallback does."""
+        self._tell(close(CANDIDATE))
+        self._turns(probation_is_empty, self._settings.drain_seconds)
 
     def ask(self, command: str) -> str:
         """Return the front's answer to a command; raises KingletError if it does not answer."""

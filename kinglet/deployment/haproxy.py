@@ -1,8 +1,8 @@
 """The front: HAProxy's configuration, the commands that move it while it runs, and what it says of its servers.
 
-Two backends. `serving` holds the champion. `probation` holds a candidate and behind it the champion of before: as long
-as one of the two is enabled all requests go there. What the candidate fails to answer is sent to the other, so that
-no client sees the failure; and taking a promotion back is to disable `probation`, for `serving` was never touched.
+Two backends. `serving` holds the champion. `probation` holds a candidate and behind it the champion again: as long as
+the candidate is up all requests go there. What it fails to answer is sent to the other, so that no client sees the
+failure; and taking a promotion back is to disable the candidate, for `serving` was never touched.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ defaults
 frontend requests
     bind {address}:{port}
     option http-buffer-request
-    use_backend {probation} if {{ nbsrv({probation}) gt 0 }}
+    use_backend {probation} if {{ srv_is_up({candidate}) }}
     default_backend {serving}
 
 backend {serving}
@@ -61,13 +61,14 @@ backend {probation}
     retry-on conn-failure empty-response junk-response response-timeout 500 502 504
     default-server check inter 500ms rise 1
     server candidate {host}:{no_port} fall 2 rise 1000 disabled
-    server fallback {host}:{no_port} fall 3 disabled
+    # Stays when the candidate goes: a request whose connection failed waits up to a second before it is sent again.
+    server fallback {host}:{champion_port} fall 3{disabled}
 """
 
 
 @dataclass(frozen=True)
 class ServerState:
-    """What the front says of one server.
+    """What the front says of one server or backend.
 
     status: "UP", "MAINT", "DOWN 1/2" and so on. current: requests under way. errors: answers of 500 and more,
     connections and answers that failed, and requests that another server was asked instead. port: where requests for
@@ -97,6 +98,7 @@ def configuration(address: str, port: int, champion_port: int | None, socket: st
         port=port,
         serving=SERVING,
         probation=PROBATION,
+        candidate=CANDIDATE,
         host=HOST,
         champion_port=champion_port or NO_PORT,
         no_port=NO_PORT,
@@ -115,15 +117,18 @@ def close(server: str) -> list[str]:
 
 
 def read_states(statistics: str) -> dict[str, ServerState]:
-    """Return {backend/server: its state} from what the front answers to `show stat`."""
+    """Return {backend/server: its state} from what the front answers to `show stat`, and {backend: its state}.
+
+    A backend's requests under way are also those that are with none of its servers: queued, or about to be sent again.
+    """
     rows = csv.DictReader(io.StringIO(statistics.removeprefix("# ")))
     return {
-        f"{row['pxname']}/{row['svname']}": ServerState(
+        row["pxname"] if row["svname"] == "BACKEND" else f"{row['pxname']}/{row['svname']}": ServerState(
             status=row["status"],
             current=int(row["scur"] or 0),
             errors=sum(int(row[key] or 0) for key in ("hrsp_5xx", "econ", "eresp", "wredis")),
             port=int((row["addr"] or f":{NO_PORT}").rpartition(":")[2]),
         )
         for row in rows
-        if row["svname"] not in ("FRONTEND", "BACKEND")
+        if row["svname"] != "FRONTEND"
     }

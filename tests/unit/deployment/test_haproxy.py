@@ -18,7 +18,16 @@ from typing import ClassVar
 
 import pytest
 
-from kinglet.deployment.haproxy import CANDIDATE, CHAMPION, FALLBACK, close, configuration, point, read_states
+from kinglet.deployment.haproxy import (
+    CANDIDATE,
+    CHAMPION,
+    FALLBACK,
+    SERVING,
+    close,
+    configuration,
+    point,
+    read_states,
+)
 from tasks.deploy_settings import FrontSettings
 from tasks.front import SOCKET, Front
 
@@ -26,15 +35,16 @@ STATISTICS = (
     "# pxname,svname,scur,econ,eresp,wredis,status,hrsp_5xx,addr,\n"
     "requests,FRONTEND,3,,,,OPEN,0,,\n"
     "serving,champion,2,0,0,0,UP,0,127.0.0.1:30000,\n"
-    "serving,BACKEND,2,0,0,0,UP,0,,\n"
+    "serving,BACKEND,3,0,0,0,UP,0,,\n"
     "probation,candidate,1,2,3,5,DOWN 1/2,4,127.0.0.1:30001,\n"
 )
 
 
 def test_statistics_become_states() -> None:
     states = read_states(STATISTICS)
-    assert set(states) == {CHAMPION, CANDIDATE}
+    assert set(states) == {CHAMPION, SERVING, CANDIDATE}
     assert (states[CHAMPION].is_up, states[CHAMPION].current, states[CHAMPION].port) == (True, 2, 30000)
+    assert states[SERVING].current == 3
     assert (states[CANDIDATE].is_up, states[CANDIDATE].errors) == (False, 14)
 
 
@@ -144,11 +154,41 @@ def test_what_a_candidate_fails_to_answer_while_it_is_taken_back_its_predecessor
         assert under_way.result() == 200
         states = read_states(ask("show stat"))
         assert not states[CANDIDATE].is_up
-        assert not states[FALLBACK].is_up
         # From here on the champion answers by itself.
         with urllib.request.urlopen(address, data=b"an image", timeout=20) as response:
             assert response.status == 200
     assert states[CANDIDATE].errors == 1
+
+
+def test_a_request_whose_candidate_was_killed_is_answered_although_the_candidate_is_taken_back_at_once(
+    tmp_path: Path,
+) -> None:
+    """HAProxy waits up to a second before it sends such a request again; it is with no server then."""
+    with (
+        running(Container) as champion,
+        running_front(tmp_path, champion, tmp_path / SOCKET) as (_, address),
+        ThreadPoolExecutor(3) as pool,
+    ):
+        front = Front(None, "front", tmp_path, FrontSettings())  # type: ignore[arg-type]  # asks no engine
+        ended, statuses = threading.Event(), []
+
+        def client() -> None:
+            while not ended.is_set():
+                with urllib.request.urlopen(address, data=bytes(9_000), timeout=20) as response:
+                    statuses.append(response.status)
+
+        clients = [pool.submit(client) for _ in range(3)]
+        for _ in range(10):
+            with running(Container) as candidate:
+                front.try_candidate(candidate, champion)
+            # Nobody listens there now, and requests still go there.
+            time.sleep(0.02)
+            front.put_back(champion)
+            assert not front.states()[CANDIDATE].is_up
+        ended.set()
+        for done in clients:
+            done.result()
+    assert len(statuses) >= 30
 
 
 @contextmanager
