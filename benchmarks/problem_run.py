@@ -28,7 +28,7 @@ from tasks.stage import exit_code_of
 NAME = "problem_{}"
 HEADLINE = "accuracy"
 # Of the cross-validation, by what an interval is known.
-POOLED = ("accuracy", "pixel_accuracy", "miou", "dice")
+POOLED = ("accuracy", "pixel_accuracy", "miou", "dice", "map_50", "map")
 
 
 def read_run(run: Path, data: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from kinglet.training.loop import ImageSet
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import InputSizes, packed_images, read_input_sizes
 from tasks.clip_folds import answer_clips
+from tasks.detection_folds import answer_boxes
 from tasks.finetune import fine_tuned, phases_of, recipe_of
 from tasks.fold_run import HELD_OUT, TRAINING, VALIDATION, FoldRun, images_of_parts, write_predictions
 from tasks.models import channels_of, image_set, prepare_training, read_classes
@@ -128,6 +129,7 @@ def answers_of(
 # What a fold leaves, by the problem.
 ANSWERING: dict[str, Callable[[FoldRun], None]] = {
     "classification": answer_classes,
+    "detection": answer_boxes,
     "segmentation": answer_masks,
     "video": answer_clips,
 }

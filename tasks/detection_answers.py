@@ -86,16 +86,21 @@ def read_boxed(split: str, classes: list[str]) -> BoxedImages:
     Raises KingletError if there are none, or if none of them has a box.
     """
     table = read_scored(SPLIT / "manifest.parquet", ["index", "path"], split)
-    rows = table["index"].to_numpy().astype(np.int64)
+    images = boxed_rows(table["index"].to_numpy().astype(np.int64), table["path"].to_pylist(), classes)
+    if not len(images.truths):
+        raise KingletError(
+            f"None of the {len(images)} {split} images has a box, so no model can be scored on them.",
+            "Look at artifacts/split/counts.json and at the annotations of these images.",
+        )
+    return images
+
+
+def boxed_rows(rows: NDArray[np.int64], paths: list[str], classes: list[str]) -> BoxedImages:
+    """Return the images in these rows of the packed files with their boxes, if they have some. paths: of each."""
     facts = pd.read_parquet(INGEST / "manifest.parquet", columns=["index", "width", "height"]).set_index("index")
     boxes = pd.read_parquet(BOXES)
     place = pd.Series(np.arange(len(rows)), index=rows)
     boxes = boxes[boxes["index"].isin(rows) & boxes["label"].isin(classes)]
-    if not len(boxes):
-        raise KingletError(
-            f"None of the {len(rows)} {split} images has a box, so no model can be scored on them.",
-            "Look at artifacts/split/counts.json and at the annotations of these images.",
-        )
     number = {label: index for index, label in enumerate(classes)}
     truths = Objects(
         place.loc[boxes["index"]].to_numpy(np.int64),
@@ -103,7 +108,7 @@ def read_boxed(split: str, classes: list[str]) -> BoxedImages:
         boxes[SIDES].to_numpy(np.float64),
     )
     sizes = facts.loc[rows, ["width", "height"]].to_numpy(np.int64)
-    return BoxedImages(rows, table["path"].to_pylist(), sizes, truths)
+    return BoxedImages(rows, paths, sizes, truths)
 
 
 def open_detector(folder: Path, classes: list[str]) -> OpenedDetector:
@@ -156,9 +161,7 @@ def write_predictions(images: dict[str, BoxedImages], found: dict[str, dict[str,
                 "index": images[split].rows[boxes.images],
                 "path": pa.array([images[split].paths[image] for image in boxes.images], pa.string()),
                 "split": pa.array([split] * len(boxes), pa.string()),
-                "label_index": boxes.labels,
-                "score": np.asarray(boxes.scores, np.float32),
-                **{side: boxes.xyxy[:, column].astype(np.float32) for column, side in enumerate(SIDES)},
+                **columns_of(boxes),
             }
         )
         for name, of_split in found.items()
@@ -168,25 +171,35 @@ def write_predictions(images: dict[str, BoxedImages], found: dict[str, dict[str,
         pyarrow.parquet.write_table(pa.concat_tables(parts), temporary, compression="zstd")
 
 
+def columns_of(boxes: Objects) -> dict[str, NDArray[np.generic]]:
+    """Return detections as columns of a table, all but their images."""
+    sides = {side: boxes.xyxy[:, column].astype(np.float32) for column, side in enumerate(SIDES)}
+    return {"label_index": boxes.labels, "score": np.asarray(boxes.scores, np.float32), **sides}
+
+
 def read_found(models: list[str], images: BoxedImages, split: str) -> dict[str, Objects]:
     """Return what each of the models found in the images of a split, as `evaluate` kept it.
 
     Raises KingletError if it was scored on images that the split does not list.
     """
     table = read_parquet(PREDICTIONS, ["model", "index", "label_index", "score", *SIDES], split)
-    place = pd.Series(np.arange(len(images)), index=images.rows)
     found = {}
     for name in models:
         own = table.filter(pc.equal(table["model"], name))
-        index = own["index"].to_numpy()
-        if not np.isin(index, images.rows).all():
+        if not np.isin(own["index"].to_numpy(), images.rows).all():
             raise KingletError(
                 f"{PREDICTIONS}: {name} was scored on other {split} images than the split lists.", "Run `dvc repro`."
             )
-        found[name] = Objects(
-            place.loc[index].to_numpy(np.int64),
-            own["label_index"].to_numpy().astype(np.int64),
-            np.column_stack([own[side].to_numpy() for side in SIDES]).reshape(-1, 4),
-            own["score"].to_numpy(),
-        )
+        found[name] = detections_in(own, images.rows)
     return found
+
+
+def detections_in(table: pa.Table, rows: NDArray[np.int64]) -> Objects:
+    """Return the detections of a table with `columns_of` and `index`. rows: of the images that they count."""
+    place = pd.Series(np.arange(len(rows)), index=rows)
+    return Objects(
+        place.loc[table["index"].to_numpy()].to_numpy(np.int64),
+        table["label_index"].to_numpy().astype(np.int64),
+        np.column_stack([table[side].to_numpy() for side in SIDES]).reshape(-1, 4),
+        table["score"].to_numpy(),
+    )

@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from kinglet.evidence.detection_matches import Objects
 from kinglet.evidence.image_bootstrap import DrawnScores
 from kinglet.training.epochs import Recipe
-from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import BOXES, packed_images, read_input_sizes
 from tasks.detection_answers import detector_of, find_objects, read_boxed
 from tasks.detection_scores import HEADLINE, draw_objects
-from tasks.detection_training import boxed_images, detector_recipe, fine_tuned_detector, refuse_without_boxes
+from tasks.detection_training import (
+    SHORT_BUDGET,
+    boxed_images,
+    detector_recipe,
+    fine_tuned_detector,
+    refuse_without_boxes,
+)
 from tasks.domain_run import DomainRun
+from tasks.found_objects import Found
+
+# Part of what a problem brings to the step.
+from tasks.found_objects import together as together
 from tasks.image_scores import seen_and_unseen
 from tasks.models import read_classes
 from tasks.parameters import Parameters
-
-# What a training may cost where nobody says its epochs: a third of a teacher. The pyramid and the head learn from
-# nothing, so that no training is shorter than a teacher's shortest.
-BUDGET = EpochBudget(pixels=570e6, fewest=8, most=150)
-
-
-@dataclass(frozen=True)
-class Found:
-    """The objects of n_images images, and what a detector found there; `images` of both counts these images."""
-
-    truths: Objects
-    found: Objects
-    n_images: int
 
 
 def recipe_for(parameters: Parameters, n_training: int) -> Recipe:
     """Return how every one of the detectors is trained. n_training: images of all domains."""
     settings = parameters.finetune.model_copy(update={"epochs": parameters.domains.epochs})
-    return detector_recipe(settings, read_input_sizes().teacher, n_training, parameters.seed, BUDGET)
+    return detector_recipe(settings, read_input_sizes().teacher, n_training, parameters.seed, SHORT_BUDGET)
 
 
 def files_learnt_from() -> list[Path]:
@@ -65,27 +59,6 @@ def answers_of(run: DomainRun[Recipe], tests: list[pd.DataFrame]) -> list[Found]
         found = find_objects(detector, own, "The detector", lambda done, total: run.report(done, total, "answers"))
         answers.append(Found(own.truths, found, len(own)))
     return answers
-
-
-def together(parts: list[Found]) -> Found:
-    """Return what was found in the images of several domains, one behind the other."""
-    starts = np.cumsum([0, *(part.n_images for part in parts)])
-    truths, found = (
-        concatenated([replace(one, images=one.images + start) for one, start in zip(objects, starts[:-1], strict=True)])
-        for objects in ([part.truths for part in parts], [part.found for part in parts])
-    )
-    return Found(truths, found, int(starts[-1]))
-
-
-def concatenated(parts: list[Objects]) -> Objects:
-    """Return the objects of several tables as one; they all have scores, or none has."""
-    scores = [part.scores for part in parts if part.scores is not None]
-    return Objects(
-        np.concatenate([part.images for part in parts]),
-        np.concatenate([part.labels for part in parts]),
-        np.concatenate([part.xyxy for part in parts]),
-        np.concatenate(scores) if scores else None,
-    )
 
 
 def scores_of(seen: Found, unseen: Found, parameters: Parameters) -> dict[str, Any]:

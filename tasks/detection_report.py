@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from kinglet.evidence.image_bootstrap import RESAMPLES
 from kinglet.evidence.image_gate import MAP_50
 from tasks.artifacts import packed_images, read_input_sizes
-from tasks.chapters import detections, tracking
+from tasks.chapters import cross_validation, detections, tracking
 from tasks.detection_answers import read_boxed
 from tasks.detection_answers import read_found as read_detections
 from tasks.image_report import Words, page_of, read_found
@@ -36,11 +37,14 @@ def page_on_detectors(parameters: Parameters) -> str:
     found = read_found()
     classes, shown_from = found.evaluation["classes"], found.evaluation["shown_from"]
     images = read_boxed("test", classes)
-    test = found.evaluation["models"][found.chosen]["test"]
-    page = page_of(found, words_of(test, shown_from, parameters.evaluate.confidence), parameters)
+    scores, confidence = found.evaluation["models"], parameters.evaluate.confidence
+    page = page_of(found, words_of(scores[found.chosen]["test"], shown_from, confidence), parameters)
     page |= {
         "shown_from": shown_from,
-        "by_class": class_rows(found.evaluation["models"], classes, found.teacher, found.chosen),
+        "by_class": class_rows(scores, classes, found.teacher, found.chosen),
+        "cross_validation": cross_validation.chapter(
+            scores[found.teacher], confidence, {name: SCORES[name] for name in ("map_50", "map")}, RESAMPLES
+        ),
         "detections": detections.chapter(
             found.names,
             read_detections(found.names, images, "test"),

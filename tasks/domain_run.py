@@ -10,12 +10,9 @@ import onnxruntime
 import pandas as pd
 from torch import nn
 
-from kinglet.models.registry import normalization
 from kinglet.reporting import Report
-from kinglet.runtime.preprocessing import Preprocessing
-from kinglet.runtime.sessions import open_session
 from kinglet.training.checkpoints import Checkpoint
-from tasks.models import OUTPUTS, exported
+from tasks.models import served
 from tasks.parameters import Parameters
 
 
@@ -59,8 +56,4 @@ class DomainRun(Generic[SomeRecipe]):
 
     def served(self, network: nn.Module, size: int, channels: int, classes: list[str]) -> onnxruntime.InferenceSession:
         """Return a session of the network's ONNX file, on one thread, as it would be served."""
-        problem, (mean, std) = self.parameters.network, normalization(channels)
-        preprocessing = Preprocessing(size, channels, self.parameters.data.fit, tuple(mean), tuple(std))
-        facts = {"preprocessing": preprocessing.to_dict(), "classes": classes}
-        (model,) = exported(network.cpu().eval(), size, channels, facts, problem).values()
-        return open_session(model.SerializeToString(), threads=1, outputs=OUTPUTS[problem])
+        return served(network, size, channels, classes, self.parameters)

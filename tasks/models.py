@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,10 @@ from kinglet.data.batches import gather, open_packed, standardize
 from kinglet.models.clip_classifier import ClipClassifier, FramePart, recurrent_step_of
 from kinglet.models.export import step_to_onnx, to_onnx
 from kinglet.models.onnx_graph import DETECTOR_OUTPUTS, OUTPUT_NAME
-from kinglet.models.registry import architecture_of, rebuild
+from kinglet.models.registry import architecture_of, normalization, rebuild
 from kinglet.runtime.bundles import MODEL, RECURRENT
 from kinglet.runtime.preprocessing import Preprocessing
-from kinglet.runtime.sessions import FEATURES_NAME
+from kinglet.runtime.sessions import FEATURES_NAME, open_session
 from kinglet.training.allocator import keep_freed_memory, use_huge_pages
 from kinglet.training.checkpoints import Checkpoint, checkpoint_key, write_state
 from kinglet.training.devices import make_deterministic, training_threads
@@ -36,6 +37,7 @@ from tasks.artifacts import (
     read_card,
     write_card,
 )
+from tasks.parameters import Parameters
 
 CLASSIFICATION = "classification"
 # What a network returns, as its file calls it, by problem.
@@ -182,6 +184,17 @@ def exported(
         MODEL: to_onnx(FramePart(network), input_size, channels, facts, OUTPUTS[problem]),
         RECURRENT: step_to_onnx(recurrent_step_of(network), facts),
     }
+
+
+def served(
+    network: nn.Module, size: int, channels: int, classes: list[str], parameters: Parameters
+) -> onnxruntime.InferenceSession:
+    """Return a session of a trained network's ONNX file, on one thread, as it would be served. size: of its input."""
+    problem, (mean, std) = parameters.network, normalization(channels)
+    preprocessing = Preprocessing(size, channels, parameters.data.fit, tuple(mean), tuple(std))
+    facts = {"preprocessing": preprocessing.to_dict(), "classes": classes}
+    (model,) = exported(network.cpu().eval(), size, channels, facts, problem).values()
+    return open_session(model.SerializeToString(), threads=1, outputs=OUTPUTS[problem])
 
 
 def load_model(folder: Path) -> tuple[nn.Module, ModelCard]:

@@ -29,7 +29,7 @@ OFF_OF_IMAGES: dict[str, Any] = {
     "prune.blocks": 0,
 }
 OFF: dict[str, dict[str, Any]] = {
-    "detection": {**OFF_OF_IMAGES, "crossvalidate.folds": []},
+    "detection": OFF_OF_IMAGES,
     "segmentation": OFF_OF_IMAGES,
     "video": {**OFF_BESIDE_CLASSES, "quantize.stored_weights": []},
 }

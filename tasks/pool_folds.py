@@ -17,6 +17,7 @@ from kinglet.evidence.bootstrap import accuracy_interval, f1_macro_interval
 from kinglet.evidence.cross_validation import corrected_resampled_interval
 from kinglet.evidence.metrics import accuracy, class_scores, confusion_matrix
 from tasks.artifacts import FOLD_PLAN, OUT_OF_FOLD, POOL_FOLDS, SPLIT, fold_folder
+from tasks.detection_pooling import pool_boxes
 from tasks.parameters import Parameters
 from tasks.segmentation_pooling import pool_masks
 from tasks.stage import run_stage
@@ -160,6 +161,7 @@ def write_answers(path: Path, folds: list[Fold]) -> None:
 # Scores of the folds by the problem, and what they answer where that is a class of an image.
 POOLING: dict[str, Callable[[Parameters], tuple[dict[str, Any], list[Fold]]]] = {
     "classification": pool_classes,
+    "detection": lambda parameters: (pool_boxes(parameters), []),
     "segmentation": lambda parameters: (pool_masks(parameters), []),
     "video": pool_classes,
 }

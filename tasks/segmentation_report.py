@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from kinglet.evidence.image_bootstrap import RESAMPLES
 from kinglet.evidence.image_gate import MIOU
 from tasks.artifacts import packed_images, read_input_sizes
 from tasks.chapters import cross_validation, masks
@@ -33,7 +34,10 @@ def page_on_segmenters(parameters: Parameters) -> str:
     page |= {
         "by_class": class_rows(scores, classes, found.teacher, found.chosen),
         "cross_validation": cross_validation.chapter(
-            scores[found.teacher], confidence, {name: SCORES[name] for name in ("miou", "dice", "pixel_accuracy")}
+            scores[found.teacher],
+            confidence,
+            {name: SCORES[name] for name in ("miou", "dice", "pixel_accuracy")},
+            RESAMPLES,
         ),
         "masks": masks.chapter(
             found.names,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kinglet.atomic import read_json
+from kinglet.evidence import bootstrap
 from kinglet.evidence.fold_chart import score_of_folds
 from tasks.artifacts import POOL_FOLDS
 from tasks.report_rows import percent
@@ -14,10 +15,13 @@ OF_CLASSES = {"accuracy": "accuracy", "f1_macro": "F1 macro"}
 FAR_BELOW = 0.02
 
 
-def chapter(teacher: dict[str, Any], confidence: float, words: dict[str, str] = OF_CLASSES) -> dict[str, Any] | None:
+def chapter(
+    teacher: dict[str, Any], confidence: float, words: dict[str, str] = OF_CLASSES, resamples: int = bootstrap.RESAMPLES
+) -> dict[str, Any] | None:
     """Return what the template shows, None without folds.
 
-    teacher: its scores by split, as in scores.json. words: {score: its word}; the first is drawn.
+    teacher: its scores by split, as in scores.json. words: {score: its word}; the first is drawn. resamples: of all
+    images, that the intervals are from.
     """
     scores = read_json(POOL_FOLDS / "scores.json")
     if not scores["folds"]:
@@ -32,6 +36,7 @@ def chapter(teacher: dict[str, Any], confidence: float, words: dict[str, str] = 
     return {
         **scores,
         "confidence": confidence,
+        "resamples": resamples,
         "words": words,
         "charts": charts,
         "far": remark(reference - mean["value"], scores["epochs"]),

@@ -23,8 +23,9 @@ from kinglet.atomic import read_json, write_json
 from kinglet.evidence.detection_matches import Objects
 from kinglet.evidence.segmentation_scores import MaskCounts
 from kinglet.runtime.segmentation import VOID
-from tasks import detection_domains, segmentation_domains
+from tasks import segmentation_domains
 from tasks.artifacts import BOXES, DOMAINS, SPLIT, TILES, packed_masks
+from tasks.found_objects import Found, together
 from tasks.parameters import Parameters
 from tests.unit.models.segmenter_files import small_segmenter
 from tests.unit.tasks.painted_domains import CLASSES, SIZE, pictures, write_painted
@@ -167,12 +168,12 @@ def test_tiles_are_numbered_by_their_image(tmp_path, monkeypatch):
 
 
 def test_detections_of_several_domains_are_put_one_behind_the_other():
-    def found(images: list[int], n_images: int) -> detection_domains.Found:
+    def found(images: list[int], n_images: int) -> Found:
         boxes = np.arange(4 * len(images), dtype=float).reshape(-1, 4)
         objects = Objects(np.array(images, np.int64), np.zeros(len(images), np.int64), boxes)
-        return detection_domains.Found(objects, replace(objects, scores=np.linspace(1, 0, len(images))), n_images)
+        return Found(objects, replace(objects, scores=np.linspace(1, 0, len(images))), n_images)
 
-    pooled = detection_domains.together([found([0, 2], 3), found([], 1), found([0, 1, 1], 2)])
+    pooled = together([found([0, 2], 3), found([], 1), found([0, 1, 1], 2)])
     assert pooled.n_images == 6
     assert pooled.truths.images.tolist() == pooled.found.images.tolist() == [0, 2, 4, 5, 5]
     assert pooled.truths.scores is None

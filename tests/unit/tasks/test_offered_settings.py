@@ -156,7 +156,6 @@ def test_clips_are_adapted_by_every_method_and_to_the_made_camera_too(tmp_path: 
         ],
         *[(problem, "distill", {"hints": "attention"}) for problem in ("detection", "segmentation")],
         *[(problem, "prune", {"blocks": 1}) for problem in ("detection", "segmentation")],
-        ("detection", "crossvalidate", {"folds": [1, 2]}),
     ],
 )
 def test_a_step_that_knows_classes_only_is_refused_when_it_is_on(
