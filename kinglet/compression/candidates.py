@@ -135,7 +135,7 @@ class Backbone:
 
     from_teacher = True
     FIRST_RUNG_PIXELS = 10e6
-    CHANNEL_SHARES = (0.0, 0.25, 0.5, 0.65)
+    CHANNEL_SHARES = (0.0, 0.25, 0.4, 0.5, 0.65)
     # Inner widths of the pretrained networks are multiples of 8.
     ROUND_TO = 8
 
