@@ -23,7 +23,7 @@ from kinglet.models.feature_maps import feature_maps
 from kinglet.reporting import Report
 from kinglet.training.devices import pick_device
 from kinglet.training.hints import kept_maps
-from kinglet.training.loop import ImageSet, evaluation_batch
+from kinglet.training.loop import ImageSet, rows_at_once
 from tasks.artifacts import ANSWERS, FINETUNE, MAPS, TEACHER, ModelCard
 from tasks.models import load_model, prepare_training, taught_images
 from tasks.parameters import Parameters
@@ -108,7 +108,7 @@ class KeptMaps:
 def answers_of(
     network: nn.Module, card: ModelCard, training: ImageSet, views: Views, maps: KeptMaps, report: Report
 ) -> Tensor:
-    """Return the logits for all training images in all views, float32 (n_training, n_views, n_classes)."""
+    """Return the logits for all training images, or clips, in all views, float32 (n_training, n_views, n_classes)."""
     device = pick_device()
     # Without the batch normalizations it answers the same, sooner.
     folded = fold_batch_norms(network).to(device)
@@ -116,7 +116,7 @@ def answers_of(
     answers = torch.empty(n, views.n_views, n_classes)
     packed = training.packed[card.input_size]
     for view in range(views.n_views):
-        for positions in np.split(np.arange(n), range(step := evaluation_batch(card.input_size), n, step)):
+        for positions in np.split(np.arange(n), range(step := rows_at_once(packed), n, step)):
             same = torch.full((len(positions),), view)
             pixels, _ = views.show(packed, training.rows, positions, same, device)
             logits = maps.answer(folded, standardize(pixels, card.mean, card.std), positions, view)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kinglet.data.batches import images_in_a_row
 from kinglet.data.views import Views
@@ -23,7 +23,7 @@ from kinglet.training.clips import fit_behind, write_places
 from kinglet.training.devices import pick_device
 from kinglet.training.epochs import Recipe
 from kinglet.training.loop import ImageSet, accuracy_of, fit
-from kinglet.training.losses import label_loss
+from kinglet.training.losses import Loss, label_loss
 from kinglet.training.parallel import ALONE, Team
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import packed_clips, read_input_sizes
@@ -76,6 +76,21 @@ class ClipRecipe:
 Checkpoints = Callable[[str, dict[str, Any]], Checkpoint]
 
 
+@dataclass(frozen=True)
+class ClipLosses:
+    """By what a clip classifier learns. behind: of the part behind the backbone, whose examples are all clips in the
+    first view, then all in the second, and so on. whole: of all together, whose examples are the clips.
+    """
+
+    behind: Loss
+    whole: Loss
+
+
+def losses_by_labels(labels: Tensor, n_views: int, label_smoothing: float) -> ClipLosses:
+    """Return the losses of a training from the clips' labels, int64 (n_clips,). n_views: that the backbone sees."""
+    return ClipLosses(label_loss(labels.repeat(n_views), label_smoothing), label_loss(labels, label_smoothing))
+
+
 def train_clip_classifier(parameters: Parameters, team: Team, device: torch.device) -> None:
     """Train the teacher as one of a team; its leader keeps the model."""
     settings = parameters.finetune
@@ -108,13 +123,7 @@ def train_clip_classifier(parameters: Parameters, team: Team, device: torch.devi
         mean=mean,
         std=std,
         classes=classes,
-        notes={
-            "backbone": settings.backbone,
-            "history": history,
-            "frames": network.spec.frames,
-            "feature_size": network.spec.feature_size,
-            "state_size": network.spec.state_size,
-        },
+        notes=notes_on(network, settings.backbone, history),
     )
 
 
@@ -129,6 +138,7 @@ def fine_tuned_clips(
     report: Report,
     device: torch.device | None = None,
     team: Team = ALONE,
+    losses: ClipLosses | None = None,
 ) -> tuple[ClipClassifier, list[dict[str, Any]], list[Checkpoint]]:
     """Return a clip classifier after both parts of the training, the history by epoch, and what the caller clears.
 
@@ -136,6 +146,7 @@ def fine_tuned_clips(
     Source: Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features" (linear probing first).
     validation: clips that say which epoch's weights are kept. size: edge of a frame in pixels. checkpoint: from a
     part's name and what else decides it to where it goes on if it was interrupted. device, team: as for `train`.
+    losses: by which it learns, those of the labels for None.
     """
     channels, device = channels_of(training), device or pick_device()
     mean, std = normalization(channels)
@@ -151,7 +162,8 @@ def fine_tuned_clips(
         dropout=recipe.recurrent.dropout,
     )
     common: dict[str, Any] = {"device": device, "team": team, "report": report}
-    labels = torch.from_numpy(training.labels)
+    if losses is None:
+        losses = losses_by_labels(torch.from_numpy(training.labels), recipe.views, settings.label_smoothing)
     places = checkpoint("recurrent", {"backbone": weights_digest(network.backbone)})
     views = Views(recipe.behind.augment, len(training.rows), recipe.views, recipe.behind.seed)
     pooled = [
@@ -172,7 +184,7 @@ def fine_tuned_clips(
         network.behind,
         (pooled[0], np.tile(training.labels, recipe.views)),
         (pooled[1], validation.labels),
-        label_loss(labels.repeat(recipe.views), settings.label_smoothing),
+        losses.behind,
         recipe.behind,
         checkpoint=places,
         **common,
@@ -187,7 +199,7 @@ def fine_tuned_clips(
         copy.deepcopy(network),
         training,
         validation,
-        label_loss(labels, settings.label_smoothing),
+        losses.whole,
         recipe.whole,
         mean=mean,
         std=std,
@@ -198,6 +210,13 @@ def fine_tuned_clips(
     assert isinstance(trained, ClipClassifier)
     is_better = max(epoch["accuracy"] for epoch in history) >= team.told(score, device)
     return (trained if is_better else network).cpu().eval(), parts, [places, whole]
+
+
+def notes_on(network: ClipClassifier, backbone: str, history: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the card of a clip classifier says of it."""
+    spec = network.spec
+    sizes = {"frames": spec.frames, "feature_size": spec.feature_size, "state_size": spec.state_size}
+    return {"backbone": backbone, "history": history, **sizes}
 
 
 def forget_places(checkpoint: Checkpoint) -> None:

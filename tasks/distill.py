@@ -21,6 +21,7 @@ from tasks.artifacts import (
     read_input_sizes,
     untaught,
 )
+from tasks.clip_distill import train_clip_students
 from tasks.distillation import train_from_teacher
 from tasks.image_distill import train_students
 from tasks.models import (
@@ -115,15 +116,11 @@ def train_classifiers(parameters: Parameters) -> None:
         )
 
 
-def train_nothing(_: Parameters) -> None:
-    """Train no student: none for clips is offered."""
-
-
 TRAININGS = {
     "classification": train_classifiers,
     "detection": train_students,
     "segmentation": train_students,
-    "video": train_nothing,
+    "video": train_clip_students,
 }
 
 if __name__ == "__main__":

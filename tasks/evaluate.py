@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from kinglet.atomic import atomic_path, read_json, write_json
+from kinglet.atomic import atomic_path, read_json, write_json, write_text
 from kinglet.evidence.bootstrap import accuracy_interval, f1_macro_interval, paired_interval
 from kinglet.evidence.metrics import (
     class_scores,
@@ -52,9 +52,11 @@ Beside = Callable[[Path, ModelCard, HeldOut], dict[str, Any]]
 
 
 def run(parameters: Parameters) -> None:
-    """Write scores.json, intervals.json, predictions.parquet, confusion.csv and masks, empty where there are none."""
+    """Write scores.json, intervals.json, predictions.parquet, confusion.csv, and masks or a note without any."""
     SCORING[parameters.network](parameters)
-    MASKS.mkdir(parents=True, exist_ok=True)
+    if parameters.network != "segmentation":
+        # DVC warns of every folder that is empty.
+        write_text(MASKS / "README.txt", f"Segmenters leave their masks here; problem is {parameters.problem}.\n")
 
 
 def score_classifiers(parameters: Parameters) -> None:

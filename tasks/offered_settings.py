@@ -31,7 +31,11 @@ OFF_OF_IMAGES: dict[str, Any] = {
 OFF: dict[str, dict[str, Any]] = {
     "detection": OFF_OF_IMAGES,
     "segmentation": OFF_OF_IMAGES,
-    "video": {**OFF_BESIDE_CLASSES, "quantize.stored_weights": []},
+    "video": {
+        **{key: off for key, off in OFF_BESIDE_CLASSES.items() if key != "distill.students"},
+        "distill.hints": "none",
+        "quantize.stored_weights": [],
+    },
 }
 # What the parameter file of a data set is written from.
 EXAMPLES = {problem: f"params/{problem}.yaml" for problem in (*OFF, "tracking")}

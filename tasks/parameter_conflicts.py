@@ -24,6 +24,7 @@ STUDENTS = {
     "classification": ("stages", "a table of stages", "a list of stages, each with a width, a stride and its blocks"),
     "detection": ("backbone", "a detector on a backbone", ON_A_BACKBONE),
     "segmentation": ("backbone", "a segmenter on a backbone", ON_A_BACKBONE),
+    "video": ("backbone", "a network over clips on a backbone", ON_A_BACKBONE),
 }
 
 

@@ -77,6 +77,10 @@ def test_every_model_is_scored_on_both_held_out_splits(project):
     assert teacher["test"]["value"] == 0
 
 
+def test_no_output_is_an_empty_folder_that_dvc_would_warn_of(project):
+    assert [file.name for file in Path("artifacts/evaluate/masks").iterdir()] == ["README.txt"]
+
+
 def test_scores_follow_from_the_predictions(project):
     scores = read_json(Path("artifacts/evaluate/scores.json"))["models"]
     teacher = predictions("teacher", "test")

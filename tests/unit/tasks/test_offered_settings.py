@@ -22,11 +22,10 @@ SETTINGS: dict[str, Any] = {
     "domains": {"most": 0},
     "quantize": {"qat_epochs": 0},
 }
-# What only classification offers, switched on; detectors and segmenters are pruned too, by channels, and have other
-# students.
+# What only classification offers, switched on; detectors and segmenters are pruned too, by channels.
 ON: dict[str, dict[str, Any]] = {
     "search": {"survivors": 1},
-    "distill": {"students": {"small": {"stages": [{"width": 8, "stride": 2}]}}},
+    "distill": {"hints": "attention"},
     "quantize": {"qat_epochs": 1},
     "export": {"runtimes": ["opencv"]},
 }
@@ -148,13 +147,7 @@ def test_clips_are_adapted_by_every_method_and_to_the_made_camera_too(tmp_path: 
 @pytest.mark.parametrize(
     ("problem", "section", "values"),
     [
-        *[
-            (problem, section, values)
-            for problem in OFF
-            for section, values in ON.items()
-            if section != "distill" or problem == "video"
-        ],
-        *[(problem, "distill", {"hints": "attention"}) for problem in ("detection", "segmentation")],
+        *[(problem, section, values) for problem in OFF for section, values in ON.items()],
         *[(problem, "prune", {"blocks": 1}) for problem in ("detection", "segmentation")],
     ],
 )
