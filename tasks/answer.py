@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,9 +19,12 @@ from torch import Tensor, nn
 from kinglet.atomic import atomic_path, write_bytes
 from kinglet.data.batches import standardize
 from kinglet.data.views import Views
-from kinglet.models.export import fold_batch_norms
+from kinglet.models.clip_classifier import ClipClassifier
+from kinglet.models.export import fold_batch_norms, to_onnx
 from kinglet.models.feature_maps import feature_maps
 from kinglet.reporting import Report
+from kinglet.runtime.sessions import open_session
+from kinglet.runtime.sessions import run as compute
 from kinglet.training.devices import pick_device
 from kinglet.training.hints import kept_maps
 from kinglet.training.loop import ImageSet, rows_at_once
@@ -31,6 +35,9 @@ from tasks.progress import progress
 from tasks.recipes import number_of_views
 from tasks.setting_values import NO_HINTS
 from tasks.stage import run_stage
+
+# From inputs, float32 (n, channels, size, size), to logits (n, n_classes).
+Network = Callable[[Tensor], Tensor]
 
 
 def run(parameters: Parameters) -> None:
@@ -78,11 +85,11 @@ class KeptMaps:
         self.kind, self.shape, self.outputs = kind, (n_images, n_views), outputs
         self.arrays: list[NDArray[np.float16]] = []
 
-    def answer(self, network: nn.Module, inputs: Tensor, positions: NDArray[np.int64], view: int) -> Tensor:
+    def answer(self, network: Network, inputs: Tensor, positions: NDArray[np.int64], view: int) -> Tensor:
         """Return a network's logits for the inputs, the images at `positions` in this view, and keep its maps."""
         if self.kind == NO_HINTS:
-            logits: Tensor = network(inputs)
-            return logits
+            return network(inputs)
+        assert isinstance(network, nn.Module), "nothing else shows what it sees on the way"
         maps, logits = feature_maps(network, inputs)
         kept = [one.to(torch.float16).cpu().numpy() for one in kept_maps(self.kind, maps)]
         if not self.arrays:
@@ -111,7 +118,9 @@ def answers_of(
     """Return the logits for all training images, or clips, in all views, float32 (n_training, n_views, n_classes)."""
     device = pick_device()
     # Without the batch normalizations it answers the same, sooner.
-    folded = fold_batch_norms(network).to(device)
+    folded: Network = fold_batch_norms(network).to(device)
+    if device.type == "cpu" and maps.kind == NO_HINTS and not isinstance(network, ClipClassifier):
+        folded = in_onnxruntime(network, card)
     n, n_classes = len(training.rows), len(card.classes)
     answers = torch.empty(n, views.n_views, n_classes)
     packed = training.packed[card.input_size]
@@ -123,6 +132,16 @@ def answers_of(
             answers[torch.from_numpy(positions), view] = logits.float().cpu()
             report(view * n + int(positions[-1]) + 1, views.n_views * n, f"view {view + 1} of {views.n_views}")
     return answers
+
+
+def in_onnxruntime(network: nn.Module, card: ModelCard) -> Network:
+    """Return a classifier as ONNX Runtime computes it on the CPU: the same but for rounding, in less time.
+
+    With EfficientNet-Lite0 at 48 pixels this step took torch 1.3 to 1.5 times as long (two cores, AVX2, in turns).
+    """
+    model = to_onnx(network, card.input_size, card.channels, {})
+    session = open_session(model.SerializeToString(), torch.get_num_threads())
+    return lambda inputs: torch.from_numpy(compute(session, inputs.contiguous().numpy()))
 
 
 KEEPING = {
