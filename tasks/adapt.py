@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kinglet.atomic import atomic_path, write_json
-from tasks.artifacts import ADAPT, ADAPTED_MODELS
+from tasks.artifacts import ADAPT, ADAPTED_MODELS, say_why_empty
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
 
@@ -32,6 +32,8 @@ def run(parameters: Parameters) -> None:
         }
         scores, found = work[parameters.network](parameters)
         pictures = NO_PICTURES if found is None else found
+    if not scores["models"]:
+        say_why_empty(ADAPTED_MODELS, scores.get("reason", "adapt.models names no model."))
     with atomic_path(ADAPT / "pictures.npy") as temporary, temporary.open("wb") as file:
         np.save(file, pictures)
     write_json(ADAPT / "scores.json", scores)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kinglet.atomic import read_json, write_json
+from kinglet.atomic import read_json, write_json, write_text
 from kinglet.errors import KingletError
 from kinglet.runtime.engines import ONNXRUNTIME, RUNTIMES
 
@@ -157,6 +157,11 @@ def packed_images(input_size: int) -> Path:
 def packed_masks(input_size: int) -> Path:
     """Return the file of packed masks of this edge length in pixels, rows as those of `packed_images`."""
     return INGEST / f"masks_{input_size}.npy"
+
+
+def say_why_empty(folder: Path, reason: str) -> None:
+    """Write why a step left nothing in one of its folders, as DVC warns of every folder that is empty."""
+    write_text(folder / "README.txt", f"{reason}\n")
 
 
 def packed_clips(input_size: int) -> Path:

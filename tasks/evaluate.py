@@ -12,7 +12,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from kinglet.atomic import atomic_path, read_json, write_json, write_text
+from kinglet.atomic import atomic_path, read_json, write_json
 from kinglet.evidence.bootstrap import accuracy_interval, f1_macro_interval, paired_interval
 from kinglet.evidence.metrics import (
     class_scores,
@@ -24,7 +24,7 @@ from kinglet.evidence.metrics import (
 from kinglet.evidence.score_intervals import Resampling, ScoreIntervals, score_intervals
 from kinglet.runtime.processors import available_processors
 from kinglet.runtime.sessions import gather_logits
-from tasks.artifacts import EVALUATE, SPLIT, ModelCard, model_folders, packed_images, read_card
+from tasks.artifacts import EVALUATE, SPLIT, ModelCard, model_folders, packed_images, read_card, say_why_empty
 from tasks.clip_evaluate import ClipScoring
 from tasks.detection_evaluate import score_detectors
 from tasks.domain_scores import Score, places_by_domain, scores_by_domain
@@ -55,8 +55,7 @@ def run(parameters: Parameters) -> None:
     """Write scores.json, intervals.json, predictions.parquet, confusion.csv, and masks or a note without any."""
     SCORING[parameters.network](parameters)
     if parameters.network != "segmentation":
-        # DVC warns of every folder that is empty.
-        write_text(MASKS / "README.txt", f"Segmenters leave their masks here; problem is {parameters.problem}.\n")
+        say_why_empty(MASKS, f"Segmenters leave their masks here, and problem is {parameters.problem}.")
 
 
 def score_classifiers(parameters: Parameters) -> None:

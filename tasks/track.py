@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from kinglet.atomic import write_json
-from tasks.artifacts import TRACK
+from tasks.artifacts import TRACK, say_why_empty
 from tasks.parameters import Parameters
 from tasks.stage import run_stage
 
@@ -16,12 +16,12 @@ SCORES = TRACK / "scores.json"
 def run(parameters: Parameters) -> None:
     """Write scores.json, and into results/ the tracks, a video and a strip of frames of every test sequence.
 
-    Where images are no frames of sequences, scores.json says so and results/ is empty.
+    Where images are no frames of sequences, scores.json says so, and a note in results/.
     """
     if parameters.problem != "tracking":
         reason = f"problem is {parameters.problem}: images are no frames of sequences, and nothing is followed."
         print(f"note: {reason}", file=sys.stderr)
-        RESULTS.mkdir(parents=True, exist_ok=True)
+        say_why_empty(RESULTS, reason)
         write_json(SCORES, {"reason": reason, "models": {}})
         return
     # Here, as a run of another problem needs nothing of it.

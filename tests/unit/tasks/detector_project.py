@@ -21,9 +21,9 @@ from kinglet.runtime.detection import BOXES_NAME
 from kinglet.runtime.device import this_device
 from kinglet.runtime.preprocessing import Preprocessing, placement
 from kinglet.runtime.sessions import CLASSES_KEY, PREPROCESSING_KEY
-from tasks.artifacts import BENCHMARK, BOXES, BUNDLE, DOMAINS, INGEST, SPLIT, ModelCard, write_card
+from tasks.artifacts import BENCHMARK, BOXES, BUNDLE, DOMAINS, INGEST, POOL_FOLDS, SPLIT, ModelCard, write_card
 from tasks.parameters import Parameters
-from tests.unit.tasks.small_project import write_data
+from tests.unit.tasks.small_project import cross_validated, write_data
 
 CLASSES = ["green", "red"]
 WIDTH, HEIGHT, SIZE, CELL = 128, 64, 64, 16
@@ -87,6 +87,7 @@ def build_detector_project(root: Path, n: int = 60, recipes: tuple[Recipe, ...] 
         for split in ("train", "validation", "test")
     }
     write_json(artifacts / "split" / "counts.json", counts)
+    write_json(root / POOL_FOLDS / "scores.json", cross_validated(n, ("map_50", "map")))
     for recipe in recipes:
         write_detector(root, recipe)
     models = {recipe.name: latency_of(root, recipe) for recipe in recipes}

@@ -24,7 +24,7 @@ from tasks.artifacts import BENCHMARK, DOMAINS, INGEST, POOL_FOLDS, SPLIT, Model
 from tasks.parameters import Parameters
 from tasks.segmentation_bundle import pack_segmenter
 from tests.unit.tasks.detector_project import latency_of
-from tests.unit.tasks.small_project import write_data
+from tests.unit.tasks.small_project import cross_validated, write_data
 
 CLASSES = ["ground", "green", "red"]
 WIDTH, HEIGHT, SIZE, STRIDE = 96, 64, 64, 4
@@ -87,29 +87,12 @@ def build_segmenter_project(root: Path, n: int = 30, recipes: tuple[Recipe, ...]
         for split in ("train", "validation", "test")
     }
     write_json(root / SPLIT / "counts.json", counts)
-    write_json(root / POOL_FOLDS / "scores.json", cross_validated(n))
+    write_json(root / POOL_FOLDS / "scores.json", cross_validated(n, ("miou", "dice", "pixel_accuracy")))
     for recipe in recipes:
         write_segmenter(root, recipe)
     models = {recipe.name: latency_of(root, recipe) for recipe in recipes}
     facts = {"device": this_device().to_dict(), "threads": 1, "seconds_per_model": 2.0}
     write_json(root / BENCHMARK / "latency.json", {**facts, "models": models})
-
-
-def cross_validated(n: int) -> dict:
-    """Return what pool_folds leaves of two folds."""
-    between = {"value": 0.8, "low": 0.7, "high": 0.9}
-    scores = ("miou", "dice", "pixel_accuracy")
-    runs = [{"repeat": 1, "fold": fold, "n": n // 2, **dict.fromkeys(scores, 0.75 + 0.1 * fold)} for fold in (0, 1)]
-    return {
-        "folds": 2,
-        "repeats": 1,
-        "n": n,
-        "epochs": 3.0,
-        "notes": [],
-        **{name: {**between, "deviation": 0.07} for name in scores},
-        "runs": runs,
-        "pooled": [{"repeat": 1, **dict.fromkeys(scores, between)}],
-    }
 
 
 def photos_of_blots(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

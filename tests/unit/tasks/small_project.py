@@ -221,6 +221,22 @@ def write_facts(artifacts: Path, images: np.ndarray, manifest: pa.Table) -> None
     pyarrow.parquet.write_table(facts, artifacts / "profile" / "images.parquet")
 
 
+def cross_validated(n: int, scores: tuple[str, ...]) -> dict:
+    """Return what pool_folds leaves of two folds where images are drawn into. scores: their names."""
+    between = {"value": 0.8, "low": 0.7, "high": 0.9}
+    runs = [{"repeat": 1, "fold": fold, "n": n // 2, **dict.fromkeys(scores, 0.75 + 0.1 * fold)} for fold in (0, 1)]
+    return {
+        "folds": 2,
+        "repeats": 1,
+        "n": n,
+        "epochs": 3.0,
+        "notes": [],
+        **{name: {**between, "deviation": 0.07} for name in scores},
+        "runs": runs,
+        "pooled": [{"repeat": 1, **dict.fromkeys(scores, between)}],
+    }
+
+
 def write_cross_validation(artifacts: Path, classes: list[str]) -> None:
     """Write what pool_folds and label_errors leave: two folds, two suspicious labels."""
     between = {"value": 0.6, "low": 0.5, "high": 0.7}

@@ -189,6 +189,16 @@ def test_the_page_says_what_an_unseen_domain_costs_in_its_own_score(project):
     assert not re.search("accuracy|right about|image by image", chapter)
 
 
+def test_the_page_shows_the_cross_validation_with_the_precision_of_the_folds(project):
+    page = REPORT.read_text()
+    chapter = page[page.index('<section id="cross-validation">') :]
+    chapter = chapter[: chapter.index("</section>")]
+    assert "2 folds, of 60 training and validation images: the" in chapter
+    assert re.findall(r'<td class="name">([^<]+)</td>', chapter) == ["mAP50", "mAP50–95"]  # noqa: RUF001
+    assert "by 2,000 resamples" in chapter
+    assert '<a href="#cross-validation">' in page
+
+
 def test_pictures_show_what_each_of_two_detectors_has_right_and_wrong(project):
     page = REPORT.read_text()
     chapter = page[page.index('<section id="detections"') : page.index('<section id="data"')]

@@ -11,7 +11,9 @@ import pyarrow.parquet
 import pytest
 import sklearn.metrics
 
+import tasks.adapt
 import tasks.evaluate
+import tasks.track
 from kinglet.atomic import read_json, write_json
 from kinglet.errors import KingletError
 from kinglet.runtime.preprocessing import prepare
@@ -78,7 +80,10 @@ def test_every_model_is_scored_on_both_held_out_splits(project):
 
 
 def test_no_output_is_an_empty_folder_that_dvc_would_warn_of(project):
-    assert [file.name for file in Path("artifacts/evaluate/masks").iterdir()] == ["README.txt"]
+    tasks.adapt.run(parameters(adapt={"models": []}))
+    tasks.track.run(parameters())
+    for folder in ("evaluate/masks", "adapt/models", "track/results"):
+        assert [file.name for file in Path("artifacts", folder).iterdir()] == ["README.txt"]
 
 
 def test_scores_follow_from_the_predictions(project):
