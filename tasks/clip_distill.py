@@ -36,9 +36,11 @@ from tasks.clip_training import (
     losses_by_labels,
     notes_on,
 )
-from tasks.models import image_set, load_model, open_checkpoint, read_manifest, save_model
+from tasks.distillation import save_like
+from tasks.models import image_set, load_model, open_checkpoint, read_manifest
 from tasks.parameters import Parameters
 from tasks.progress import progress
+from tasks.recipes import as_student
 from tasks.setting_values import NO_HINTS
 from tasks.settings_section import AUTO
 from tasks.training_settings import Distill, Student
@@ -126,20 +128,14 @@ def train_student(
             report,
             losses=losses,
         )
-    save_model(
+    save_like(
         DISTILL / name,
         network,
-        step=DISTILL.name,
+        teacher,
         parent="" if control_for else TEACHER,
         input_size=size,
-        channels=teacher.channels,
-        fit=teacher.fit,
-        mean=teacher.mean,
-        std=teacher.std,
-        classes=teacher.classes,
         notes=notes_on(network, student.backbone, history),
         control_for=control_for,
-        problem=teacher.problem,
     )
     for done in checkpoints:
         done.clear()
@@ -154,16 +150,7 @@ def recipe_of_student(parameters: Parameters, size: int, n_clips: int, n_frames:
     finetune = parameters.finetune.model_copy(update={"epochs": settings.epochs})
     recipe = clip_recipe(finetune, parameters.recurrent, n_clips, n_frames, size, parameters.seed)
     assert recipe.whole is not None, "the parameters are refused without epochs"
-    whole = replace(
-        recipe.whole,
-        views=n_views,
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        ema_decay=settings.ema_decay,
-        patience=settings.patience,
-    )
+    whole = replace(as_student(recipe.whole, settings), views=n_views)
     return replace(recipe, whole=whole)
 
 

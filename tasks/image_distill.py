@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import Any
 
 from kinglet.models.export import fold_batch_norms
@@ -14,6 +13,7 @@ from tasks.image_distillation import train_taught_network
 from tasks.image_networks import IMAGE_NETWORKS, Images
 from tasks.models import load_model, read_manifest
 from tasks.parameters import Parameters
+from tasks.recipes import as_student
 from tasks.training_settings import Student
 
 
@@ -79,14 +79,7 @@ def recipe_of_student(parameters: Parameters, size: int, n_examples: int) -> Rec
     """Return how a student is trained: on pictures like the teacher's own, at its own size."""
     settings, networks = parameters.distill, IMAGE_NETWORKS[parameters.network]
     finetune = parameters.finetune.model_copy(update={"epochs": settings.epochs})
-    return replace(
-        # What stands behind the backbone begins with random weights, as the teacher's did: as many pixels pass as in
-        # its training.
-        networks.recipe(finetune, size, n_examples, parameters.seed, networks.budget),
-        batch_size=settings.batch_size,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup=settings.warmup,
-        ema_decay=settings.ema_decay,
-        patience=settings.patience,
-    )
+    # What stands behind the backbone begins with random weights, as the teacher's did: as many pixels pass as in its
+    # training.
+    recipe = networks.recipe(finetune, size, n_examples, parameters.seed, networks.budget)
+    return as_student(recipe, settings)

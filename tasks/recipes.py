@@ -49,6 +49,19 @@ def student_recipe(settings: Distill, from_teacher: bool, input_size: int, n_exa
     )
 
 
+def as_student(recipe: Recipe, settings: Distill) -> Recipe:
+    """Return the recipe of a teacher as its students are trained by it, with its phases and augmentations."""
+    return replace(
+        recipe,
+        batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup=settings.warmup,
+        ema_decay=settings.ema_decay,
+        patience=settings.patience,
+    )
+
+
 def pruned_recipe(settings: Prune, distill: Distill, input_size: int, n_examples: int, seed: int) -> Recipe:
     """Return how a pruned model is trained back: as it was distilled, but shorter and more gently."""
     epochs = PRUNED_BUDGET.epochs(n_examples, input_size**2) if settings.epochs == AUTO else settings.epochs
