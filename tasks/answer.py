@@ -117,10 +117,11 @@ def answers_of(
 ) -> Tensor:
     """Return the logits for all training images, or clips, in all views, float32 (n_training, n_views, n_classes)."""
     device = pick_device()
-    # Without the batch normalizations it answers the same, sooner.
-    folded: Network = fold_batch_norms(network).to(device)
     if device.type == "cpu" and maps.kind == NO_HINTS and not isinstance(network, ClipClassifier):
-        folded = in_onnxruntime(network, card)
+        answering = in_onnxruntime(network, card)
+    else:
+        # Without the batch normalizations it answers the same, sooner.
+        answering = fold_batch_norms(network).to(device)
     n, n_classes = len(training.rows), len(card.classes)
     answers = torch.empty(n, views.n_views, n_classes)
     packed = training.packed[card.input_size]
@@ -128,7 +129,7 @@ def answers_of(
         for positions in np.split(np.arange(n), range(step := rows_at_once(packed), n, step)):
             same = torch.full((len(positions),), view)
             pixels, _ = views.show(packed, training.rows, positions, same, device)
-            logits = maps.answer(folded, standardize(pixels, card.mean, card.std), positions, view)
+            logits = maps.answer(answering, standardize(pixels, card.mean, card.std), positions, view)
             answers[torch.from_numpy(positions), view] = logits.float().cpu()
             report(view * n + int(positions[-1]) + 1, views.n_views * n, f"view {view + 1} of {views.n_views}")
     return answers

@@ -109,7 +109,6 @@ def train_student(
         "backbone": student.backbone,
         "recipe": recipe.facts,
         "distill": settings.model_dump(exclude={"students", "controls"}),
-        "control_for": control_for,
     }
     files = [packed_clips(size), *([] if answers is None else [FINETUNE / TEACHER / "model.pt"])]
 

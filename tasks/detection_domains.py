@@ -26,7 +26,7 @@ from tasks.found_objects import Found
 # Part of what a problem brings to the step.
 from tasks.found_objects import together as together
 from tasks.image_scores import seen_and_unseen
-from tasks.models import read_classes
+from tasks.models import read_classes, served
 from tasks.parameters import Parameters
 
 
@@ -52,7 +52,7 @@ def answers_of(run: DomainRun[Recipe], tests: list[pd.DataFrame]) -> list[Found]
     network, _ = fine_tuned_detector(
         run.parameters.finetune, training, validation, len(classes), run.recipe, run.checkpoint, run.report
     )
-    detector = detector_of(run.served(network, size, training.packed.shape[3], classes))
+    detector = detector_of(served(network, size, training.packed.shape[3], classes, run.parameters))
     images, answers = read_boxed("test", classes), []
     for test in tests:
         own = images.take(np.flatnonzero(np.isin(images.rows, test["index"])))

@@ -1,4 +1,4 @@
-"""One training of the step `domains`, whatever the problem: what it learns from, and what opens it as it is served."""
+"""One training of the step `domains`, whatever the problem: what it learns from, and where it goes on."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-import onnxruntime
 import pandas as pd
-from torch import nn
 
 from kinglet.reporting import Report
 from kinglet.training.checkpoints import Checkpoint
-from tasks.models import served
 from tasks.parameters import Parameters
 
 
@@ -53,7 +50,3 @@ class DomainRun(Generic[SomeRecipe]):
     def checkpoint(self) -> Checkpoint:
         """Where a training of one part goes on."""
         return self.checkpoint_of("", {})
-
-    def served(self, network: nn.Module, size: int, channels: int, classes: list[str]) -> onnxruntime.InferenceSession:
-        """Return a session of the network's ONNX file, on one thread, as it would be served."""
-        return served(network, size, channels, classes, self.parameters)

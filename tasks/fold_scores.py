@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,16 +46,25 @@ def pooled_folds(
         found = intervals_of(drawn, confidence=confidence).overall
         known = {name: interval.to_dict() for name in names if (interval := found[name]) is not None}
         pooled.append({"repeat": repeat, **known})
-    spread = {
-        name: corrected_resampled_interval(
-            np.array([run[name] for run in runs]), 1 / (len(settings.folds) - 1), confidence=confidence
-        ).to_dict()
-        for name in names
-    }
     return {
         "n": sum(facts[settings.repeats[0], fold]["n"] for fold in settings.folds),
         "epochs": max(fact["epochs"] for fact in facts.values()),
-        **spread,
+        **spread_of(runs, names, len(settings.folds), confidence),
         "runs": runs,
         "pooled": pooled,
+    }
+
+
+def spread_of(
+    runs: list[dict[str, Any]], names: Iterable[str], n_folds: int, confidence: float
+) -> dict[str, dict[str, float]]:
+    """Return mean, standard deviation and corrected resampled interval of scores over all runs, JSON-ready.
+
+    runs: {name: score} of each fold of each repetition.
+    """
+    return {
+        name: corrected_resampled_interval(
+            np.array([run[name] for run in runs]), 1 / (n_folds - 1), confidence=confidence
+        ).to_dict()
+        for name in names
     }

@@ -141,14 +141,11 @@ class Front:
         champion_port: None if there was none; nothing is answered then.
         """
         self.write_configuration(champion_port)
+        for server in (CHAMPION, FALLBACK):
+            self._tell(close(server) if champion_port is None else point(server, champion_port))
         if champion_port is not None:
-            self._tell([*point(CHAMPION, champion_port), *point(FALLBACK, champion_port)])
             self._turns(lambda states: states[CHAMPION].is_up, SECONDS_FOR_THE_OLD)
-            self.end_probation()
-        else:
-            self._tell(close(CHAMPION))
-            self.end_probation()
-            self._tell(close(FALLBACK))
+        self.end_probation()
 
     def end_probation(self) -> None:
         """Send all requests to the champion; what the candidate has under way it answers, or the fallback does."""

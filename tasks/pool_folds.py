@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from kinglet.atomic import atomic_path, read_json, write_json
 from kinglet.evidence.bootstrap import accuracy_interval, f1_macro_interval
-from kinglet.evidence.cross_validation import corrected_resampled_interval
 from kinglet.evidence.metrics import accuracy, class_scores, confusion_matrix
 from tasks.artifacts import FOLD_PLAN, OUT_OF_FOLD, POOL_FOLDS, SPLIT, fold_folder
 from tasks.detection_pooling import pool_boxes
+from tasks.fold_scores import spread_of
 from tasks.parameters import Parameters
 from tasks.segmentation_pooling import pool_masks
 from tasks.stage import run_stage
@@ -55,11 +55,12 @@ def pool_classes(parameters: Parameters) -> tuple[dict[str, Any], list[Fold]]:
     """Return the scores, JSON-ready, and the folds with their answers."""
     settings, confidence, seed = parameters.crossvalidate, parameters.evaluate.confidence, parameters.seed
     folds = [read_fold(repeat, fold) for repeat in settings.repeats for fold in settings.folds]
+    runs = [run_scores(fold) for fold in folds]
     scores = {
         "n": len(pooled_answers(folds)[0]),
         "epochs": max(fold.facts["epochs"] for fold in folds),
-        **spread_scores(folds, len(settings.folds), confidence),
-        "runs": [run_scores(fold) for fold in folds],
+        **spread_of(runs, ("accuracy", "f1_macro"), len(settings.folds), confidence),
+        "runs": runs,
         "pooled": [pooled_scores(folds, repeat, confidence, seed) for repeat in settings.repeats],
     }
     return scores, folds
@@ -91,17 +92,6 @@ def run_scores(fold: Fold) -> dict[str, Any]:
         "n_training": fold.facts["n_training"],
         "accuracy": round(accuracy(confusion), 6),
         "f1_macro": round(scores.macro(scores.f1), 6),
-    }
-
-
-def spread_scores(folds: list[Fold], n_folds: int, confidence: float) -> dict[str, dict[str, float]]:
-    """Return mean, standard deviation and corrected resampled interval over all runs, of accuracy and macro F1."""
-    runs = [run_scores(fold) for fold in folds]
-    return {
-        name: corrected_resampled_interval(
-            np.array([scores[name] for scores in runs]), 1 / (n_folds - 1), confidence=confidence
-        ).to_dict()
-        for name in ("accuracy", "f1_macro")
     }
 
 

@@ -14,7 +14,7 @@ from kinglet.training.epochs import Recipe
 from tasks.artifacts import packed_images, packed_masks, read_input_sizes
 from tasks.domain_run import DomainRun
 from tasks.image_scores import seen_and_unseen
-from tasks.models import read_classes
+from tasks.models import read_classes, served
 from tasks.parameters import Parameters
 from tasks.segmentation_answers import count_answers, read_masked, segmenter_of
 from tasks.segmentation_folds import FOLD_BUDGET
@@ -47,7 +47,7 @@ def answers_of(run: DomainRun[Recipe], tests: list[pd.DataFrame]) -> list[MaskCo
     network, _ = fine_tuned_segmenter(
         run.parameters.finetune, training, validation, len(classes), run.recipe, run.checkpoint, run.report
     )
-    segmenter = segmenter_of(run.served(network, size, training.packed.shape[3], classes))
+    segmenter = segmenter_of(served(network, size, training.packed.shape[3], classes, run.parameters))
     images, answers = read_masked("test"), []
 
     def report(done: float, total: float) -> None:

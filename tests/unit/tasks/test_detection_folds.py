@@ -18,11 +18,11 @@ import tasks.crossvalidate
 import tasks.detection_training
 from kinglet.atomic import read_json
 from kinglet.errors import KingletError
-from tasks import assign_folds, label_errors, pool_folds
 from tasks.artifacts import BOXES, CROSSVALIDATE, FOLDS, LABEL_ERROR_COUNTS, OUT_OF_FOLD, PROFILE
 from tasks.chapters import cross_validation
 from tasks.detection_report import SCORES as WORDS
 from tasks.parameters import Parameters
+from tests.unit.tasks.cross_validated import cross_validate
 from tests.unit.tasks.painted_domains import SIZE, pictures, write_painted
 from tests.unit.training.test_detection import network as small_detector
 
@@ -69,11 +69,7 @@ def validated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         facts["pixels_sha256"] = [f"{7919 * number % 104729:064x}" for number in manifest["index"]]
         pd.DataFrame(facts).to_parquet(PROFILE / "images.parquet")
         Path("corrections.csv").write_text("path,label,new_label,confidence,decision\n")
-        assign_folds.run(settings())
-        for fold in (1, 2):
-            tasks.crossvalidate.run(settings(), 1, fold)
-        pool_folds.run(settings())
-        label_errors.run(settings())
+        cross_validate(settings())
     return root
 
 

@@ -17,13 +17,14 @@ from kinglet.errors import KingletError
 from kinglet.reporting import silent
 from kinglet.runtime.segmentation import VOID
 from kinglet.training.checkpoints import Checkpoint
-from tasks import assign_folds, crossvalidate, label_errors, pool_folds, segmentation_folds
+from tasks import crossvalidate, segmentation_folds
 from tasks.artifacts import CROSSVALIDATE, FINETUNE, FOLDS, LABEL_ERROR_COUNTS, OUT_OF_FOLD, TEACHER, read_card
 from tasks.parameters import Parameters
 from tasks.segmentation_benchmark import mask_decoding_time
 from tasks.teacher import keep_teacher
 from tests.unit.data.test_mask_augmentation import painted
 from tests.unit.models.segmenter_files import lively_segmenter
+from tests.unit.tasks.cross_validated import cross_validate
 
 CLASSES = ["background", "blot"]
 SIZE, WIDTH, HEIGHT, N = 64, 96, 48, 12
@@ -76,11 +77,7 @@ def validated(project: Path) -> Path:
     """The project after all steps of the cross-validation."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        assign_folds.run(settings())
-        for fold in (1, 2):
-            crossvalidate.run(settings(), 1, fold)
-        pool_folds.run(settings())
-        label_errors.run(settings())
+        cross_validate(settings())
     return project
 
 
