@@ -29,7 +29,7 @@ from tasks.compression_settings import Prune
 from tasks.data_settings import Data
 from tasks.parameters import Parameters
 from tasks.settings_section import AUTO
-from tasks.training_settings import Search
+from tasks.training_settings import Search, Student
 
 
 def nothing_to_write(_rows: list[dict[str, Any]]) -> None:
@@ -88,8 +88,7 @@ def choose_sizes(parameters: Parameters, short_side: int) -> InputSizes:
     chosen = teacher_size(short_side) if teacher == AUTO else teacher
     student = student_size(short_side)
     students = {
-        name: student if settings.input_size == AUTO else settings.input_size
-        for name, settings in parameters.distill.students.items()
+        name: size_of_student(settings, chosen, student) for name, settings in parameters.distill.students.items()
     }
     candidates = candidate_sizes(parameters.search, chosen, student)
     return InputSizes(
@@ -100,6 +99,16 @@ def choose_sizes(parameters: Parameters, short_side: int) -> InputSizes:
         candidates=candidates,
         rivals=sizes_of_rivals(parameters.prune, chosen, students, candidates),
     )
+
+
+def size_of_student(settings: Student, teacher: int, anew: int) -> int:
+    """Return the edge length that a student takes, that of the teacher where "auto" and on a pretrained backbone.
+
+    anew: what "auto" is for students that learn from random weights.
+    """
+    if settings.input_size != AUTO:
+        return settings.input_size
+    return anew if settings.backbone is None else teacher
 
 
 def sizes_of_rivals(settings: Prune, teacher: int, students: dict[str, int], candidates: list[int]) -> list[int]:

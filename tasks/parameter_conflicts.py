@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from tasks.parameters import Parameters
 
 
-ON_A_BACKBONE = f"one of {', '.join(BACKBONES)}"
-# What a student is, by the problem that networks are made for: the key, its words, and what it may be. Other problems
-# have none.
+ON_A_BACKBONE = {"backbone": f"one of {', '.join(BACKBONES)}"}
+STAGES = {"stages": "a list of stages, each with a width, a stride and its blocks"}
+# What a student is, by the problem that networks are made for: in words, and its keys with what each may be, of which
+# it has one. Other problems have none.
 STUDENTS = {
-    "classification": ("stages", "a table of stages", "a list of stages, each with a width, a stride and its blocks"),
-    "detection": ("backbone", "a detector on a backbone", ON_A_BACKBONE),
-    "segmentation": ("backbone", "a segmenter on a backbone", ON_A_BACKBONE),
-    "video": ("backbone", "a network over clips on a backbone", ON_A_BACKBONE),
+    "classification": ("a table of stages, or a classifier on a backbone,", {**STAGES, **ON_A_BACKBONE}),
+    "detection": ("a detector on a backbone", ON_A_BACKBONE),
+    "segmentation": ("a segmenter on a backbone", ON_A_BACKBONE),
+    "video": ("a network over clips on a backbone", ON_A_BACKBONE),
 }
 
 
@@ -55,15 +56,18 @@ def refuse_students_of_another_problem(parameters: Parameters, path: Path) -> No
     """Raise KingletError if a student lacks what its problem makes students of, or has what another one does."""
     if not parameters.distill.students:
         return
-    own, words, allowed = STUDENTS[parameters.network]
+    words, own = STUDENTS[parameters.network]
+    allowed = ", or ".join(f"{key}, {values}" for key, values in own.items())
     for name, student in parameters.distill.students.items():
         key, why = f"distill.students.{name}", f"problem is {parameters.problem}, and a student is {words} there"
-        others = dict.fromkeys(other for other, *_ in STUDENTS.values() if other != own)
-        wrong = [other for other in others if getattr(student, other)]
+        given = [one for one in (*STAGES, *ON_A_BACKBONE) if getattr(student, one)]
+        wrong = [one for one in given if one not in own]
         if wrong:
-            raise KingletError(f"{path}: {key} has {', '.join(wrong)}; {why}.", f"Put {own} in its place, {allowed}.")
-        if not getattr(student, own):
-            raise KingletError(f"{path}: {key}.{own} is missing; {why}.", f"Set it to {allowed}.")
+            raise KingletError(f"{path}: {key} has {', '.join(wrong)}; {why}.", f"Put {allowed} in its place.")
+        if len(given) > 1:
+            raise KingletError(f"{path}: {key} has both {' and '.join(given)}; {why}.", "Leave one of them out.")
+        if not given:
+            raise KingletError(f"{path}: {key} lacks {' or '.join(own)}; {why}.", f"Give it {allowed}.")
 
 
 def refuse_wrong_models(parameters: Parameters, path: Path) -> None:

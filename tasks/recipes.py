@@ -12,8 +12,8 @@ from tasks.training_settings import Distill
 
 # Twelve epochs of Fashion-MNIST: residual-16 has 92.9 % then, and 93.0 % after sixteen (10,000 test images).
 STUDENT_BUDGET = EpochBudget(pixels=510e6, fewest=4, most=120)
-# A network with the teacher's weights has little to learn anew, and costs several times as much per pixel.
-FROM_TEACHER_BUDGET = EpochBudget(pixels=155e6, fewest=2, most=30)
+# A network with trained weights has little to learn anew, and costs several times as much per pixel.
+PRETRAINED_BUDGET = EpochBudget(pixels=155e6, fewest=2, most=30)
 PRUNED_BUDGET = EpochBudget(pixels=100e6, fewest=2, most=30)
 
 
@@ -28,10 +28,10 @@ def number_of_views(settings: Distill) -> int:
     return {(): 1, ("flip",): 2, ("flip_vertically",): 2}.get(tuple(settings.augment), MANY_VIEWS)
 
 
-def student_recipe(settings: Distill, from_teacher: bool, input_size: int, n_examples: int, seed: int) -> Recipe:
-    """Return how a student is trained: anew, or on from the teacher's weights."""
-    own = settings.from_teacher if from_teacher else settings
-    budget = FROM_TEACHER_BUDGET if from_teacher else STUDENT_BUDGET
+def student_recipe(settings: Distill, pretrained: bool, input_size: int, n_examples: int, seed: int) -> Recipe:
+    """Return how a student is trained: anew, or on from weights, the teacher's or a backbone's."""
+    own = settings.from_teacher if pretrained else settings
+    budget = PRETRAINED_BUDGET if pretrained else STUDENT_BUDGET
     epochs = budget.epochs(n_examples, input_size**2) if own.epochs == AUTO else own.epochs
     return Recipe(
         phases=((epochs, input_size),),

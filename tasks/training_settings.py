@@ -92,7 +92,7 @@ class Stage(Section):
 
 
 class Student(Section):
-    """A classifier's student is a table of stages, a detector's is a backbone: which of the two the problem says.
+    """A table of stages or a backbone; where the problem is not classification, a backbone.
 
     backbone: that the student's training starts from, with ImageNet weights.
     """
@@ -119,7 +119,7 @@ class Search(Section):
 
 
 class FromTeacher(Section):
-    """How students that start with the teacher's weights are trained."""
+    """How students that start with trained weights, the teacher's or a backbone's, are trained."""
 
     epochs: Epochs = AUTO
     batch_size: Count = 64

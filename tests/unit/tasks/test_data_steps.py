@@ -20,7 +20,7 @@ from tasks import check_data, ingest, profile, split, worker_processes
 from tasks.compression_settings import Prune
 from tasks.opened_source import choose_sizes, sizes_of_rivals
 from tasks.parameters import Parameters
-from tasks.training_settings import Adapt
+from tasks.training_settings import Adapt, Stage, Student
 
 Edit = Callable[[Path], None]
 STUDENT = {"input_size": 16, "stages": [{"width": 8, "stride": 2}]}
@@ -413,6 +413,17 @@ def test_a_folder_of_images_without_a_label_that_is_missing_is_named(photos: Pat
     assert "an empty one" in caught.value.hint
     Path("loose").mkdir()
     run_all(parameters(unlabelled="loose"))
+
+
+def test_a_student_on_a_backbone_sees_images_as_large_as_the_teachers_unless_told() -> None:
+    students = {
+        "anew": Student(stages=[Stage(width=16, stride=2)]),
+        "alike": Student(backbone="mobilenet-v2"),
+        "smaller": Student(backbone="mobilenet-v2", input_size=96),
+    }
+    settings = Parameters(problem="classification", seed=0, data={"source": "x"}, distill={"students": students})
+    chosen = choose_sizes(settings, 200)
+    assert chosen.students == {"anew": 64, "alike": chosen.teacher, "smaller": 96}
 
 
 def test_sizes_of_rivals_are_packed_where_a_model_is_pruned() -> None:

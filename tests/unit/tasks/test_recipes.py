@@ -71,9 +71,9 @@ def test_a_pruned_model_trains_as_it_was_distilled_but_more_gently() -> None:
     assert (pruned.augment, pruned.weight_decay, pruned.seed) == (distilled.augment, distilled.weight_decay, 3)
 
 
-def test_a_student_with_the_teachers_weights_trains_shorter_and_more_gently() -> None:
+def test_a_student_with_trained_weights_trains_shorter_and_more_gently() -> None:
     settings = parameters().distill
-    anew, onward = (student_recipe(settings, from_teacher, 48, 54_000, seed=3) for from_teacher in (False, True))
+    anew, onward = (student_recipe(settings, pretrained, 48, 54_000, seed=3) for pretrained in (False, True))
     assert onward.phases[0][0] < anew.phases[0][0]
     assert onward.learning_rate < anew.learning_rate
     assert (onward.augment, onward.seed) == (anew.augment, 3)

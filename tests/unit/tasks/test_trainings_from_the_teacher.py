@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from kinglet.atomic import read_json, write_json
 from kinglet.compression.latency import Latency
 from kinglet.data.batches import standardize
 from kinglet.errors import KingletError
+from kinglet.models.registry import pretrained
 from kinglet.runtime.latency import Timing
 from tasks import answer, distill, prune, rivals, untrained_latency
 from tasks.artifacts import ANSWERS, read_card
@@ -81,6 +83,47 @@ def test_control_is_the_same_network_trained_from_the_labels_alone(project):
     assert sure[0] != sure[1]
     history = [card.notes["history"] for _, card in (taught, untaught)]
     assert len(history[0]) == len(history[1])
+
+
+def test_student_on_a_backbone_begins_with_its_weights_and_a_fitted_classifier(project, monkeypatch):
+    begun = []
+
+    def train(network, output, card, images, recipe, settings, **rest):
+        begun.append((copy.deepcopy(network.state_dict()), recipe, rest))
+
+    students = {"student": {"input_size": 16, "backbone": "mobilenet-v2"}}
+    settings = parameters(distill={"students": students, "controls": ["student"]}, finetune={"head_epochs": 0.5})
+    monkeypatch.setattr(distill, "train_from_teacher", train)
+    distill.run(settings)
+    (weights, recipe, rest), (of_control, _, rest_of_control) = begun
+    pretrained_network, _ = pretrained("mobilenet-v2", 3, 4, 0.0)
+    kept = [key for key, _ in pretrained_network.named_parameters() if not key.startswith("classifier.")]
+    assert kept
+    for key in kept:
+        torch.testing.assert_close(weights[key], pretrained_network.state_dict()[key])
+    assert float(weights["classifier.weight"].abs().max()) > 0
+    assert all(torch.equal(weights[key], of_control[key]) for key in weights)
+    assert recipe.learning_rate == settings.distill.from_teacher.learning_rate
+    assert (rest["parent"], rest["control_for"], rest["notes"]) == ("teacher", "", {"backbone": "mobilenet-v2"})
+    assert (rest_of_control["parent"], rest_of_control["control_for"]) == ("", "student")
+
+
+def test_student_on_a_backbone_is_trained_and_cut_like_any_other(project, monkeypatch):
+    students = {"student": {"input_size": 16, "backbone": "mobilenet-v2"}}
+    settings = parameters(
+        distill={"students": students, "from_teacher": {"epochs": 1, "batch_size": 32}},
+        prune={"models": ["student"], "baseline": "none", "round_to": 8, "epochs": 1, "batch_size": 32},
+    )
+    monkeypatch.setattr(prune, "is_faster", lambda after, before: True)
+    answer.run(settings)
+    distill.run(settings)
+    prune.run(settings)
+    (_, whole), (_, pruned) = (
+        load_model(Path(name)) for name in ("artifacts/distill/student", "artifacts/prune/student-pruned")
+    )
+    assert (whole.parent, pruned.parent) == ("teacher", "student")
+    assert whole.notes["backbone"] == "mobilenet-v2"
+    assert pruned.parameters < 0.8 * whole.parameters
 
 
 def add_unlabelled(n):
