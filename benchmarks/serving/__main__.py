@@ -3,12 +3,14 @@
 What: requests per second at batch 1, JPEG in, class out, as a share of what a bare loop of decoding, preprocessing and
 `session.run` reaches; the 99th percentile at 80 % of that load beside the loop's at 80 % of its own; the same of
 LitServe and BentoML serving the same ONNX file; minutes of mixed load with bad requests, and the memory meanwhile.
-How: loop, server and peers one at a time on the same one core, in turns; the load comes from another core. Peers are
-installed into environments of their own.
+How: loop, server and peers one at a time on the same one core, in turns; the load comes from another core. What each
+can do is measured before and after the seconds at 80 % of it: of a processor that has become slower meanwhile more was
+asked than 80 %, so the 99th percentile is of the rounds in which loop and server kept their speed within a tenth, and
+the row says how many did. Peers are installed into environments of their own.
 
     .venv/bin/python -m benchmarks.serving --bundle artifacts/bundle
 
-Expected time: 7 minutes, 3 of them the soak; `--rounds 0 --soak-seconds 1800` for half an hour of it alone.
+Expected time: 8 minutes, 3 of them the soak; `--rounds 0 --soak-seconds 1800` for half an hour of it alone.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ import json
 import math
 import os
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,8 @@ from tasks.stage import exit_code_of
 REQUIREMENTS = Path(__file__).parent / "peers"
 CONNECTIONS = 4
 LOAD_SHARE = 0.8
+# A processor that others share changes its speed; by more than this, 80 % are no longer that.
+SAME_SPEED = 0.1
 LOOP_FIGURES = ("per_second", "p99_ms", "loaded_p99_ms", "cpu_ms_each")
 START_SECONDS = 60.0
 
@@ -109,10 +113,11 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def bare_loop(bundle: Path, images: Path, core: int, seconds: float, earlier: Sequence[float] = ()) -> dict[str, float]:
-    """Return {per_second, p99_ms, loaded_p99_ms, cpu_ms_each} of the loop without HTTP; loaded: with as many images
-    arriving as the servers get requests, in shares of what they can do, so that some wait for those before them.
-    earlier: images per second in earlier rounds.
+def bare_loop(bundle: Path, images: Path, core: int, seconds: float) -> dict[str, float]:
+    """Return {per_second, p99_ms, loaded_p99_ms, per_second_again, cpu_ms_each} of the loop without HTTP.
+
+    loaded: with as many images arriving as the servers get requests, in shares of what they can do, so that some wait
+    for those before them. again: after that.
     """
     command = [
         sys.executable,
@@ -124,8 +129,6 @@ def bare_loop(bundle: Path, images: Path, core: int, seconds: float, earlier: Se
         str(seconds),
         "--load",
         str(LOAD_SHARE),
-        "--earlier",
-        *map(str, earlier),
     ]
     done = subprocess.run(
         command,
@@ -170,18 +173,30 @@ def requests_for(server: str, contents: Sequence[bytes]) -> list[bytes]:
     return [http_request(content) for content in contents]
 
 
-def measure_server(
-    server: str,
-    options: argparse.Namespace,
-    requests: Sequence[bytes],
-    cores: tuple[int, int],
-    folder: Path,
-    earlier: Sequence[float] = (),
-) -> tuple[Load, Load]:
-    """Return the load that a server takes as fast as it can, and at 80 % of what it takes in the middle round so far.
+@dataclass(frozen=True)
+class Round:
+    """What a server did in a round: as fast as it could, at 80 % of that, and as fast as it could again."""
 
-    Of the middle round, as a processor whose speed changes by a tenth from second to second would else be asked for
-    more than it can do: after a fast second. earlier: requests per second in earlier rounds.
+    fastest: Load
+    steady: Load
+    again: Load
+
+    @property
+    def kept_its_speed(self) -> bool:
+        """Whether 80 % of what it could do before were 80 % of what it could do after."""
+        return same_speed(self.fastest.per_second, self.again.per_second)
+
+
+def same_speed(before: float, after: float) -> bool:
+    """Return whether two rates differ by a tenth at most."""
+    return abs(after / before - 1) <= SAME_SPEED
+
+
+def measure_server(
+    server: str, options: argparse.Namespace, requests: Sequence[bytes], cores: tuple[int, int], folder: Path
+) -> Round:
+    """Return what a server does with load.
+
     Raises PeerError if it does not start, KingletError for an answer that is not good.
     """
     port = free_port()
@@ -194,10 +209,10 @@ def measure_server(
             raise KingletError(f"There was no answer from {server} within {options.seconds:g} s.", "Look at the load.")
         fastest.cpu_ms_each = 1000 * (cpu_seconds(pid) - before) / len(fastest.milliseconds)
         before = waited_seconds(pid)
-        rate = LOAD_SHARE * statistics.median([*earlier, fastest.per_second])
-        steady = run_load(port, requests, options.seconds, CONNECTIONS * 4, rate)
+        steady = run_load(port, requests, options.seconds, CONNECTIONS * 4, LOAD_SHARE * fastest.per_second)
         steady.waited_share = (waited_seconds(pid) - before) / options.seconds
-    return fastest, steady
+        again = run_load(port, requests, options.seconds, CONNECTIONS)
+    return Round(fastest, steady, again)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -263,67 +278,78 @@ def in_turns(
 ) -> dict[str, Any]:
     """Return the figures of the loop and of every server, measured one after the other, several times."""
     loops: list[dict[str, float]] = []
-    loads: dict[str, list[tuple[Load, Load]]] = {server: [] for server in ("kinglet", *options.peers)}
+    rounds: dict[str, list[Round]] = {server: [] for server in ("kinglet", *options.peers)}
     failed: dict[str, str] = {}
     for number in range(options.rounds):
         print(f"round {number + 1} of {options.rounds}", file=sys.stderr)
-        earlier = [loop["per_second"] for loop in loops]
-        loops.append(bare_loop(options.bundle, images, cores[0], options.seconds, earlier))
-        for server, found in loads.items():
+        loops.append(bare_loop(options.bundle, images, cores[0], options.seconds))
+        for server, found in rounds.items():
             if server in failed:
                 continue
             try:
-                earlier = [fastest.per_second for fastest, _ in found]
-                found.append(measure_server(server, options, requests_for(server, contents), cores, folder, earlier))
+                found.append(measure_server(server, options, requests_for(server, contents), cores, folder))
             except (PeerError, KingletError) as error:
                 if server == "kinglet":
                     raise
                 failed[server] = str(error)
-    own = loads["kinglet"]
+    own = rounds["kinglet"]
     figures: dict[str, Any] = {
         "bare_loop": {key: spread([loop[key] for loop in loops]) for key in LOOP_FIGURES},
-        "kinglet": {
-            **server_figures(own),
-            "share_of_loop": spread(
-                [fastest.per_second / loop["per_second"] for (fastest, _), loop in zip(own, loops, strict=True)]
-            ),
-            # The same in processor time: what others do on the machine meanwhile weighs less in it.
-            "cpu_share_of_loop": spread(
-                [loop["cpu_ms_each"] / fastest.cpu_ms_each for (fastest, _), loop in zip(own, loops, strict=True)]
-            ),
-            "p99_above_loop_ms": spread(
-                [steady.quantile(0.99) - loop["loaded_p99_ms"] for (_, steady), loop in zip(own, loops, strict=True)]
-            ),
-            # 80 % of what a core does alone are too much for one that others have for a third of the time.
-            "waited_share": spread([steady.waited_share for _, steady in own]),
-        },
+        "kinglet": {**server_figures(own), **beside_loop(own, loops)},
         "peers": {},
     }
     for server in options.peers:
         if server in failed:
             figures["peers"][server] = {"failed": failed[server]}
             continue
-        peer = loads[server]
+        peer = rounds[server]
         figures["peers"][server] = {
             **server_figures(peer),
             "version": version_in(options, server),
             "times_kinglet": spread(
-                [ours[0].per_second / theirs[0].per_second for ours, theirs in zip(own, peer, strict=True)]
+                [ours.fastest.per_second / theirs.fastest.per_second for ours, theirs in zip(own, peer, strict=True)]
             ),
             "times_kinglet_cpu": spread(
-                [theirs[0].cpu_ms_each / ours[0].cpu_ms_each for ours, theirs in zip(own, peer, strict=True)]
+                [theirs.fastest.cpu_ms_each / ours.fastest.cpu_ms_each for ours, theirs in zip(own, peer, strict=True)]
             ),
         }
     return figures
 
 
-def server_figures(loads: Sequence[tuple[Load, Load]]) -> dict[str, Any]:
-    """Return requests per second and, at 80 % of that, the 99th percentile in milliseconds."""
+def beside_loop(own: Sequence[Round], loops: Sequence[dict[str, float]]) -> dict[str, Any]:
+    """Return what the server does beside the loop of the same round.
+
+    p99_above_loop_ms: of the rounds in which both kept their speed; left out if none did.
+    """
+    pairs = list(zip(own, loops, strict=True))
+    above = [
+        one.steady.quantile(0.99) - loop["loaded_p99_ms"]
+        for one, loop in pairs
+        if one.kept_its_speed and same_speed(loop["per_second"], loop["per_second_again"])
+    ]
     return {
-        "per_second": spread([fastest.per_second for fastest, _ in loads]),
-        "cpu_ms_each": spread([fastest.cpu_ms_each for fastest, _ in loads]),
-        "p99_ms": spread([steady.quantile(0.99) for _, steady in loads]),
-        "p50_ms": spread([steady.quantile(0.5) for _, steady in loads]),
+        "share_of_loop": spread([one.fastest.per_second / loop["per_second"] for one, loop in pairs]),
+        # The same in processor time: what others do on the machine meanwhile weighs less in it.
+        "cpu_share_of_loop": spread([loop["cpu_ms_each"] / one.fastest.cpu_ms_each for one, loop in pairs]),
+        **({"p99_above_loop_ms": spread(above)} if above else {}),
+        # 80 % of what a core does alone are too much for one that others have for a third of the time.
+        "waited_share": spread([one.steady.waited_share for one in own]),
+    }
+
+
+def server_figures(rounds: Sequence[Round]) -> dict[str, Any]:
+    """Return requests per second and, at 80 % of that, percentiles in milliseconds: of the rounds at one speed.
+
+    Where no round was at one speed, of all.
+    """
+    at_speed = [one.steady for one in rounds if one.kept_its_speed]
+    steady = at_speed or [one.steady for one in rounds]
+    return {
+        "per_second": spread([one.fastest.per_second for one in rounds]),
+        "cpu_ms_each": spread([one.fastest.cpu_ms_each for one in rounds]),
+        "p99_ms": spread([one.quantile(0.99) for one in steady]),
+        "p50_ms": spread([one.quantile(0.5) for one in steady]),
+        "rounds_at_one_speed": len(at_speed),
     }
 
 

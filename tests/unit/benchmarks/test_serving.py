@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from benchmarks.serving.__main__ import waited_seconds
-from benchmarks.serving.load import http_request, run_load
+from benchmarks.serving.__main__ import Round, beside_loop, server_figures, waited_seconds
+from benchmarks.serving.load import Load, http_request, run_load
 from benchmarks.serving.soak import growth, requests_of, soak
 from benchmarks.tables.service import container_rows, serving_rows, soak_rows
 from kinglet.errors import KingletError
@@ -64,6 +64,25 @@ def test_what_a_process_waited_for_its_core_is_told():
     assert 0 <= before <= waited_seconds(os.getpid())
 
 
+def round_of(before, after, p99):
+    return Round(Load(before, cpu_ms_each=1.0), Load(0.8 * before, [p99] * 100), Load(after))
+
+
+def test_rounds_in_which_the_processor_changed_its_speed_say_nothing_of_a_load_of_80_percent():
+    rounds = [round_of(1000, 950, 3.0), round_of(1000, 700, 90.0), round_of(800, 810, 5.0)]
+    loops = [
+        {"per_second": 2000, "per_second_again": again, "loaded_p99_ms": 1.0, "cpu_ms_each": 0.5}
+        for again in (1900, 2000, 1700)
+    ]
+    found = beside_loop(rounds, loops)
+    assert found["p99_above_loop_ms"]["values"] == [2.0]
+    assert len(found["share_of_loop"]["values"]) == 3
+    figures = server_figures(rounds)
+    assert (figures["p99_ms"]["values"], figures["rounds_at_one_speed"]) == ([3.0, 5.0], 2)
+    assert "p99_above_loop_ms" not in beside_loop(rounds[1:2], loops[1:2])
+    assert server_figures(rounds[1:2])["p99_ms"]["values"] == [90.0]
+
+
 def test_memory_that_grows_is_told_from_memory_that_warms_up():
     warming = [(second, 50.0 + min(second, 20)) for second in range(100)]
     assert growth(warming, 100)["growth"] == 0
@@ -106,9 +125,11 @@ def test_the_tables_rows():
     rows = serving_rows(figures)
     assert [len(row) for row in rows] == [3] * 4
     assert "**50 %** (25 to 100, 3 rounds)" in rows[0][2]
-    assert "other programs had the core for 50 % of the time" in rows[1][2]
-    del figures["kinglet"]["waited_share"]  # a result from before it was measured
-    assert serving_rows(figures)[1][2] == "**0.5 ms** (0.2 to 1.0)"
+    assert rows[1][2] == "**0.5 ms** (0.2 to 1.0)"
+    figures["kinglet"]["rounds_at_one_speed"] = 4
+    assert "1.0, the 3 of 3 rounds in which the processor kept its speed within a tenth)" in serving_rows(figures)[1][2]
+    del figures["kinglet"]["p99_above_loop_ms"]
+    assert "no result: in none of 3 rounds did the processor keep" in serving_rows(figures)[1][2]
     assert rows[2][2] == "no result: it does not start."
     assert "**3.0 times**" in rows[3][2]
     assert "**0 unexpected** of 1,000, memory **+1.0 %**" in soak_rows(soaked | memory)[0][2]
