@@ -42,9 +42,12 @@ class Benchmark(Section):
 
 
 class Select(Section):
+    """The budget; null sets no limit. max_doubt: how far below max_accuracy_drop the paired interval may reach."""
+
     latency_ms: Positive | None = None
     size_mb: Positive | None = None
     max_accuracy_drop: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    max_doubt: Annotated[float, Field(ge=0, lt=1)] | None = None
 
 
 class Gate(Section):

@@ -68,7 +68,7 @@ def parse_budget(words: list[str]) -> Budget:
         limits.get("latency_ms"),
         limits.get("size_mb"),
         limits.get("max_accuracy_drop", MAX_ACCURACY_DROP),
-        "float model",
+        reference="float model",
     )
 
 

@@ -71,7 +71,9 @@ def files_of(name: str, scores: dict[str, Any]) -> dict[str, str]:
 
 def budget_of(settings: Settings, headline: str) -> Budget:
     """Return the limits, and the word for what models are chosen by."""
-    return Budget(settings.latency_ms, settings.size_mb, settings.max_accuracy_drop, score=WORDS[headline])
+    return Budget(
+        settings.latency_ms, settings.size_mb, settings.max_accuracy_drop, settings.max_doubt, score=WORDS[headline]
+    )
 
 
 def candidate(name: str, scores: dict[str, Any], latency: dict[str, Any], headline: str = ACCURACY) -> Candidate:
@@ -88,6 +90,8 @@ def candidate(name: str, scores: dict[str, Any], latency: dict[str, Any], headli
 def describe(settings: Settings) -> str:
     """Return the limits in words."""
     limits = [f"at most {100 * settings.max_accuracy_drop:g} points below the teacher"]
+    if settings.max_doubt is not None:
+        limits[0] += f", and not {100 * settings.max_doubt:g} more at worst"
     if settings.latency_ms is not None:
         limits.append(f"at most {settings.latency_ms:g} ms")
     if settings.size_mb is not None:

@@ -32,12 +32,15 @@ class Candidate:
 class Budget:
     """The most that a model may cost; None is no limit. max_accuracy_drop: against the reference, in [0, 1).
 
-    reference: what sentences call the model that the others are compared with. score: what they call `accuracy`.
+    max_doubt: how far beyond that drop its interval may reach: few images may show a model as good as the reference
+    that is far worse. reference: what sentences call the model that the others are compared with. score: what they
+    call `accuracy`.
     """
 
     latency_ms: float | None
     size_mb: float | None
     max_accuracy_drop: float
+    max_doubt: float | None = None
     reference: str = "teacher"
     score: str = "accuracy"
 
@@ -62,34 +65,40 @@ def choose(candidates: list[Candidate], budget: Budget) -> Choice | None:
     """Return the fastest candidate within the budget, or None if none is.
 
     Candidates whose latency intervals overlap the fastest one's are as fast: among them the smallest
-    file is taken, then the highest accuracy. Only the Pareto front is looked at: whatever dominates a
-    candidate within the budget is within the budget too.
+    file is taken, then the highest accuracy. All are looked at, not the Pareto front alone: a model that beats
+    another may be in more doubt.
     """
-    front = front_of(candidates)
-    fitting = [item for item in candidates if item.name in front and not misses(item, budget)]
+    fitting = [item for item in candidates if not misses(item, budget)]
     if not fitting:
         return None
     fastest = min(fitting, key=lambda item: (item.latency_ms.value, item.name))
     equal = [item for item in fitting if item.latency_ms.low <= fastest.latency_ms.high]
     chosen = min(equal, key=lambda item: (item.size_mb, -item.accuracy, item.latency_ms.value, item.name))
     others = [item for item in equal if item != chosen]
-    within = sum(not misses(item, budget) for item in candidates)
-    return Choice(chosen, explain(chosen, others, within, len(candidates), budget), front)
+    reason = explain(chosen, others, len(fitting), len(candidates), budget)
+    return Choice(chosen, reason, front_of(candidates))
 
 
 def misses(candidate: Candidate, budget: Budget) -> dict[str, float]:
     """Return by how much of the limit the candidate misses each limit it misses; empty if it fits.
 
-    The accuracy drop is judged by its point estimate. 0.1 means a tenth above the limit; a drop is
-    compared with one point where no drop at all is allowed.
+    The accuracy drop is judged by its point estimate, the doubt by the lower end of its interval. 0.1 means a tenth
+    above the limit; drop and doubt are compared with one point where none at all is allowed.
     """
     drop = -candidate.difference.value
     excess = {"max_accuracy_drop": (drop - budget.max_accuracy_drop) / (budget.max_accuracy_drop or 0.01)}
+    if budget.max_doubt is not None:
+        excess["max_doubt"] = (doubt(candidate, budget) - budget.max_doubt) / (budget.max_doubt or 0.01)
     if budget.latency_ms is not None:
         excess["latency_ms"] = candidate.latency_ms.value / budget.latency_ms - 1
     if budget.size_mb is not None:
         excess["size_mb"] = candidate.size_mb / budget.size_mb - 1
     return {name: value for name, value in excess.items() if value > ROUNDING}
+
+
+def doubt(candidate: Candidate, budget: Budget) -> float:
+    """Return how far the interval of a candidate's accuracy reaches below the drop that is allowed."""
+    return -candidate.difference.low - budget.max_accuracy_drop
 
 
 def nearest_misses(candidates: list[Candidate], budget: Budget, count: int = 3) -> list[str]:
@@ -112,6 +121,9 @@ def miss_clauses(candidate: Candidate, budget: Budget) -> list[str]:
         drop = -100 * candidate.difference.value
         over = drop - 100 * budget.max_accuracy_drop
         clauses.append(f"{drop:.2f} points below the {budget.reference}, {over:.2f} points too many")
+    elif "max_doubt" in missed:
+        low = -100 * candidate.difference.low
+        clauses.append(f"perhaps {low:.2f} points below the {budget.reference}, too few validation images to tell")
     return clauses
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,6 +44,22 @@ def test_the_fastest_within_the_budget_is_chosen(candidates, budget, expected):
     assert choice.chosen.name == expected
     assert choice.reason.startswith(expected)
     assert choice.reason.endswith(".")
+
+
+LUCKY = replace(TINY, accuracy=0.97, difference=Interval(0.03, -0.06, 0.23))
+
+
+def test_a_model_in_too_much_doubt_is_left_out_and_what_it_beats_is_not():
+    assert choose([TEACHER, STUDENT, LUCKY], ANY).chosen == LUCKY
+    in_doubt = replace(ANY, max_doubt=0.04)
+    choice = choose([TEACHER, STUDENT, LUCKY], in_doubt)
+    assert choice.chosen == STUDENT
+    assert "of the 2 models within the budget (of 3)" in choice.reason
+    assert choose([TEACHER, LUCKY], replace(ANY, max_doubt=0.05)).chosen == LUCKY  # exactly at the limit
+    assert nearest_misses([LUCKY], in_doubt) == [
+        "tiny (perhaps 6.00 points below the teacher, too few validation images to tell)"
+    ]
+    assert choose([TEACHER, STUDENT], replace(ANY, max_doubt=0.0)).chosen == TEACHER
 
 
 def test_nothing_fits_and_the_nearest_misses_are_named():

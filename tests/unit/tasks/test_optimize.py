@@ -76,7 +76,7 @@ def done(folder):
 def options(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("KINGLET_CACHE", str(folder / "cache"))
-    budget = Budget(None, 1.0, 0.01, "float model")
+    budget = Budget(None, 1.0, 0.01, reference="float model")
     return Options(Path("bright.onnx"), "images", tmp_path / "out", budget, seconds=0.05)
 
 
@@ -241,9 +241,9 @@ def test_a_budget_that_makes_no_sense_is_refused(words, problem):
 
 
 def test_a_budget_is_read_from_its_words():
-    assert parse_budget([]) == Budget(None, None, 0.01, "float model")
+    assert parse_budget([]) == Budget(None, None, 0.01, reference="float model")
     words = ["latency_ms=2", "size_mb=0.5", "max_accuracy_drop=0"]
-    assert parse_budget(words) == Budget(2.0, 0.5, 0.0, "float model")
+    assert parse_budget(words) == Budget(2.0, 0.5, 0.0, reference="float model")
 
 
 def test_the_scale_of_the_pixels_may_be_named(options):

@@ -55,7 +55,8 @@ def project(tmp_path, monkeypatch):
         ({"max_accuracy_drop": 0.01}, "student"),  # by validation; by test it would be tiny
         ({"max_accuracy_drop": 0.03}, "tiny"),
         ({"max_accuracy_drop": 0.01, "size_mb": 0.3}, "student-int8"),
-        ({"max_accuracy_drop": 0.0}, "teacher"),
+        ({"max_accuracy_drop": 0.0, "max_doubt": None}, "teacher"),
+        ({"max_accuracy_drop": 0.03, "max_doubt": 0.002}, "student"),  # tiny may be 3.3 points below
     ],
 )
 def test_the_fastest_model_within_the_limits_is_chosen_by_validation(limits, expected):
@@ -97,7 +98,7 @@ def test_a_budget_that_nothing_meets_names_the_three_nearest_and_writes_nothing(
     with pytest.raises(KingletError) as caught:
         tasks.select.run(parameters(select={"max_accuracy_drop": 0.01, "latency_ms": 0.08}))
     message = caught.value.message
-    assert "at most 0.08 ms" in message
+    assert "(at most 1 points below the teacher, at most 0.08 ms)" in message
     assert "student (0.09 ms, 0.01 ms too slow)" in message
     assert "student-int8 (0.15 ms, 0.07 ms too slow)" in message
     assert "beaten (0.2 ms" in message
