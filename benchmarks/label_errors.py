@@ -45,7 +45,7 @@ def flip(labels: NDArray[np.int64], share: float, n_classes: int, seed: int) -> 
     return flipped
 
 
-def out_of_fold(parameters: Parameters, images: ImageSet, sizes: InputSizes, n_classes: int) -> NDArray[np.float32]:
+def out_of_fold(parameters: Parameters, images: ImageSet, sizes: InputSizes, classes: list[str]) -> NDArray[np.float32]:
     """Return the answer to every image by the model of its fold, float32 (n, n_classes)."""
     settings, folds = parameters.finetune, parameters.crossvalidate
     n = len(images.rows)
@@ -59,7 +59,7 @@ def out_of_fold(parameters: Parameters, images: ImageSet, sizes: InputSizes, n_c
         seed=parameters.seed,
     )
     threads = threads_of_a_fold(folds)
-    probabilities = np.zeros((n, n_classes), np.float32)
+    probabilities = np.zeros((n, len(classes)), np.float32)
     for fold in folds.folds:
         seed = parameters.seed + 1000 + fold
         prepare_training(seed)
@@ -76,15 +76,13 @@ def out_of_fold(parameters: Parameters, images: ImageSet, sizes: InputSizes, n_c
                 settings,
                 training,
                 validation,
-                n_classes,
+                len(classes),
                 recipe,
                 sizes.low_resolution,
                 Checkpoint(Path(folder) / "state"),
                 report,
             )
-            probabilities[held_out] = answers_of(
-                network, part, sizes.teacher, parameters.data.fit, n_classes, threads, report
-            )
+            probabilities[held_out] = answers_of(network, part, sizes.teacher, classes, parameters, threads, report)
     return probabilities
 
 
@@ -102,7 +100,7 @@ def measure(options: argparse.Namespace) -> None:
         manifest = manifest.sample(min(options.images, len(manifest)), random_state=options.seed).sort_index()
     images = image_set(manifest, "train", {sizes.teacher, sizes.low_resolution})
     labels = flip(images.labels, options.flips, len(classes), options.seed)
-    probabilities = out_of_fold(parameters, ImageSet(images.packed, images.rows, labels), sizes, len(classes))
+    probabilities = out_of_fold(parameters, ImageSet(images.packed, images.rows, labels), sizes, classes)
     os.chdir(home)
     if options.keep:
         np.savez(options.keep, labels=labels, true=images.labels, probabilities=probabilities)

@@ -56,17 +56,17 @@ def files_learnt_from() -> list[Path]:
 
 def answers_of(run: DomainRun[Recipe], tests: list[pd.DataFrame]) -> list[Answers]:
     """Train a classifier; return whether it is right about the images of each of `tests`, rows of the manifest."""
-    settings, n_classes, sizes = run.parameters.finetune, len(read_classes()), read_input_sizes()
+    settings, classes, sizes = run.parameters.finetune, read_classes(), read_input_sizes()
     training, validation = (
         image_set(run.images, split, {sizes.teacher, sizes.low_resolution}) for split in ("train", "validation")
     )
     network, _ = fine_tuned(
-        settings, training, validation, n_classes, run.recipe, sizes.low_resolution, run.checkpoint, run.report
+        settings, training, validation, len(classes), run.recipe, sizes.low_resolution, run.checkpoint, run.report
     )
-    answers, threads, fit = [], available_processors(), run.parameters.data.fit
+    answers, threads = [], available_processors()
     for test in tests:
         images = image_set(test, "test", [sizes.teacher])
-        found = probabilities_of(network, images, sizes.teacher, fit, n_classes, threads, run.report)
+        found = probabilities_of(network, images, sizes.teacher, classes, run.parameters, threads, run.report)
         answers.append(Answers.to(images.labels, found))
     return answers
 

@@ -90,6 +90,5 @@ def step_latencies(contents: list[bytes]) -> list[Latency]:
     digests = [hashlib.sha256(content).hexdigest() for content in contents]
     found = measured(dict(zip(digests, contents, strict=True)), 1, open_step)
     return [
-        Latency(found[digest]["p50_ms"], found[digest]["p50_low_ms"], found[digest]["p50_high_ms"], precision)
-        for digest, precision in zip(digests, ("int8", "fp32"), strict=True)
+        Latency.of_row(found[digest], precision) for digest, precision in zip(digests, ("int8", "fp32"), strict=True)
     ]

@@ -11,11 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from kinglet.models.export import to_onnx
-from kinglet.models.registry import normalization
 from kinglet.reporting import Report
-from kinglet.runtime.preprocessing import Preprocessing
-from kinglet.runtime.sessions import gather_logits, open_session, softmax
+from kinglet.runtime.sessions import gather_logits, softmax
 from kinglet.runtime.sessions import run as run_session
 from kinglet.training.devices import training_threads
 from kinglet.training.loop import ImageSet
@@ -25,7 +22,7 @@ from tasks.clip_folds import answer_clips
 from tasks.detection_folds import answer_boxes
 from tasks.finetune import fine_tuned, phases_of, recipe_of
 from tasks.fold_run import HELD_OUT, TRAINING, VALIDATION, FoldRun, images_of_parts, write_predictions
-from tasks.models import channels_of, image_set, prepare_training, read_classes
+from tasks.models import channels_of, image_set, prepare_training, preprocessing_of, read_classes, served
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.segmentation_folds import answer_masks
@@ -64,8 +61,7 @@ def answer_classes(given: FoldRun) -> None:
         network, history = fine_tuned(
             settings, training, validation, len(classes), recipe, sizes.low_resolution, checkpoint, report
         )
-        fit, threads = parameters.data.fit, given.threads
-        probabilities = answers_of(network, held_out, sizes.teacher, fit, len(classes), threads, report)
+        probabilities = answers_of(network, held_out, sizes.teacher, classes, parameters, given.threads, report)
     write_predictions(given.folder / "predictions.parquet", held_out, probabilities)
     given.keep_facts(
         n=len(held_out.rows),
@@ -103,23 +99,20 @@ def answers_of(
     network: nn.Module,
     images: ImageSet,
     input_size: int,
-    fit: str,
-    n_classes: int,
+    classes: list[str],
+    parameters: Parameters,
     threads: int,
     report: Report,
 ) -> NDArray[np.float32]:
     """Return the probabilities of all images, float32 (n, n_classes), by the network's ONNX file as it is served."""
     channels = channels_of(images)
-    mean, std = normalization(channels)
-    preprocessing = Preprocessing(input_size, channels, fit, tuple(mean), tuple(std))
-    model = to_onnx(network.cpu().eval(), input_size, channels, {"preprocessing": preprocessing.to_dict()})
-    session = open_session(model.SerializeToString(), threads=1)
+    session = served(network, input_size, channels, classes, parameters)
     logits = gather_logits(
         partial(run_session, session),
-        n_classes,
+        len(classes),
         images.packed[input_size],
         images.rows,
-        preprocessing,
+        preprocessing_of(input_size, channels, parameters),
         workers=threads,
         report=lambda done, total: report(done, total, "answers"),
     )

@@ -186,12 +186,17 @@ def exported(
     }
 
 
+def preprocessing_of(size: int, channels: int, parameters: Parameters) -> Preprocessing:
+    """Return how images become the input of a network trained here. size: of that input."""
+    mean, std = normalization(channels)
+    return Preprocessing(size, channels, parameters.data.fit, tuple(mean), tuple(std))
+
+
 def served(
     network: nn.Module, size: int, channels: int, classes: list[str], parameters: Parameters
 ) -> onnxruntime.InferenceSession:
     """Return a session of a trained network's ONNX file, on one thread, as it would be served. size: of its input."""
-    problem, (mean, std) = parameters.network, normalization(channels)
-    preprocessing = Preprocessing(size, channels, parameters.data.fit, tuple(mean), tuple(std))
+    problem, preprocessing = parameters.network, preprocessing_of(size, channels, parameters)
     facts = {"preprocessing": preprocessing.to_dict(), "classes": classes}
     (model,) = exported(network.cpu().eval(), size, channels, facts, problem).values()
     return open_session(model.SerializeToString(), threads=1, outputs=OUTPUTS[problem])

@@ -13,17 +13,15 @@ from torch import nn
 from kinglet.atomic import atomic_path
 from kinglet.data.packed_masks import MaskedImages
 from kinglet.evidence.mask_scores import mask_confusion
-from kinglet.models.export import to_onnx
-from kinglet.models.registry import normalization
 from kinglet.reporting import Report
 from kinglet.runtime.preprocessing import Preprocessing, model_input, placement
 from kinglet.runtime.segmentation import decode_masks
-from kinglet.runtime.sessions import open_session
 from kinglet.runtime.sessions import run as run_session
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import packed_images, packed_masks, read_input_sizes
 from tasks.fold_run import HELD_OUT, TRAINING, VALIDATION, FoldRun
-from tasks.models import read_classes
+from tasks.models import preprocessing_of, read_classes, served
+from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.segmentation_training import fine_tuned_segmenter, masked_images, refuse_without_classes, segmenter_recipe
 from tasks.true_masks import scored_images
@@ -45,7 +43,7 @@ def answer_masks(given: FoldRun) -> None:
         network, history = fine_tuned_segmenter(
             given.settings, training, validation, len(classes), recipe, checkpoint, report
         )
-        found = own_confusions(network, held_out, given.parameters.data.fit, len(classes), report)
+        found = own_confusions(network, held_out, classes, given.parameters, report)
     write_confusions(given.folder / "predictions.parquet", held_out.rows, found)
     given.keep_facts(
         n=len(held_out), n_training=len(training), n_validation=len(validation), phases=recipe.phases, history=history
@@ -54,16 +52,14 @@ def answer_masks(given: FoldRun) -> None:
 
 
 def own_confusions(
-    network: nn.Module, images: MaskedImages, fit: str, n_classes: int, report: Report
+    network: nn.Module, images: MaskedImages, classes: list[str], parameters: Parameters, report: Report
 ) -> NDArray[np.int64]:
     """Return what the images' own pixels are taken for, int64 (n, n_classes, n_classes), by the network's ONNX file as
     it is served.
     """
-    channels = images.packed.shape[3]
-    mean, std = normalization(channels)
-    preprocessing = Preprocessing(images.size, channels, fit, tuple(mean), tuple(std))
-    model = to_onnx(network.cpu().eval(), images.size, channels, {"preprocessing": preprocessing.to_dict()})
-    session = open_session(model.SerializeToString(), threads=1)
+    channels, n_classes = images.packed.shape[3], len(classes)
+    preprocessing = preprocessing_of(images.size, channels, parameters)
+    session = served(network, images.size, channels, classes, parameters)
     scored = scored_images(images.rows, [f"image {row}" for row in images.rows.tolist()])
     found = np.zeros((len(images), n_classes, n_classes), np.int64)
     for place, row in enumerate(images.rows.tolist()):

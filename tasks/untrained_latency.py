@@ -53,13 +53,7 @@ def untrained_latencies(
     found = measured(contents, threads)
     return [
         {
-            precision: Latency(
-                found[digest]["p50_ms"],
-                found[digest]["p50_low_ms"],
-                found[digest]["p50_high_ms"],
-                precision,
-                len(contents[digest]),
-            )
+            precision: Latency.of_row(found[digest], precision, len(contents[digest]))
             for precision, digest in named.items()
         }
         for named in digests

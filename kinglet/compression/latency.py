@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,11 @@ class Latency:
     high: float
     precision: str
     size_bytes: int = 0
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any], precision: str, size_bytes: int = 0) -> Latency:
+        """Return a model's latency in an entry of the latency table (`kinglet.runtime.latency_table`)."""
+        return cls(row["p50_ms"], row["p50_low_ms"], row["p50_high_ms"], precision, size_bytes)
 
 
 def is_faster(cut: Latency, whole: Latency) -> bool:

@@ -152,7 +152,7 @@ def test_images_are_answered_in_their_own_pixels_as_their_file_is_served(here: P
     images = MaskedImages(
         np.load("artifacts/ingest/images_64.npy"), np.load("artifacts/ingest/masks_64.npy"), np.arange(2)
     )
-    found = segmentation_folds.own_confusions(network, images, "pad", 2, silent)
+    found = segmentation_folds.own_confusions(network, images, ["cell", "edge"], settings(), silent)
     packed_pixels = sum((images.masks[row] != VOID).sum() for row in range(2))
     own_pixels = sum((np.asarray(Image.open(f"artifacts/ingest/masks/{row}.png")) != VOID).sum() for row in range(2))
     assert found.sum() == own_pixels
