@@ -24,7 +24,7 @@ from kinglet.training.epochs import Recipe
 from kinglet.training.parallel import ALONE, Team
 from kinglet.training.schedules import EpochBudget
 from tasks.artifacts import BOXES, INGEST, packed_images, read_input_sizes
-from tasks.models import open_checkpoint, prepare_training, read_classes, read_manifest
+from tasks.models import insides_of, open_checkpoint, prepare_training, read_classes, read_manifest
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.settings_section import AUTO
@@ -118,19 +118,13 @@ def boxed_images(manifest: pd.DataFrame, split: str, size: int, fit: str, classe
     boxes = pd.read_parquet(BOXES)
     boxes["label_index"] = boxes["label"].map({label: index for index, label in enumerate(classes)})
     of_image = dict(list(boxes.dropna(subset="label_index").groupby("index")))
-    insides, objects = [], []
+    objects = []
     for index, (width, height) in zip(rows.tolist(), shapes.loc[rows].to_numpy(np.int64).tolist(), strict=True):
         placed = placement(width, height, size, fit)
         found = of_image.get(index, boxes.iloc[:0])
         xyxy = placed.to_input(found[["x1", "y1", "x2", "y2"]].to_numpy(np.float64))
         objects.append(Objects(xyxy.astype(np.float32), found["label_index"].to_numpy(np.int64)))
-        insides.append(placed.to_input(np.array([[0.0, 0.0, width, height]]))[0])
-    return BoxedImages(
-        open_packed(packed_images(size)),
-        rows,
-        np.rint(np.array(insides).reshape(-1, 4)).astype(np.int64),
-        tuple(objects),
-    )
+    return BoxedImages(open_packed(packed_images(size)), rows, insides_of(rows, size, fit), tuple(objects))
 
 
 def refuse_without_boxes(parts: dict[str, BoxedImages]) -> None:

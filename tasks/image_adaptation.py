@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL import Image
 from torch import nn
 
 from kinglet.adaptation.dense_answers import fine_tune_detector, fine_tune_segmenter
+from kinglet.adaptation.mask_self_training import self_train_segmenter
 from kinglet.adaptation.training import AdaptationRecipe, TargetImages
 from kinglet.atomic import read_json
 from kinglet.data.batches import open_packed
@@ -24,7 +25,7 @@ from kinglet.evidence.image_gate import MAP_50, MIOU
 from kinglet.reporting import Report
 from kinglet.training.devices import pick_device
 from kinglet.training.schedules import EpochBudget
-from tasks.adaptation import adaptation_recipe, save_adapted, with_statistics_of
+from tasks.adaptation import SELF_TRAINING_RATE, adaptation_recipe, save_adapted, with_statistics_of
 from tasks.artifacts import (
     ADAPTED_MODELS,
     DISTILL,
@@ -41,7 +42,7 @@ from tasks.detection_answers import find_objects, open_detector, read_boxed
 from tasks.detection_scores import draw as draw_objects
 from tasks.detection_training import boxed_images, refuse_without_boxes
 from tasks.image_scores import json_interval, read_intervals
-from tasks.models import load_model, prepare_training, read_manifest
+from tasks.models import insides_of, load_model, prepare_training, read_manifest
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.segmentation_answers import count_answers, open_segmenter, read_masked
@@ -77,22 +78,23 @@ class Work:
         manifest = read_manifest()
         return manifest[manifest["index"].isin(self.labelled)]
 
-    @property
-    def recipe(self) -> AdaptationRecipe:
-        """How the network goes on with the labelled images."""
-        return adaptation_recipe(self.parameters, BUDGET, len(self.labelled), self.card.input_size)
+    def recipe(self, n_images: int) -> AdaptationRecipe:
+        """Return how the network goes on with this many images."""
+        return adaptation_recipe(self.parameters, BUDGET, n_images, self.card.input_size)
 
 
 @dataclass(frozen=True)
 class Adapting:
-    """How models of a problem learn from a few labelled images, and how they are judged.
+    """How models of a problem learn from images of the target, and how they are judged.
 
-    fine_tune: from a network, which replaces that of the work, to the one that has learnt. headline: the score. draw:
+    fine_tune: from the labelled ones, from a network, which replaces that of the work, to the one that has learnt.
+    self_train: the same from all of them without labels; None where that is not offered. headline: the score. draw:
     that of the model in a folder on a part of the split, with all others, drawn anew over its images; the same images
     are drawn for every model.
     """
 
     fine_tune: Callable[[Work, nn.Module, Report], nn.Module]
+    self_train: Callable[[Work, nn.Module, Report], nn.Module] | None
     headline: str
     draw: Callable[[Path, str, list[str], Parameters], DrawnScores]
 
@@ -102,7 +104,8 @@ def learn_from_objects(work: Work, network: nn.Module, report: Report) -> nn.Mod
     card = work.card
     images = boxed_images(work.manifest, ADAPTATION, card.input_size, card.fit, card.classes)
     refuse_without_boxes({"labelled": images})
-    return fine_tune_detector(network, images, card.mean, card.std, work.recipe, pick_device(), report)
+    recipe = work.recipe(len(work.labelled))
+    return fine_tune_detector(network, images, card.mean, card.std, recipe, pick_device(), report)
 
 
 def learn_from_masks(work: Work, network: nn.Module, report: Report) -> nn.Module:
@@ -110,8 +113,24 @@ def learn_from_masks(work: Work, network: nn.Module, report: Report) -> nn.Modul
     card = work.card
     images = masked_images(work.manifest, ADAPTATION, card.input_size)
     refuse_without_classes({"labelled": images}, len(card.classes))
-    return fine_tune_segmenter(
-        network, images, len(card.classes), card.mean, card.std, work.recipe, pick_device(), report
+    recipe = work.recipe(len(work.labelled))
+    return fine_tune_segmenter(network, images, len(card.classes), card.mean, card.std, recipe, pick_device(), report)
+
+
+def learn_from_sure_pixels(work: Work, network: nn.Module, report: Report) -> nn.Module:
+    """Return a segmenter after learning from its own sure answers to all images of the target."""
+    card, recipe = work.card, work.recipe(len(work.rows))
+    return self_train_segmenter(
+        network,
+        np.asarray(work.images.packed[work.rows]),
+        insides_of(work.rows, card.input_size, card.fit),
+        len(card.classes),
+        work.parameters.adapt.confidence,
+        card.mean,
+        card.std,
+        replace(recipe, learning_rate=SELF_TRAINING_RATE * recipe.learning_rate),
+        pick_device(),
+        report,
     )
 
 
@@ -130,8 +149,8 @@ def scores_of_masks(folder: Path, part: str, classes: list[str], parameters: Par
 
 
 ADAPTING = {
-    "detection": Adapting(learn_from_objects, MAP_50.name, scores_of_objects),
-    "segmentation": Adapting(learn_from_masks, MIOU.name, scores_of_masks),
+    "detection": Adapting(learn_from_objects, None, MAP_50.name, scores_of_objects),
+    "segmentation": Adapting(learn_from_masks, learn_from_sure_pixels, MIOU.name, scores_of_masks),
 }
 
 
@@ -139,6 +158,12 @@ def by_batch_norm(work: Work, _: Adapting, report: Report) -> nn.Module:
     """Return the network with the statistics of all images, of which no label is read; nothing is trained."""
     report(0, 1, "batch_norm")
     return with_statistics_of(work.network, work.images, work.rows, work.parameters.adapt.source_share)
+
+
+def by_self_training(work: Work, adapting: Adapting, report: Report) -> nn.Module:
+    """Return the network after learning from its sure answers to all images."""
+    assert adapting.self_train is not None, "the parameters are refused where it is not offered"
+    return adapting.self_train(work, by_batch_norm(work, adapting, report), report)
 
 
 def by_finetune(work: Work, adapting: Adapting, report: Report) -> nn.Module:
@@ -150,6 +175,7 @@ def by_finetune(work: Work, adapting: Adapting, report: Report) -> nn.Module:
 # What `adapt.methods` may name where a network draws into images.
 METHODS: dict[str, Callable[[Work, Adapting, Report], nn.Module]] = {
     "batch_norm": by_batch_norm,
+    "self_training": by_self_training,
     "finetune": by_finetune,
 }
 

@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kinglet.atomic import read_json, write_bytes
@@ -20,7 +21,7 @@ from kinglet.models.export import step_to_onnx, to_onnx
 from kinglet.models.onnx_graph import DETECTOR_OUTPUTS, OUTPUT_NAME
 from kinglet.models.registry import architecture_of, normalization, rebuild
 from kinglet.runtime.bundles import MODEL, RECURRENT
-from kinglet.runtime.preprocessing import Preprocessing
+from kinglet.runtime.preprocessing import Preprocessing, placement
 from kinglet.runtime.sessions import FEATURES_NAME, open_session
 from kinglet.training.allocator import keep_freed_memory, use_huge_pages
 from kinglet.training.checkpoints import Checkpoint, checkpoint_key, write_state
@@ -184,6 +185,19 @@ def exported(
         MODEL: to_onnx(FramePart(network), input_size, channels, facts, OUTPUTS[problem]),
         RECURRENT: step_to_onnx(recurrent_step_of(network), facts),
     }
+
+
+def insides_of(rows: NDArray[np.int64], size: int, fit: str) -> NDArray[np.int64]:
+    """Return where in its square of `size` pixels each image lies, int64 (n, 4): left, top, right, bottom.
+
+    rows: of the images in the packed files, int64 (n,).
+    """
+    shapes = pd.read_parquet(INGEST / "manifest.parquet", columns=["index", "width", "height"]).set_index("index")
+    insides = [
+        placement(width, height, size, fit).to_input(np.array([[0.0, 0.0, width, height]]))[0]
+        for width, height in shapes.loc[rows].to_numpy(np.int64).tolist()
+    ]
+    return np.rint(np.array(insides).reshape(-1, 4)).astype(np.int64)
 
 
 def preprocessing_of(size: int, channels: int, parameters: Parameters) -> Preprocessing:

@@ -39,9 +39,9 @@ OFF: dict[str, dict[str, Any]] = {
 }
 # What the parameter file of a data set is written from.
 EXAMPLES = {problem: f"params/{problem}.yaml" for problem in (*OFF, "tracking")}
-# How models that draw into images are adapted: self-training knows classes of images only, and the made camera would
-# change the borders around an image as well.
-ADAPTED_BY = ("batch_norm", "finetune")
+# How models that draw into images are adapted: self-training knows classes of images and of pixels, not objects, and
+# the made camera would change the borders around an image as well.
+ADAPTED_BY = {"detection": ("batch_norm", "finetune"), "segmentation": ("batch_norm", "self_training", "finetune")}
 # What an image loses at its edges, and who draws into images and takes only some sizes.
 CUT_INTO_TILES = ("segmentation",)
 CUT_AWAY = {"detection": "boxes", "segmentation": "parts of masks"}
@@ -89,12 +89,13 @@ def refuse_other_adaptation(parameters: Parameters, path: Path) -> None:
             "images for classification only.",
             "Name a domain of the data set in adapt.target, or set adapt.models: [].",
         )
-    unknown = [method for method in adapt.methods if method not in ADAPTED_BY]
+    known = ADAPTED_BY[parameters.network]
+    unknown = [method for method in adapt.methods if method not in known]
     if unknown:
         raise KingletError(
-            f"{path}: problem is {parameters.problem}, and adapt.methods names {', '.join(unknown)}, which knows "
-            "classes of images only.",
-            f"Take some of {', '.join(ADAPTED_BY)}.",
+            f"{path}: problem is {parameters.problem}, and adapt.methods names {', '.join(unknown)}, which knows no "
+            "boxes.",
+            f"Take some of {', '.join(known)}.",
         )
 
 

@@ -20,7 +20,7 @@ import tasks.image_adaptation
 from kinglet.atomic import read_json
 from kinglet.data.batches import standardize
 from kinglet.errors import KingletError
-from tasks.artifacts import ADAPT, ADAPTED_MODELS, BOXES, INGEST, SPLIT, read_card
+from tasks.artifacts import ADAPT, ADAPTED_MODELS, BOXES, INGEST, SPLIT, packed_masks, read_card
 from tasks.models import load_model, save_model
 from tasks.parameters import Parameters
 from tests.unit.models.segmenter_files import lively_segmenter
@@ -173,6 +173,23 @@ def test_fine_tuning_learns_from_the_labelled_images_of_the_target_and_from_no_o
     tasks.adapt.run(settings(problem, methods=["finetune"]))
     other, _ = load_model(ADAPTED_MODELS / "teacher-finetune")
     assert any(not torch.equal(value, weights[name]) for name, value in other.state_dict().items())
+
+
+def test_a_segmenter_teaches_itself_from_images_of_the_target_whatever_their_masks_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tasks.image_adaptation, "prepare_training", torch.manual_seed)
+    write_project("segmentation")
+    weights = []
+    for _ in range(2):
+        tasks.adapt.run(settings("segmentation", methods=["self_training"], confidence=0.5, learning_rate=0.1))
+        weights.append(load_model(ADAPTED_MODELS / "teacher-self-training")[0].state_dict())
+        np.save(packed_masks(SIZE), np.full_like(np.load(packed_masks(SIZE)), 2))
+    teacher = load_model(Path("artifacts/finetune/teacher"))[0].state_dict()
+    assert any(not torch.equal(value, teacher[name]) for name, value in weights[0].items() if name.endswith("bias"))
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    of_method = read_json(ADAPT / "scores.json")["models"]["teacher"]
+    assert of_method["images"]["labelled"] == 0
+    assert list(of_method["methods"]) == ["self_training"]
 
 
 def test_a_student_is_adapted_like_its_teacher(built_detection, monkeypatch):

@@ -139,11 +139,18 @@ def test_boxes_and_masks_are_adapted_to_a_domain_by_statistics_and_by_labels(tmp
             {"target": "demonstration"},
             r"adapt\.target is demonstration: the made camera",
         ),
-        ({"methods": ["batch_norm", "self_training"]}, r"adapt\.methods names self_training, which knows classes"),
         ({"augment": ["rotate"]}, rf"adapt\.augment names rotate, which {problem} does not have"),
     ):
         with pytest.raises(KingletError, match=said):
             loaded(tmp_path, problem, adapt={**wanted, **changes})
+
+
+def test_pixels_are_answers_to_learn_from_and_objects_are_not(tmp_path: Path) -> None:
+    wanted = {"models": ["teacher"], "target": "yard", "methods": ["batch_norm", "self_training"]}
+    assert loaded(tmp_path, "segmentation", adapt=wanted).adapt.methods == wanted["methods"]
+    for problem in ("detection", "tracking"):
+        with pytest.raises(KingletError, match=r"adapt\.methods names self_training, which knows no boxes"):
+            loaded(tmp_path, problem, adapt=wanted)
 
 
 def test_clips_are_adapted_by_every_method_and_to_the_made_camera_too(tmp_path: Path) -> None:
