@@ -42,7 +42,7 @@ class Benchmark(Section):
 
 
 class Select(Section):
-    """The budget; null sets no limit. max_doubt: how far below max_accuracy_drop the paired interval may reach."""
+    """The budget; null sets no limit. max_doubt: how far the interval of the difference may reach below it."""
 
     latency_ms: Positive | None = None
     size_mb: Positive | None = None

@@ -91,7 +91,7 @@ def describe(settings: Settings) -> str:
     """Return the limits in words."""
     limits = [f"at most {100 * settings.max_accuracy_drop:g} points below the teacher"]
     if settings.max_doubt is not None:
-        limits[0] += f", and not {100 * settings.max_doubt:g} more at worst"
+        limits.append(f"with an interval of at most {100 * settings.max_doubt:g} points to that side")
     if settings.latency_ms is not None:
         limits.append(f"at most {settings.latency_ms:g} ms")
     if settings.size_mb is not None:

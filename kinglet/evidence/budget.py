@@ -32,9 +32,9 @@ class Candidate:
 class Budget:
     """The most that a model may cost; None is no limit. max_accuracy_drop: against the reference, in [0, 1).
 
-    max_doubt: how far beyond that drop its interval may reach: few images may show a model as good as the reference
-    that is far worse. reference: what sentences call the model that the others are compared with. score: what they
-    call `accuracy`.
+    max_doubt: how far the interval of the difference may reach below the difference itself: a few dozen images may show
+    a model as good as the reference that is far worse. reference: what sentences call the model that the others are
+    compared with. score: what they call `accuracy`.
     """
 
     latency_ms: float | None
@@ -82,13 +82,13 @@ def choose(candidates: list[Candidate], budget: Budget) -> Choice | None:
 def misses(candidate: Candidate, budget: Budget) -> dict[str, float]:
     """Return by how much of the limit the candidate misses each limit it misses; empty if it fits.
 
-    The accuracy drop is judged by its point estimate, the doubt by the lower end of its interval. 0.1 means a tenth
-    above the limit; drop and doubt are compared with one point where none at all is allowed.
+    The accuracy drop is judged by its point estimate, where its interval is no wider than the doubt that is allowed.
+    0.1 means a tenth above the limit; drop and doubt are compared with one point where none at all is allowed.
     """
     drop = -candidate.difference.value
     excess = {"max_accuracy_drop": (drop - budget.max_accuracy_drop) / (budget.max_accuracy_drop or 0.01)}
     if budget.max_doubt is not None:
-        excess["max_doubt"] = (doubt(candidate, budget) - budget.max_doubt) / (budget.max_doubt or 0.01)
+        excess["max_doubt"] = (doubt(candidate) - budget.max_doubt) / (budget.max_doubt or 0.01)
     if budget.latency_ms is not None:
         excess["latency_ms"] = candidate.latency_ms.value / budget.latency_ms - 1
     if budget.size_mb is not None:
@@ -96,9 +96,9 @@ def misses(candidate: Candidate, budget: Budget) -> dict[str, float]:
     return {name: value for name, value in excess.items() if value > ROUNDING}
 
 
-def doubt(candidate: Candidate, budget: Budget) -> float:
-    """Return how far the interval of a candidate's accuracy reaches below the drop that is allowed."""
-    return -candidate.difference.low - budget.max_accuracy_drop
+def doubt(candidate: Candidate) -> float:
+    """Return how far the interval of a candidate's difference reaches below it."""
+    return candidate.difference.value - candidate.difference.low
 
 
 def nearest_misses(candidates: list[Candidate], budget: Budget, count: int = 3) -> list[str]:
@@ -122,8 +122,11 @@ def miss_clauses(candidate: Candidate, budget: Budget) -> list[str]:
         over = drop - 100 * budget.max_accuracy_drop
         clauses.append(f"{drop:.2f} points below the {budget.reference}, {over:.2f} points too many")
     elif "max_doubt" in missed:
-        low = -100 * candidate.difference.low
-        clauses.append(f"perhaps {low:.2f} points below the {budget.reference}, too few validation images to tell")
+        of = candidate.difference
+        clauses.append(
+            f"{100 * of.value:+.2f} points to the {budget.reference}, but perhaps {100 * of.low:+.2f}: too few "
+            "validation images to tell"
+        )
     return clauses
 
 

@@ -51,15 +51,17 @@ LUCKY = replace(TINY, accuracy=0.97, difference=Interval(0.03, -0.06, 0.23))
 
 def test_a_model_in_too_much_doubt_is_left_out_and_what_it_beats_is_not():
     assert choose([TEACHER, STUDENT, LUCKY], ANY).chosen == LUCKY
-    in_doubt = replace(ANY, max_doubt=0.04)
+    in_doubt = replace(ANY, max_doubt=0.08)
     choice = choose([TEACHER, STUDENT, LUCKY], in_doubt)
     assert choice.chosen == STUDENT
     assert "of the 2 models within the budget (of 3)" in choice.reason
-    assert choose([TEACHER, LUCKY], replace(ANY, max_doubt=0.05)).chosen == LUCKY  # exactly at the limit
+    assert choose([TEACHER, LUCKY], replace(ANY, max_doubt=0.09)).chosen == LUCKY  # exactly at the limit
     assert nearest_misses([LUCKY], in_doubt) == [
-        "tiny (perhaps 6.00 points below the teacher, too few validation images to tell)"
+        "tiny (+3.00 points to the teacher, but perhaps -6.00: too few validation images to tell)"
     ]
-    assert choose([TEACHER, STUDENT], replace(ANY, max_doubt=0.0)).chosen == TEACHER
+    # No doubt at all is left of a model that answers as the teacher does.
+    sure = replace(TEACHER, difference=Interval(0.0, 0.0, 0.0))
+    assert choose([sure, STUDENT], replace(ANY, max_doubt=0.0)).chosen == sure
 
 
 def test_nothing_fits_and_the_nearest_misses_are_named():
