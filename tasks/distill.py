@@ -148,11 +148,14 @@ def fit_classifier(
     network: nn.Module, training: ImageSet, size: int, teacher: ModelCard, parameters: Parameters
 ) -> None:
     """Fit the classifier alone behind a pretrained backbone, on as many images as that of the teacher."""
+    n_images = min(len(training.rows), round(parameters.finetune.head_epochs * len(training.rows)))
+    if not n_images:
+        return
     fit_head(
         network,
         training,
         size,
-        max(1, min(len(training.rows), round(parameters.finetune.head_epochs * len(training.rows)))),
+        n_images,
         mean=teacher.mean,
         std=teacher.std,
         device=pick_device(),
