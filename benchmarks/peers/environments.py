@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -87,5 +88,7 @@ def run_logged(command: Sequence[str], log: Path, seconds: float, complaint: str
             )
         except subprocess.TimeoutExpired:
             raise PeerError(f"{complaint}: stopped after {seconds / 60:.0f} minutes.") from None
+    if done.returncode == -signal.SIGKILL:
+        raise PeerError(f"{complaint}: it was killed, as the system does with what takes more memory than there is.")
     if done.returncode:
         raise PeerError(f"{complaint}: {reason_in(log)}")

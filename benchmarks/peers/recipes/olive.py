@@ -2,7 +2,8 @@
 
 The workflow of its ResNet example for CPUs (static quantization, joint search, accuracy first), with weights
 per channel: every type and calibration method of its search space, and beside it uint8 activations with int8
-weights, which ONNX Runtime's documentation advises for x86 and the search space lacks.
+weights, which ONNX Runtime's documentation advises for x86 and the search space lacks. Batch by batch, as all
+activations of large images at once do not fit into memory.
 Source: microsoft/Olive, examples/resnet/resnet_ptq_cpu.json
 """
 
@@ -30,6 +31,7 @@ STATIC = {
     "quant_format": "QDQ",
     "calibrate_method": SEARCHED,
     "reduce_range": SEARCHED,
+    "extra_options": {"CalibStridedMinMax": 1},
 }
 
 

@@ -1,7 +1,8 @@
 """ONNX Runtime's own quantizer: static, QDQ, as its documentation advises for x86.
 
 Pre-processing first, activations uint8, weights int8 per channel; every calibration method it has is
-tried, and the 7-bit weights that it advises where 8-bit products saturate.
+tried, and the 7-bit weights that it advises where 8-bit products saturate. Of large images it would keep all
+activations in memory at once; `CalibStridedMinMax` lets it take them batch by batch.
 Source: onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
@@ -32,7 +33,15 @@ class Reader(CalibrationDataReader):
     """The calibration images, batch by batch."""
 
     def __init__(self, task: Task, input_name: str) -> None:
-        self.feeds: Iterator[dict[str, Any]] = iter([{input_name: batch} for batch in task.batches("calibration")])
+        self.all = [{input_name: batch} for batch in task.batches("calibration")]
+        self.feeds: Iterator[dict[str, Any]] = iter(self.all)
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Go on with these batches alone."""
+        self.feeds = iter(self.all[start_index:end_index])
 
     def get_next(self) -> dict[str, Any] | None:
         """Return the next feed, None after the last."""
@@ -70,6 +79,7 @@ def main() -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=method,
+            extra_options={"CalibStridedMinMax": 1},
         )
         tried.append((accuracy_of(path, task), path))
         print(f"{path.stem}: {tried[-1][0]:.4f}", flush=True)

@@ -230,6 +230,10 @@ def recipe_folder(tmp_path: Path, code: str) -> Path:
     ("code", "reason"),
     [
         ("echo 'ImportError: no olive here'; exit 1", "its recipe fails: ImportError: no olive here."),
+        (
+            "echo 'MinMax-8: 0.91'; kill -9 $$",
+            "its recipe fails: it was killed, as the system does with what takes more memory than there is.",
+        ),
         ("true", "its recipe left no model."),
         ("sleep 30", "its recipe fails: stopped after 0 minutes."),
     ],
