@@ -421,8 +421,9 @@ def test_a_student_on_a_backbone_sees_images_as_large_as_the_teachers_unless_tol
         "alike": Student(backbone="mobilenet-v2"),
         "smaller": Student(backbone="mobilenet-v2", input_size=96),
     }
-    settings = Parameters(problem="classification", seed=0, data={"source": "x"}, distill={"students": students})
-    chosen = choose_sizes(settings, 200)
+    settings = parameters()
+    distill = settings.distill.model_copy(update={"students": students})
+    chosen = choose_sizes(settings.model_copy(update={"distill": distill}), 200)
     assert chosen.students == {"anew": 64, "alike": chosen.teacher, "smaller": 96}
 
 
