@@ -16,15 +16,14 @@ from kinglet.data.resolutions import low_resolution_of_detector
 from kinglet.errors import KingletError
 from kinglet.models.registry import normalization, pretrained_detector
 from kinglet.reporting import Report, silent
-from kinglet.runtime.preprocessing import placement
 from kinglet.training.checkpoints import Checkpoint
 from kinglet.training.detection import fit_detector
 from kinglet.training.devices import pick_device
 from kinglet.training.epochs import Recipe
 from kinglet.training.parallel import ALONE, Team
 from kinglet.training.schedules import EpochBudget
-from tasks.artifacts import BOXES, INGEST, packed_images, read_input_sizes
-from tasks.models import insides_of, open_checkpoint, prepare_training, read_classes, read_manifest
+from tasks.artifacts import BOXES, packed_images, read_input_sizes
+from tasks.models import open_checkpoint, placements_of, prepare_training, read_classes, read_manifest
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.settings_section import AUTO
@@ -114,17 +113,16 @@ def fine_tuned_detector(
 def boxed_images(manifest: pd.DataFrame, split: str, size: int, fit: str, classes: list[str]) -> BoxedImages:
     """Return the images of one split of a manifest, packed at this size, with their boxes in pixels of it."""
     rows = manifest.loc[manifest["split"] == split, "index"].to_numpy(np.int64, copy=True)
-    shapes = pd.read_parquet(INGEST / "manifest.parquet", columns=["index", "width", "height"]).set_index("index")
+    placed, insides = placements_of(rows, size, fit)
     boxes = pd.read_parquet(BOXES)
     boxes["label_index"] = boxes["label"].map({label: index for index, label in enumerate(classes)})
     of_image = dict(list(boxes.dropna(subset="label_index").groupby("index")))
     objects = []
-    for index, (width, height) in zip(rows.tolist(), shapes.loc[rows].to_numpy(np.int64).tolist(), strict=True):
-        placed = placement(width, height, size, fit)
+    for index, one in zip(rows.tolist(), placed, strict=True):
         found = of_image.get(index, boxes.iloc[:0])
-        xyxy = placed.to_input(found[["x1", "y1", "x2", "y2"]].to_numpy(np.float64))
+        xyxy = one.to_input(found[["x1", "y1", "x2", "y2"]].to_numpy(np.float64))
         objects.append(Objects(xyxy.astype(np.float32), found["label_index"].to_numpy(np.int64)))
-    return BoxedImages(open_packed(packed_images(size)), rows, insides_of(rows, size, fit), tuple(objects))
+    return BoxedImages(open_packed(packed_images(size)), rows, insides, tuple(objects))
 
 
 def refuse_without_boxes(parts: dict[str, BoxedImages]) -> None:

@@ -148,7 +148,7 @@ def fit_classifier(
     network: nn.Module, training: ImageSet, size: int, teacher: ModelCard, parameters: Parameters
 ) -> None:
     """Fit the classifier alone behind a pretrained backbone, on as many images as that of the teacher."""
-    n_images = min(len(training.rows), round(parameters.finetune.head_epochs * len(training.rows)))
+    n_images = parameters.finetune.head_images(len(training.rows))
     if not n_images:
         return
     fit_head(

@@ -90,7 +90,7 @@ def fine_tuned(
     mean, std = normalization(channels)
     device = device or pick_device()
     network, _ = pretrained(settings.backbone, channels, n_classes, settings.dropout)
-    head_images = min(len(training.rows), round(settings.head_epochs * len(training.rows)))
+    head_images = settings.head_images(len(training.rows))
     if head_images and checkpoint.load() is None:
         fit_head(
             network,

@@ -42,7 +42,7 @@ from tasks.detection_answers import find_objects, open_detector, read_boxed
 from tasks.detection_scores import draw as draw_objects
 from tasks.detection_training import boxed_images, refuse_without_boxes
 from tasks.image_scores import json_interval, read_intervals
-from tasks.models import insides_of, load_model, prepare_training, read_manifest
+from tasks.models import load_model, placements_of, prepare_training, read_manifest
 from tasks.parameters import Parameters
 from tasks.progress import progress
 from tasks.segmentation_answers import count_answers, open_segmenter, read_masked
@@ -123,7 +123,7 @@ def learn_from_sure_pixels(work: Work, network: nn.Module, report: Report) -> nn
     return self_train_segmenter(
         network,
         np.asarray(work.images.packed[work.rows]),
-        insides_of(work.rows, card.input_size, card.fit),
+        placements_of(work.rows, card.input_size, card.fit)[1],
         len(card.classes),
         work.parameters.adapt.confidence,
         card.mean,

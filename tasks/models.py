@@ -21,7 +21,7 @@ from kinglet.models.export import step_to_onnx, to_onnx
 from kinglet.models.onnx_graph import DETECTOR_OUTPUTS, OUTPUT_NAME
 from kinglet.models.registry import architecture_of, normalization, rebuild
 from kinglet.runtime.bundles import MODEL, RECURRENT
-from kinglet.runtime.preprocessing import Preprocessing, placement
+from kinglet.runtime.preprocessing import Placement, Preprocessing, placement
 from kinglet.runtime.sessions import FEATURES_NAME, open_session
 from kinglet.training.allocator import keep_freed_memory, use_huge_pages
 from kinglet.training.checkpoints import Checkpoint, checkpoint_key, write_state
@@ -187,17 +187,19 @@ def exported(
     }
 
 
-def insides_of(rows: NDArray[np.int64], size: int, fit: str) -> NDArray[np.int64]:
-    """Return where in its square of `size` pixels each image lies, int64 (n, 4): left, top, right, bottom.
+def placements_of(rows: NDArray[np.int64], size: int, fit: str) -> tuple[list[Placement], NDArray[np.int64]]:
+    """Return how images were brought to squares of `size` pixels, and where each lies there, int64 (n, 4).
 
-    rows: of the images in the packed files, int64 (n,).
+    The latter as left, top, right, bottom. rows: of the images in the packed files, int64 (n,).
     """
     shapes = pd.read_parquet(INGEST / "manifest.parquet", columns=["index", "width", "height"]).set_index("index")
+    sides = shapes.loc[rows].to_numpy(np.int64).tolist()
+    placed = [placement(width, height, size, fit) for width, height in sides]
     insides = [
-        placement(width, height, size, fit).to_input(np.array([[0.0, 0.0, width, height]]))[0]
-        for width, height in shapes.loc[rows].to_numpy(np.int64).tolist()
+        one.to_input(np.array([[0.0, 0.0, width, height]]))[0]
+        for one, (width, height) in zip(placed, sides, strict=True)
     ]
-    return np.rint(np.array(insides).reshape(-1, 4)).astype(np.int64)
+    return placed, np.rint(np.array(insides).reshape(-1, 4)).astype(np.int64)
 
 
 def preprocessing_of(size: int, channels: int, parameters: Parameters) -> Preprocessing:

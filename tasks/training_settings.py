@@ -60,6 +60,10 @@ class Finetune(Section):
             raise ValueError("every GPU once")
         return value
 
+    def head_images(self, n_images: int) -> int:
+        """Return how many of so many training images the classifier alone is fitted to."""
+        return min(n_images, round(self.head_epochs * n_images))
+
     @model_validator(mode="after")
     def every_device_has_images(self) -> Finetune:
         if self.batch_size < 2 * len(self.devices):

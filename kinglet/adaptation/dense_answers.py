@@ -70,12 +70,30 @@ def _fine_tune(
     device: torch.device,
     report: Report,
 ) -> nn.Module:
-    # pictures: pixels and answers of the images at some positions, as a training of the problem makes them.
-    def show(epoch: int, positions: NDArray[np.int64]) -> tuple[Tensor, Any]:
+    def lessons(epoch: int, _: nn.Module) -> Lesson:
+        return lesson_on(images, pictures, loss, mean, std, recipe, epoch, device)
+
+    return train_normalizations(network, len(images), lessons, recipe, device, report)
+
+
+def lesson_on(
+    images: BoxedImages | MaskedImages,
+    pictures: Callable[..., tuple[Tensor, Any]],
+    loss: Callable[[Any, Any], Tensor],
+    mean: list[float],
+    std: list[float],
+    recipe: AdaptationRecipe,
+    epoch: int,
+    device: torch.device,
+) -> Lesson:
+    """Return what an epoch teaches: every image once, augmented as the recipe says.
+
+    pictures: pixels and answers of the images at some positions, as a training of the problem makes them. loss: of
+    what the network returns and those answers. mean, std: one value per channel, of pixels in [0, 1].
+    """
+
+    def show(positions: NDArray[np.int64]) -> tuple[Tensor, Any]:
         pixels, answers = pictures(positions, images.size, recipe.augment, (recipe.seed, epoch), device)
         return standardize(pixels, mean, std), answers
 
-    def lessons(epoch: int, _: nn.Module) -> Lesson:
-        return Lesson(np.arange(len(images)), partial(show, epoch), loss)
-
-    return train_normalizations(network, len(images), lessons, recipe, device, report)
+    return Lesson(np.arange(len(images)), show, loss)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
+from kinglet.adaptation.dense_answers import lesson_on
 from kinglet.adaptation.self_training import LEAST_SHARE
 from kinglet.adaptation.training import AdaptationRecipe, Lesson, train_normalizations
-from kinglet.data.batches import gather, standardize
 from kinglet.data.packed_masks import MaskedImages
 from kinglet.reporting import Report, silent
 from kinglet.runtime.segmentation import VOID
-from kinglet.training.loop import evaluation_batch
-from kinglet.training.segmentation import pictures_of
+from kinglet.training.segmentation import enlarged_answers, pictures_of
 from kinglet.training.segmentation_losses import balancing_weights, segmentation_loss
 
 # Probabilities are compared in so many steps: of millions of pixels none need be sorted.
@@ -46,13 +46,7 @@ def self_train_segmenter(
         masks = sure_masks(teacher, packed, insides, n_classes, confidence, mean, std, device)
         images = MaskedImages(packed, masks, np.arange(len(packed)))
         loss = segmentation_loss(balancing_weights(images.counts(n_classes)))
-
-        def show(positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-            seeds = (recipe.seed, epoch)
-            pixels, shown = pictures_of(images, positions, images.size, recipe.augment, seeds, device)
-            return standardize(pixels, mean, std), shown
-
-        return Lesson(np.arange(len(images)), show, loss)
+        return lesson_on(images, partial(pictures_of, images), loss, mean, std, recipe, epoch, device)
 
     return train_normalizations(network, len(packed), lessons, recipe, device, report)
 
@@ -76,15 +70,9 @@ def sure_masks(
     Source: Zou et al. 2018, "Unsupervised Domain Adaptation for Semantic Segmentation via Class-Balanced
     Self-Training", equation 5 and algorithm 1; the share follows from the confidence here.
     """
-    network.eval()
-    size = packed.shape[1]
-    classes = np.full((len(packed), size, size), VOID, np.uint8)
+    classes = np.full(packed.shape[:3], VOID, np.uint8)
     sureness = np.zeros(classes.shape, np.uint16)
-    batch_size = evaluation_batch(size)
-    for start in range(0, len(packed), batch_size):
-        rows = np.arange(start, min(start + batch_size, len(packed)))
-        logits = network(standardize(gather(packed, rows).to(device), mean, std)).float()
-        enlarged = functional.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
+    for rows, enlarged in enlarged_answers(network, packed, np.arange(len(packed)), mean, std, device):
         sure, predicted = enlarged.softmax(1).max(1)
         for row, of_row, likely in zip(rows.tolist(), sure.cpu(), predicted.cpu(), strict=True):
             left, top, right, bottom = insides[row].tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -128,14 +128,30 @@ def confusions(
     device: torch.device,
 ) -> NDArray[np.int64]:
     """Return what packed images' pixels are taken for, int64 (n_images, n_classes, n_classes), by the truth in rows."""
+    found: list[NDArray[np.int64]] = []
+    for rows, enlarged in enlarged_answers(network, images.packed, images.rows, mean, std, device):
+        for row, predicted in zip(rows.tolist(), enlarged.argmax(1).to(torch.uint8).cpu().numpy(), strict=True):
+            found.append(mask_confusion(np.asarray(images.masks[row]), predicted, n_classes))
+    return np.array(found, np.int64).reshape(-1, n_classes, n_classes)
+
+
+@torch.inference_mode()
+def enlarged_answers(
+    network: nn.Module,
+    packed: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    mean: list[float],
+    std: list[float],
+    device: torch.device,
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Yield rows of packed images, batch by batch, and a segmenter's logits for every pixel of theirs.
+
+    The logits are float32 (n, n_classes, size, size), enlarged as they are where models are used.
+    """
     network.eval()
-    found = np.zeros((len(images), n_classes, n_classes), np.int64)
-    batch_size = evaluation_batch(images.size)
-    for start in range(0, len(images), batch_size):
-        rows = images.rows[start : start + batch_size]
-        logits = network(standardize(gather(images.packed, rows).to(device), mean, std)).float()
-        enlarged = functional.interpolate(logits, (images.size, images.size), mode="bilinear", align_corners=False)
-        for offset, predicted in enumerate(enlarged.argmax(1).to(torch.uint8).cpu().numpy()):
-            truth = np.asarray(images.masks[rows[offset]])
-            found[start + offset] = mask_confusion(truth, predicted, n_classes)
-    return found
+    size = packed.shape[1]
+    batch_size = evaluation_batch(size)
+    for start in range(0, len(rows), batch_size):
+        part = rows[start : start + batch_size]
+        logits = network(standardize(gather(packed, part).to(device), mean, std)).float()
+        yield part, functional.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
